@@ -1,0 +1,215 @@
+"""From the files of conf/ and a command line to one resolved configuration.
+
+Only `train` and `sweep` know Hydra, and they know it through this file.
+"""
+
+import copy
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hydra
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tlstm import geometry
+from tlstm.checks import at_least
+
+PACKAGED = Path(__file__).parent / "conf"
+CONFIGURATIONS = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[2] / "conf"
+
+# What a whole number in the configuration may be at the least
+MINIMA = {
+    "seed": 0,
+    "model.depth": 1,
+    "model.channels": 1,
+    "model.core.rank": 2,
+    "model.core.kernel_size": 2,
+    "training.batch_size": 1,
+    "training.max_samples": 1,
+    "training.samples_per_epoch": 1,
+    "trainer.devices": 1,
+    "trainer.threads": 1,
+    "trainer.num_workers": 0,
+}
+
+OmegaConf.register_new_resolver("tensor_size", geometry.tensor_size, replace=True)
+
+
+class Run(NamedTuple):
+    """What one run is to do.
+
+    Attributes:
+        config: the whole configuration, resolved.
+        overrides: the command line that gives it.
+        identifier: 16 hexadecimal digits that stand for all that decides the result.
+        directory: where its checkpoints, logs and record go.
+    """
+
+    config: DictConfig
+    overrides: list[str]
+    identifier: str
+    directory: Path
+
+
+def compose(overrides: Sequence[str]) -> Run:
+    """The run that a command line describes.
+
+    Args:
+        overrides: Hydra's `key=value`, such as `model=tlstm_2d` and `model.depth=7`.
+
+    Raises:
+        ValueError: a key or a choice is unknown, or a value cannot be; the message names it
+            and what it may be.
+    """
+    overrides = with_scale(overrides)
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        groups = [str(o.input_line) for o in parsed if _is_group(o.key_or_group)]
+        config = copy.deepcopy(_compose_groups(*groups))
+        for override in parsed:
+            _set_value(config, override)
+        _check_values(config)
+        OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        sentence, *_ = " ".join(str(error).split()).partition(" Config search path")
+        raise ValueError(sentence) from error
+    identifier = identify(config)
+    return Run(config, overrides, identifier, run_directory(config, identifier))
+
+
+@cache
+def _compose_groups(*groups: str) -> DictConfig:
+    """The configuration of the chosen groups, before single values are set."""
+    with hydra.initialize_config_dir(str(CONFIGURATIONS), version_base="1.3"):
+        return hydra.compose("config", overrides=list(groups))
+
+
+def instantiate(node: DictConfig, **arguments: Any) -> Any:
+    """What a node's `_target_` makes of its settings and further arguments.
+
+    Raises:
+        ValueError: in the target's own words where it refuses a value.
+    """
+    try:
+        return hydra.utils.instantiate(node, **arguments)
+    except InstantiationException as error:
+        refused = isinstance(error.__cause__, ValueError)
+        raise ValueError(str(error.__cause__ if refused else error)) from error
+
+
+def with_scale(overrides: Sequence[str]) -> list[str]:
+    """The overrides with the scale that fits the machine, where they name none."""
+    if any(override.startswith("scale=") for override in overrides):
+        return list(overrides)
+    return [*overrides, f"scale={default_scale()}"]
+
+
+def default_scale() -> str:
+    """The scale of this machine: the paper's with a GPU, else smoke."""
+    return "paper" if torch.cuda.is_available() else "smoke"
+
+
+def identify(config: DictConfig) -> str:
+    """Sixteen hexadecimal digits of what decides a run's result, and of nothing else."""
+    decisive = {key: config[key] for key in ("seed", "task", "model", "training")}
+    decisive["precision"] = config.trainer.precision
+    plain = OmegaConf.to_container(OmegaConf.create(decisive), resolve=True)
+    text = json.dumps(plain, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def run_directory(config: DictConfig, identifier: str) -> Path:
+    """Where a run leaves its files: named by what it trains, one for every configuration."""
+    name = (
+        f"{config.task.name}-{config.model.name}-L{config.model.depth}"
+        f"-seed{config.seed}-{identifier[:8]}"
+    )
+    return Path(config.output_dir).resolve() / config.experiment.name / name
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The configuration as dictionaries, lists and values, every reference resolved."""
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def flat(config: DictConfig) -> dict[str, Any]:
+    """Every leaf by its dotted name, as the command line and a sweep file write it.
+
+    The names of the chosen groups stand beside them (`model`, `task`, ...), so that what a
+    W&B sweep sets and what the run reports are the same keys with the same values.
+    """
+    leaves: dict[str, Any] = {}
+
+    def visit(prefix: str, node: Any) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                visit(f"{prefix}.{key}" if prefix else key, value)
+        else:
+            leaves[prefix] = node
+
+    visit("", plain(config))
+    chosen = {group: config[group].name for group in ("task", "model", "scale", "experiment")}
+    return leaves | chosen
+
+
+def _set_value(config: DictConfig, override: Override) -> None:
+    """Set what one override sets, unless it chose a group; the key must be there."""
+    if override.is_add() or override.is_force_add() or override.is_delete():
+        raise ValueError(
+            f"{override.input_line}: settings cannot be added or deleted, only set: key=value"
+        )
+    if override.is_sweep_override():
+        raise ValueError(
+            f"{override.input_line}: one run takes one value; python -m tlstm.sweep runs many"
+        )
+    key = override.key_or_group
+    if not _is_group(key):
+        _check_key(OmegaConf.to_container(config, resolve=False), key)
+        OmegaConf.update(config, key, override.value())
+
+
+def _is_group(key: str) -> bool:
+    return (CONFIGURATIONS / key).is_dir()
+
+
+def _check_key(known: Any, key: str) -> None:
+    where = "the configuration"
+    for part in key.split("."):
+        if not isinstance(known, dict):
+            raise ValueError(f"{key} is unknown: {where} is a single value")
+        if part not in known:
+            close = difflib.get_close_matches(part, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ValueError(
+                f"{key} is unknown: {where} has no {part}, it has {', '.join(known)}{hint}"
+            )
+        where, known = part, known[part]
+
+
+def _check_values(config: DictConfig) -> None:
+    for key, minimum in MINIMA.items():
+        value = OmegaConf.select(config, key)
+        if value is not None:
+            at_least(key, value, minimum)
+    for key, maximum in (("training.learning_rate", float("inf")), ("training.threshold", 1)):
+        value = OmegaConf.select(config, key)
+        if not isinstance(value, int | float) or not 0 < value <= maximum:
+            limit = "" if maximum > 1 else f" and at most {maximum}"
+            raise ValueError(f"{key} must be a number above 0{limit}, got {value!r}")
+    epoch = config.training.samples_per_epoch
+    if config.training.max_samples % epoch:
+        raise ValueError(
+            f"training.max_samples must be a multiple of training.samples_per_epoch={epoch}, "
+            f"got {config.training.max_samples}"
+        )

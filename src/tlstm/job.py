@@ -1,0 +1,224 @@
+"""A run made ready: its directory locked, its samples, model, trainer and checkpoint checked."""
+
+import contextlib
+import itertools
+import logging
+import pickle
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from filelock import FileLock, Timeout
+from lightning import Callback, Trainer, seed_everything
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import DictConfig, OmegaConf
+
+from tlstm.config import Run, instantiate
+from tlstm.history import History
+from tlstm.loggers import make_loggers
+from tlstm.models.network import SequenceNetwork
+from tlstm.module import SequenceModule
+from tlstm.progress import Report, SampleProgress
+from tlstm.runtime import MeasureRuntime
+from tlstm.stopping import StopWhenDecided
+from tlstm.tasks.generated import GeneratedDataModule
+
+
+class Job(NamedTuple):
+    """A run with all that it takes, checked and not yet begun.
+
+    Attributes:
+        run: what is to be done.
+        directory: where its files go.
+        data: its samples.
+        module: its model, freshly initialised.
+        trainer: what trains it.
+        checkpoint: where it goes on from, None for a fresh start.
+        history: its learning curve.
+        runtime: its runtime per timestep.
+        stopping: why it ends before its budget is spent.
+    """
+
+    run: Run
+    directory: Path
+    data: GeneratedDataModule
+    module: SequenceModule
+    trainer: Trainer
+    checkpoint: Path | None
+    history: History
+    runtime: MeasureRuntime
+    stopping: StopWhenDecided
+
+
+@contextlib.contextmanager
+def prepared(run: Run, report: Report) -> Iterator[Job]:
+    """A job ready to train, alone in its directory while the context lasts.
+
+    Args:
+        run: what is to be done.
+        report: called with the status a few times a second.
+
+    Raises:
+        ValueError: the configuration, a checkpoint or the directory does not allow it; the
+            message says what and why.
+        OSError: the directory cannot be written.
+    """
+    config = run.config
+    directory = fresh_directory(run.directory) if config.resume == "never" else run.directory
+    directory.mkdir(parents=True, exist_ok=True)
+    with alone_in(directory):
+        OmegaConf.save(config, directory / "config.yaml")
+        set_up_torch(config)
+        data = make_data(config)
+        module = make_module(config, data)
+        checkpoint = find_checkpoint(config.resume, directory)
+        if checkpoint is not None:
+            check_checkpoint(checkpoint, module.description)
+        history, runtime, stopping = History(), MeasureRuntime(), StopWhenDecided()
+        with quiet_lightning():
+            trainer = make_trainer(
+                config, directory, [history, runtime, stopping, SampleProgress(report)]
+            )
+            yield Job(run, directory, data, module, trainer, checkpoint, history, runtime, stopping)
+
+
+def fresh_directory(directory: Path) -> Path:
+    """A directory that is not there yet: the given one, or it with a number from 2 on."""
+    numbered = (directory.with_name(f"{directory.name}-{n}") for n in itertools.count(2))
+    return next(d for d in itertools.chain([directory], numbered) if not d.exists())
+
+
+@contextlib.contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Keep every other process from training in a directory.
+
+    Raises:
+        ValueError: one is doing so.
+    """
+    lock = FileLock(directory / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"{directory}: another process is training this very run") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def set_up_torch(config: DictConfig) -> None:
+    """Threads, precision of float32 products, and the seed (0 is one like any other)."""
+    if config.trainer.threads is not None:
+        torch.set_num_threads(config.trainer.threads)
+    torch.set_float32_matmul_precision(config.trainer.float32_matmul_precision)
+    seed_everything(config.seed, workers=True, verbose=False)
+
+
+def make_data(config: DictConfig) -> GeneratedDataModule:
+    """The samples that a configuration describes."""
+    data: GeneratedDataModule = instantiate(
+        config.task.data, num_workers=config.trainer.num_workers
+    )
+    return data
+
+
+def make_module(config: DictConfig, data: GeneratedDataModule) -> SequenceModule:
+    """The model that a configuration describes, for a task's symbols."""
+    core = instantiate(config.model.core, input_size=data.vocabulary_size)
+    return SequenceModule(
+        SequenceNetwork(core, data.vocabulary_size),
+        learning_rate=config.training.learning_rate,
+        threshold=config.training.threshold,
+        batch_size=config.training.batch_size,
+        description={
+            "model": OmegaConf.to_container(config.model, resolve=True),
+            "symbols": data.vocabulary_size,
+        },
+    )
+
+
+def make_trainer(config: DictConfig, directory: Path, callbacks: list[Callback]) -> Trainer:
+    """Lightning's trainer; an epoch is what lies between two validations.
+
+    Raises:
+        ValueError: the machine has not what the configuration asks for.
+    """
+    checkpoints = ModelCheckpoint(
+        directory / "checkpoints",
+        filename="best",
+        monitor="validation/accuracy",
+        mode="max",
+        save_last=True,
+        save_on_train_epoch_end=True,  # the only moment at which going on repeats nothing
+        enable_version_counter=False,
+    )
+    try:
+        return Trainer(
+            accelerator=config.trainer.accelerator,
+            devices=config.trainer.devices,
+            precision=config.trainer.precision,
+            max_epochs=config.training.max_samples // config.training.samples_per_epoch,
+            logger=make_loggers(config, directory),
+            callbacks=[*callbacks, checkpoints],
+            num_sanity_val_steps=0,
+            log_every_n_steps=50,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    except MisconfigurationException as error:
+        raise ValueError(str(error)) from error
+
+
+def find_checkpoint(resume: str, directory: Path) -> Path | None:
+    """The checkpoint to go on from: the one that was named, else the run's own last one."""
+    if resume not in ("auto", "never"):
+        if not Path(resume).is_file():
+            raise ValueError(
+                f"resume must be auto, never or a checkpoint's path; there is no file {resume}"
+            )
+        return Path(resume)
+    own = directory / "checkpoints" / "last.ckpt"
+    return own if own.exists() else None
+
+
+def check_checkpoint(path: Path, description: dict[str, Any]) -> None:
+    """Make sure that a checkpoint is of this very model.
+
+    Raises:
+        ValueError: it is another model's, or no checkpoint.
+    """
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)["description"]
+    except (KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} is no checkpoint of tlstm.train, or it is damaged") from error
+    if found != description:
+        raise ValueError(
+            f"{path} is a checkpoint of another model: {_in_words(found)}; "
+            f"this run's is {_in_words(description)}"
+        )
+
+
+def _in_words(description: dict[str, Any]) -> str:
+    model = description["model"]
+    core = ", ".join(f"{key}={value}" for key, value in model["core"].items() if key[0] != "_")
+    return f"{model['name']}, L={model['depth']}, {description['symbols']} symbols ({core})"
+
+
+@contextlib.contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Without Lightning's advice on settings that are meant as they are."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PossibleUserWarning)
+            warnings.filterwarnings("ignore", message=".*treespec.*")  # its own, of torch
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,282 @@
+"""The layers: tensorized RNN and LSTM over whole sequences, streams and single timesteps.
+
+Dimension letters of this file:
+    T       timesteps
+    B       examples
+    P..     the location axes, one for each of S = D − 1, each P long
+    M       channels
+    K..     the kernel's axes, one for each of S
+"""
+
+from abc import abstractmethod
+from math import prod
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own convention)
+from torch import Tensor, nn
+
+from tlstm import cell, geometry
+from tlstm.checks import at_least
+from tlstm.recurrent import RecurrentLayer
+
+NormalizationKind = Literal["channel", "layer"]
+
+
+class TensorizedLayer(RecurrentLayer):
+    """What the tensorized RNN and LSTM share: the input, the delay, the weights' shapes.
+
+    Attributes:
+        tensor_size: locations along each location axis, P.
+        rank: rank of the hidden tensor, D.
+        kernel_size: K.
+        depth: L, timesteps from an input to the output that it first reaches.
+        delay: L − 1.
+        weight_input: Wˣ, [M, input_size].
+        bias_input: bˣ, [M].
+        weight_hidden: Wʰ, [O, M, K..].
+        bias_hidden: bʰ, [O].
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        channels: int,
+        tensor_size: int,
+        rank: int,
+        kernel_size: int,
+        batch_first: bool,
+    ) -> None:
+        super().__init__(input_size, channels, batch_first)
+        self.tensor_size = at_least("tensor_size", tensor_size, 1)
+        self.rank = at_least("rank", rank, 2)
+        self.kernel_size = at_least("kernel_size", kernel_size, 2)
+        self.depth = geometry.depth(tensor_size, kernel_size)
+        self.delay = self.depth - 1
+
+    def _create_weights(
+        self, convolved: int, device: torch.device | str | None, dtype: torch.dtype | None
+    ) -> None:
+        """Make the weights of a layer whose hidden convolution makes `convolved` channels."""
+
+        def parameter(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+
+        kernel = [self.kernel_size] * (self.rank - 1)
+        self.weight_input = parameter(self.channels, self.input_size)
+        self.bias_input = parameter(self.channels)
+        self.weight_hidden = parameter(convolved, self.channels, *kernel)
+        self.bias_hidden = parameter(convolved)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the weights anew, uniform within ±1/√fan-in, the Torch7 default [ours]."""
+        for weight, bias in (
+            (self.weight_input, self.bias_input),
+            (self.weight_hidden, self.bias_hidden),
+        ):
+            bound = prod(weight.shape[1:]) ** -0.5
+            weight.uniform_(-bound, bound)
+            bias.uniform_(-bound, bound)
+
+    def state_shape(self, batch_size: int) -> tuple[int, ...]:
+        """[B, P.., M]."""
+        return (batch_size, *[self.tensor_size] * (self.rank - 1), self.channels)
+
+    def run(
+        self, steps: Tensor, state: tuple[Tensor, ...], stream: bool, lengths: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The computation of a sequence, timestep by timestep.
+
+        A whole sequence runs T + L − 1 timesteps, the last L − 1 with a zero projected input
+        [ours]; a stream runs T.
+        """
+        time = len(steps)
+        projected = self._project(steps)
+        if lengths is not None:
+            counts = torch.arange(time, device=steps.device).unsqueeze(1) < lengths  # [T, B]
+            projected = projected.masked_fill(~counts.unsqueeze(-1), 0)
+        if not stream:
+            projected = F.pad(projected, (0, 0, 0, 0, 0, self.delay))
+
+        outputs = []
+        last = state
+        for t, step in enumerate(projected.unbind(0), start=1):
+            state = self._next_state(step, state)
+            outputs.append(self._read_out(state[0]))
+            if lengths is not None:
+                last = _where(lengths == t, state, last)
+            elif t == time:
+                last = state
+        output = torch.stack(outputs[-time:])
+        if lengths is not None:
+            output = output.masked_fill(~counts.unsqueeze(-1), 0)
+        return output, last
+
+    def advance(self, step: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """One timestep on [B, input_size]."""
+        state = self._next_state(self._project(step), state)
+        return self._read_out(state[0]), state
+
+    @abstractmethod
+    def _next_state(self, projected: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The state after one timestep with the projected input [B, M]."""
+
+    def _project(self, input: Tensor) -> Tensor:
+        """The projected input, x Wˣ + bˣ, [.., M]."""
+        return F.linear(input, self.weight_input, self.bias_input)
+
+    def _read_out(self, hidden: Tensor) -> Tensor:
+        """The corner opposite to the input, H[P,..,P], [B, M]."""
+        return hidden.flatten(1, -2)[:, -1]
+
+    def extra_repr(self) -> str:
+        """The options that shape the layer, for printing."""
+        return (
+            f"{self.input_size}, {self.channels}, tensor_size={self.tensor_size}, "
+            f"rank={self.rank}, kernel_size={self.kernel_size}, depth={self.depth}"
+        )
+
+
+class TensorizedRNN(TensorizedLayer):
+    """A tensorized RNN (tRNN): H_t = tanh(Hcat_{t−1} ⊛ {Wʰ, bʰ}).
+
+    See `TensorizedLSTM` for the arguments; the state is the one tensor h, [B, P.., M].
+    """
+
+    state_names = ("h",)
+
+    def __init__(
+        self,
+        input_size: int,
+        channels: int,
+        tensor_size: int,
+        rank: int = 2,
+        kernel_size: int = 3,
+        batch_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(input_size, channels, tensor_size, rank, kernel_size, batch_first)
+        self._create_weights(channels, device, dtype)
+        self.reset_parameters()
+
+    def _next_state(self, projected: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        (hidden,) = state
+        return (cell.rnn_step(projected, hidden, self.weight_hidden, self.bias_hidden),)
+
+
+class TensorizedLSTM(TensorizedLayer):
+    """A tensorized LSTM (tLSTM) with the manners of torch.nn.LSTM.
+
+    Its hidden state is a tensor of P×..×P locations with M channels each. A larger tensor makes
+    it wider with no more parameters, and deeper at hardly more runtime: the output is delayed
+    by L − 1 timesteps, in which what a deep network computes for a timestep is merged into the
+    computation of the next ones (sections 2.1–2.3 of the paper).
+
+        >>> layer = TensorizedLSTM(input_size=8, channels=16, tensor_size=4, rank=3)
+        >>> output, (h, c) = layer(torch.randn(10, 2, 8))
+        >>> list(output.shape), list(h.shape)
+        ([10, 2, 16], [2, 4, 4, 16])
+
+    Args:
+        input_size: features of the input.
+        channels: M.
+        tensor_size: P, locations along each location axis.
+        rank: D ≥ 2, rank of the hidden tensor: 2 gives P×M, 3 gives P×P×M, and so on.
+        kernel_size: K ≥ 2. K = 3 has feedback, K = 2 has none ("−F").
+        memory_convolution: whether every location convolves the memory cell with a kernel of
+            its own (section 2.3); without it, "−M".
+        normalization: of the memory cell on its way to the hidden state: "channel" (CN), every
+            location over its own channels, with gain and bias of shape [P.., M]; "layer" (LN),
+            over all locations and channels, with gain and bias of shape [M] [ours]; or None.
+        forget_bias: what the bias of the forget gate starts with: 1, or 4 for MNIST [paper].
+        batch_first: whether batches come as [B, T, input_size].
+        device: of the weights.
+        dtype: of the weights.
+
+    Attributes:
+        depth: L = ⌈P / r⌉ with r = ⌊K / 2⌋.
+        delay: L − 1.
+        weight_input: Wˣ, [M, input_size]; bias_input: bˣ, [M].
+        weight_hidden: Wʰ, [O, M, K..]; bias_hidden: bʰ, [O]. The rows are those of G, I, F, O
+            and, with memory convolution, of the K^S entries of A^q, row-major over K...
+        normalization_gain: Γ; normalization_bias: B.
+
+    Raises:
+        ValueError: an argument cannot be; the message names it and what it may be.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        channels: int,
+        tensor_size: int,
+        rank: int = 2,
+        kernel_size: int = 3,
+        memory_convolution: bool = True,
+        normalization: NormalizationKind | None = None,
+        forget_bias: float = 1.0,
+        batch_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(input_size, channels, tensor_size, rank, kernel_size, batch_first)
+        if normalization not in (None, "channel", "layer"):
+            raise ValueError(
+                f"normalization must be 'channel', 'layer' or None, got {normalization!r}"
+            )
+        self.memory_convolution = memory_convolution
+        self.normalization = normalization
+        self.forget_bias = forget_bias
+        logits = kernel_size ** (rank - 1) if memory_convolution else 0
+        self._create_weights(4 * channels + logits, device, dtype)
+        if normalization is not None:
+            shape = self.state_shape(1)[1:] if normalization == "channel" else (channels,)
+            self.normalization_gain = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+            self.normalization_bias = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the weights anew; the forget gate's bias is `forget_bias`, the norm's gain 1."""
+        super().reset_parameters()
+        self.bias_hidden[2 * self.channels : 3 * self.channels].fill_(self.forget_bias)
+        if self.normalization is not None:
+            self.normalization_gain.fill_(1)
+            self.normalization_bias.fill_(0)
+
+    def _next_state(self, projected: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden, memory = state
+        return cell.lstm_step(
+            projected,
+            hidden,
+            memory,
+            self.weight_hidden,
+            self.bias_hidden,
+            self._normalization(),
+        )
+
+    def _normalization(self) -> cell.Normalization | None:
+        if self.normalization is None:
+            return None
+        return cell.Normalization(
+            self.normalization, self.normalization_gain, self.normalization_bias
+        )
+
+    def extra_repr(self) -> str:
+        """The options that shape the layer, for printing."""
+        return (
+            f"{super().extra_repr()}, memory_convolution={self.memory_convolution}, "
+            f"normalization={self.normalization!r}, forget_bias={self.forget_bias}"
+        )
+
+
+def _where(
+    condition: Tensor, first: tuple[Tensor, ...], second: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """Row by row [B], the parts of the first state or of the second."""
+    return tuple(
+        torch.where(condition.reshape(-1, *[1] * (a.dim() - 1)), a, b)
+        for a, b in zip(first, second, strict=True)
+    )

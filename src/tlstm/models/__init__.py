@@ -1,0 +1,1 @@
+"""Networks that are trained: the stacks compared with, and what stands around every core."""

@@ -1,0 +1,180 @@
+"""Runs in processes of their own: one each, several at a time, none able to harm another.
+
+Without a GPU the processes are forked from one warm server that has done the imports; with one
+they start afresh, because CUDA does not survive a fork.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tlstm.config import compose
+from tlstm.job import prepared
+from tlstm.progress import Status
+from tlstm.record import sentence
+from tlstm.train import train
+
+Context = ForkServerContext | SpawnContext
+
+
+class Order(NamedTuple):
+    """A run to be done.
+
+    Attributes:
+        overrides: its command line.
+        log: the file that takes what it prints.
+    """
+
+    overrides: list[str]
+    log: Path
+
+
+@dataclass
+class Active:
+    """A run in progress.
+
+    Attributes:
+        index: which of the orders.
+        process: that trains it.
+        connection: on which it reports.
+        slot: the place it takes among those that run at a time.
+        failure: why it failed, as far as is known.
+    """
+
+    index: int
+    process: BaseProcess
+    connection: Connection
+    slot: int
+    failure: str | None = None
+
+
+def context(devices: Sequence[str]) -> Context:
+    """How processes start on a machine with these GPUs."""
+    if devices:
+        return multiprocessing.get_context("spawn")
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["tlstm.pool"])
+    return server
+
+
+def run_all(
+    orders: Sequence[Order],
+    jobs: int,
+    devices: Sequence[str],
+    show: Callable[[int, Status], None],
+    ended: Callable[[int, str | None], None],
+) -> None:
+    """Train runs, `jobs` at a time, in their order; go on past one that fails.
+
+    Args:
+        orders: the runs.
+        jobs: how many at a time.
+        devices: GPUs to spread them over, as CUDA_VISIBLE_DEVICES names them; may be empty.
+        show: called with a run's index and its status.
+        ended: called with a run's index when it has ended, and why if it failed.
+    """
+    waiting, free = list(enumerate(orders))[::-1], list(range(jobs))
+    active: list[Active] = []
+    with _stopping(active):
+        while waiting or active:
+            while waiting and free:
+                index, order = waiting.pop()
+                active.append(_begin(context(devices), index, order, free.pop(0), devices))
+            wait([channel for run in active for channel in (run.connection, run.process.sentinel)])
+            for run in list(active):
+                finished = not run.process.is_alive()  # asked first, so that no message is missed
+                for message in _received(run.connection):
+                    if isinstance(message, Status):
+                        show(run.index, message)
+                    else:
+                        run.failure = message
+                if finished:
+                    active.remove(run)
+                    free.append(run.slot)
+                    ended(run.index, run.failure or _died(run.process))
+
+
+@contextlib.contextmanager
+def _stopping(active: list[Active]) -> Iterator[None]:
+    """Whatever happens, leave no process behind."""
+    try:
+        yield
+    finally:
+        for run in active:
+            run.process.terminate()
+        for run in active:
+            run.process.join()
+
+
+def _begin(context: Context, index: int, order: Order, slot: int, devices: Sequence[str]) -> Active:
+    ours, theirs = context.Pipe(duplex=False)
+    device = devices[slot % len(devices)] if devices else None
+    process = context.Process(target=_work, args=(order, theirs, device))
+    process.start()
+    theirs.close()
+    return Active(index, process, ours, slot)
+
+
+def _received(connection: Connection) -> Iterator[Any]:
+    """What has arrived on a connection by now."""
+    with contextlib.suppress(EOFError, ConnectionResetError):
+        while connection.poll():
+            yield connection.recv()
+
+
+def _died(process: BaseProcess) -> str | None:
+    """Why a process that said nothing is gone, None if all is well."""
+    code = process.exitcode or 0
+    if code < 0:
+        return f"its process was ended by {signal.Signals(-code).name}"
+    return f"its process ended with exit code {code}" if code else None
+
+
+def _work(order: Order, connection: Connection, device: str | None) -> None:
+    """What a process does: one run, from its command line to its record."""
+    _end_with_parent()
+    _print_to(order.log)
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    try:
+        with prepared(compose(order.overrides), connection.send) as job:
+            train(job)
+    except (ValueError, OSError) as error:
+        traceback.print_exc()
+        connection.send(sentence(error))
+        sys.exit(1)
+    except Exception as error:
+        traceback.print_exc()
+        connection.send(f"{type(error).__name__}: {error}")
+        sys.exit(1)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, so that its run can go on anew."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _print_to(log: Path) -> None:
+    """Send what this process prints, in Python or below it, to the end of a file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())

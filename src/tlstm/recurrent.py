@@ -1,0 +1,220 @@
+"""The manners of torch.nn.LSTM: the forms that a recurrent layer's input and state may take.
+
+Dimension letters of this file:
+    T       timesteps
+    B       examples
+    I       features of the input
+    M       channels of the output
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+
+from tlstm.checks import at_least
+
+State = Tensor | tuple[Tensor, ...]
+
+
+class RecurrentLayer(nn.Module, ABC):
+    """A recurrent layer that reads whole sequences, streams and single timesteps.
+
+    A subclass gives the computation on time-major batches; this class reads whatever a user of
+    torch.nn.LSTM would pass, checks it, and gives the result back in the same form.
+
+    Attributes:
+        input_size: features of the input, I.
+        channels: channels of the output, M.
+        batch_first: whether batches come as [B, T, I] instead of [T, B, I].
+        delay: timesteps from an input to the output that belongs to it.
+        state_names: what the state is made of, in order.
+        state_batch_axis: the axis of the examples in each part of the state.
+    """
+
+    delay: int = 0
+    state_names: tuple[str, ...] = ("h", "c")
+    state_batch_axis: int = 0
+
+    def __init__(self, input_size: int, channels: int, batch_first: bool) -> None:
+        super().__init__()
+        self.input_size = at_least("input_size", input_size, 1)
+        self.channels = at_least("channels", channels, 1)
+        self.batch_first = batch_first
+
+    @abstractmethod
+    def state_shape(self, batch_size: int) -> tuple[int, ...]:
+        """The shape of each part of the state of `batch_size` examples."""
+
+    @abstractmethod
+    def run(
+        self, steps: Tensor, state: tuple[Tensor, ...], stream: bool, lengths: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The whole computation on [T, B, I]: (output [T, B, M], state)."""
+
+    @abstractmethod
+    def advance(self, step: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """One timestep on [B, I]: (output [B, M], state)."""
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        state: State | None = None,
+        *,
+        stream: bool = False,
+        lengths: Tensor | Sequence[int] | None = None,
+    ) -> tuple[Tensor | PackedSequence, State]:
+        """Run over a sequence, or over the next part of a stream.
+
+        Args:
+            input: [T, B, I]; [B, T, I] with batch_first; [T, I] for one example; or a
+                PackedSequence.
+            state: as returned; zeros where it is not given.
+            stream: False: the output at t belongs to the input at t, and `delay` more timesteps
+                with no input bring out the last ones. True: exactly T timesteps; the output at
+                t belongs to the input at t − delay, which may be of an earlier call.
+            lengths: [B], how many timesteps of each example count; what follows them changes
+                nothing, and their outputs are zero.
+
+        Returns:
+            The output, [T, B, M] in the form of the input, and the state: what the layer held
+            when it had just read the last input (of each example's own length). It goes on with
+            any later call, so that `layer(a)` and then `layer(b, state)` give for b what
+            `layer(cat(a, b))` gives.
+
+        Raises:
+            ValueError: an argument's shape, type or value is not one of these.
+        """
+        if isinstance(input, PackedSequence):
+            if lengths is not None:
+                raise ValueError(
+                    "lengths must not be given with a PackedSequence, which has its own"
+                )
+            steps, own_lengths = pad_packed_sequence(input)
+            output, state = self._run_batch(steps, state, stream, own_lengths)
+            return _pack_like(output, input), state
+
+        self._check_input(input, dimensions=(2, 3))
+        if input.dim() == 2:
+            if lengths is not None:
+                raise ValueError("lengths must not be given for one example [T, input_size]")
+            output, state = self._run_batch(
+                input.unsqueeze(1), self._batch_of_one(state), stream, None
+            )
+            return output.squeeze(1), self._only_one(state)
+        steps = input.transpose(0, 1) if self.batch_first else input
+        output, state = self._run_batch(steps, state, stream, lengths)
+        return (output.transpose(0, 1) if self.batch_first else output), state
+
+    def step(self, input: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Run one timestep, for use in real time; the same as a stream of one.
+
+        Args:
+            input: [B, I], or [I] for one example.
+            state: as returned; zeros where it is not given.
+
+        Returns:
+            The output that belongs to the input `delay` timesteps ago, [B, M] or [M], and the
+            state.
+
+        Raises:
+            ValueError: an argument's shape or type is not one of these.
+        """
+        self._check_input(input, dimensions=(1, 2))
+        if input.dim() == 1:
+            output, state = self.step(input.unsqueeze(0), self._batch_of_one(state))
+            return output.squeeze(0), self._only_one(state)
+        output, parts = self.advance(input, self._read_state(state, len(input)))
+        return output, self._public(parts)
+
+    def initial_state(self, batch_size: int) -> State:
+        """The zero state of `batch_size` examples, in the weights' dtype and on their device."""
+        weight = next(self.parameters())
+        shape = self.state_shape(batch_size)
+        return self._public(tuple(weight.new_zeros(shape) for _ in self.state_names))
+
+    def _run_batch(
+        self,
+        steps: Tensor,
+        state: State | None,
+        stream: bool,
+        lengths: Tensor | Sequence[int] | None,
+    ) -> tuple[Tensor, State]:
+        self._check_input(steps, dimensions=(3,))
+        time, batch_size = steps.shape[:2]
+        if time == 0:
+            raise ValueError("input must have at least one timestep, got none")
+        checked = (
+            None if lengths is None else _read_lengths(lengths, time, batch_size, steps.device)
+        )
+        output, parts = self.run(steps, self._read_state(state, batch_size), stream, checked)
+        return output, self._public(parts)
+
+    def _check_input(self, input: Tensor, dimensions: tuple[int, ...]) -> None:
+        forms = " or ".join(str(number) for number in dimensions)
+        if input.dim() not in dimensions:
+            raise ValueError(f"input must have {forms} dimensions, got shape {list(input.shape)}")
+        if input.shape[-1] != self.input_size:
+            raise ValueError(
+                f"input must have {self.input_size} features (input_size) on its last axis, "
+                f"got shape {list(input.shape)}"
+            )
+        dtype = next(self.parameters()).dtype
+        if input.dtype != dtype and not (
+            input.is_floating_point() and torch.is_autocast_enabled(input.device.type)
+        ):
+            raise ValueError(f"input must be of the layer's dtype {dtype}, got {input.dtype}")
+
+    def _read_state(self, state: State | None, batch_size: int) -> tuple[Tensor, ...]:
+        if state is None:
+            state = self.initial_state(batch_size)
+        parts = (state,) if isinstance(state, Tensor) else tuple(state)
+        if len(parts) != len(self.state_names):
+            names = ", ".join(self.state_names)
+            raise ValueError(f"state must be ({names}), got {len(parts)} tensor(s)")
+        expected = self.state_shape(batch_size)
+        for name, part in zip(self.state_names, parts, strict=True):
+            if part.shape != expected:
+                raise ValueError(
+                    f"state {name} must have shape {list(expected)}, got {list(part.shape)}"
+                )
+        return parts
+
+    def _public(self, parts: tuple[Tensor, ...]) -> State:
+        return parts if len(self.state_names) > 1 else parts[0]
+
+    def _batch_of_one(self, state: State | None) -> State | None:
+        if state is None:
+            return None
+        parts = (state,) if isinstance(state, Tensor) else state
+        return tuple(part.unsqueeze(self.state_batch_axis) for part in parts)
+
+    def _only_one(self, state: State) -> State:
+        parts = (state,) if isinstance(state, Tensor) else state
+        return self._public(tuple(part.squeeze(self.state_batch_axis) for part in parts))
+
+
+def _read_lengths(
+    lengths: Tensor | Sequence[int], time: int, batch_size: int, device: torch.device
+) -> Tensor:
+    read = torch.as_tensor(lengths, device=device)
+    if read.shape != (batch_size,) or read.is_floating_point():
+        raise ValueError(
+            f"lengths must be {batch_size} integers, one for each example, "
+            f"got shape {list(read.shape)} of {read.dtype}"
+        )
+    if read.min() < 1 or read.max() > time:
+        raise ValueError(f"lengths must be between 1 and {time} timesteps, got {read.tolist()}")
+    return read
+
+
+def _pack_like(output: Tensor, packed: PackedSequence) -> PackedSequence:
+    """The output [T, B, M] in the order and with the lengths of the packed input."""
+    if packed.sorted_indices is not None:
+        output = output.index_select(1, packed.sorted_indices)
+    rows = [output[t, :size] for t, size in enumerate(packed.batch_sizes.tolist())]
+    return PackedSequence(
+        torch.cat(rows), packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices
+    )

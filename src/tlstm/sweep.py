@@ -1,0 +1,219 @@
+"""Run sweep files here, with no server: python -m tlstm.sweep sweeps/depth.yaml task=memorization.
+
+What is recorded is not run again, what was interrupted goes on, and a run that fails does not
+keep the others from running.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from rich.console import Console
+
+from tlstm import provenance
+from tlstm.config import Run, compose, with_scale
+from tlstm.job import make_data, make_module, set_up_torch
+from tlstm.pool import Order, context, run_all
+from tlstm.refusal import refusals
+from tlstm.runtime import milliseconds_per_timestep
+from tlstm.sweep_display import Entry, SweepDisplay, failures_table, hours
+from tlstm.sweep_file import points, read_sweep_file
+from tlstm.train import find_record, outcome, title
+
+
+class Plan(NamedTuple):
+    """What a sweep is going to do.
+
+    Attributes:
+        runs: those to be trained, the longest first.
+        seconds: how long each takes at the most.
+        recorded: those that are finished already.
+        jobs: how many at a time.
+        devices: GPUs to spread them over; empty for the CPU.
+    """
+
+    runs: list[Run]
+    seconds: list[float]
+    recorded: list[Run]
+    jobs: int
+    devices: list[str]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command.
+
+    Returns:
+        The exit code: 0 when every run is recorded, 1 when some failed, 130 when interrupted.
+        What cannot be run ends the process with exit code 2.
+    """
+    options = parse(arguments)
+    console = Console()
+    with refusals(ValueError, OSError):
+        plan = make_plan(options.files, options.overrides, options.jobs)
+        console.print(announcement(plan), soft_wrap=True)
+    if options.dry_run or not plan.runs:
+        return 0
+    try:
+        failed = carry_out(plan, console)
+    except KeyboardInterrupt:
+        console.print("Interrupted; the same command goes on where the runs stopped.")
+        return 130
+    return 1 if failed else 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line: files, `key=value` for all runs, options."""
+    parser = argparse.ArgumentParser(prog="python -m tlstm.sweep", description=__doc__)
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE|key=value", help="sweep files, and settings of every run"
+    )
+    parser.add_argument(
+        "--jobs", type=int, help="runs at a time (as many as GPUs, or else as processor cores)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    options = parser.parse_intermixed_args(arguments)
+    options.overrides = [text for text in options.files if "=" in text]
+    options.files = [Path(text) for text in options.files if "=" not in text]
+    if not options.files:
+        parser.error("name a sweep file, such as sweeps/depth.yaml")
+    if options.jobs is not None and options.jobs < 1:
+        parser.error(f"--jobs must be at least 1, got {options.jobs}")
+    return options
+
+
+def make_plan(files: Sequence[Path], overrides: Sequence[str], jobs: int | None) -> Plan:
+    """What there is to be done, and how long it will take.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: a file is no sweep file, or one of its points cannot be run.
+    """
+    devices = visible_gpus()
+    jobs = jobs or len(devices) or os.cpu_count() or 1
+    runs = [run for file in files for run in read_runs(file, with_scale(overrides))]
+    unique = list({run.directory: run for run in runs}.values())
+    missing = [run for run in unique if find_record(run) is None]
+    if not devices:
+        threads = max(1, (os.cpu_count() or 1) // min(jobs, len(missing) or 1))
+        missing = [with_threads(run, threads) for run in missing]
+    seconds = estimate_all(missing, jobs, devices)
+    order = sorted(range(len(missing)), key=seconds.__getitem__, reverse=True)
+    return Plan(
+        runs=[missing[i] for i in order],
+        seconds=[seconds[i] for i in order],
+        recorded=[run for run in unique if find_record(run) is not None],
+        jobs=min(jobs, len(missing) or 1),
+        devices=devices,
+    )
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that runs may take, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+
+
+def read_runs(file: Path, overrides: Sequence[str]) -> list[Run]:
+    """The runs of a sweep file's grid.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no sweep file, or a point cannot be run; the message names the file.
+    """
+    sweep = read_sweep_file(file)
+    (scale,) = [override for override in overrides if override.startswith("scale=")]
+    try:
+        values_at_scale = compose([scale]).config.scale.sweep
+        return [compose(point) for point in points(sweep, overrides, values_at_scale)]
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def with_threads(run: Run, threads: int) -> Run:
+    """The same run with its share of the processor, unless it was given one."""
+    if run.config.trainer.threads is not None:
+        return run
+    return compose([*run.overrides, f"trainer.threads={threads}"])
+
+
+def estimate_all(runs: Sequence[Run], jobs: int, devices: Sequence[str]) -> list[float]:
+    """Seconds that each run takes at the most, from a few measured passes of each."""
+    if not runs:
+        return []
+    with ProcessPoolExecutor(jobs, mp_context=context(devices)) as pool:
+        return list(pool.map(estimate, [run.overrides for run in runs], chunksize=4))
+
+
+def estimate(overrides: list[str]) -> float:
+    """Seconds that a run takes if it spends all of its budget."""
+    config = compose(overrides).config
+    set_up_torch(config)
+    data = make_data(config)
+    module = make_module(config, data)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    batch = next(iter(data.train_dataloader()))
+    batch = type(batch)(*(part.to(device) for part in batch))
+    milliseconds = milliseconds_per_timestep(module.to(device), batch, seconds=0.02)
+    return 1e-3 * milliseconds * data.timesteps * config.training.max_samples
+
+
+def announcement(plan: Plan) -> str:
+    """How many runs, on what, for how long."""
+    total = len(plan.runs) + len(plan.recorded)
+    said = f"{total} runs, {len(plan.recorded)} of them recorded already"
+    if not plan.runs:
+        return f"{said}; nothing to train."
+    scales = {run.config.scale.name for run in plan.runs}
+    threads = {run.config.trainer.threads for run in plan.runs}
+    machine = (
+        f"{len(plan.devices)} GPU(s), {torch.cuda.get_device_name()}"
+        if plan.devices
+        else f"{provenance.processor()}, {os.cpu_count()} cores, {max(threads)} thread(s) a run"
+    )
+    wall = max(sum(plan.seconds) / plan.jobs, max(plan.seconds))
+    return (
+        f"{said}; {len(plan.runs)} to train at {' and '.join(sorted(scales))} scale, "
+        f"{plan.jobs} at a time, on {machine}: {hours(wall)} at the most "
+        "(runs end early where the task is solved)."
+    )
+
+
+def carry_out(plan: Plan, console: Console) -> int:
+    """Train the runs of a plan under one display, and say which failed.
+
+    Returns:
+        How many failed.
+    """
+    entries = [
+        Entry(title(run), run.config.training.max_samples, seconds, str(log_file(run)))
+        for run, seconds in zip(plan.runs, plan.seconds, strict=True)
+    ]
+    display, failures = SweepDisplay(entries, console), dict[int, str]()
+
+    def ended(index: int, failure: str | None) -> None:
+        if failure is not None:
+            failures[index] = failure
+        record = find_record(plan.runs[index])
+        display.ended(index, failure, outcome(record) if record else "no record")
+
+    with display:
+        orders = [Order(run.overrides, log_file(run)) for run in plan.runs]
+        run_all(orders, plan.jobs, plan.devices, display.show, ended)
+    if failures:
+        console.print(failures_table(entries, failures))
+        console.print("The same command tries them again, and only them.")
+    return len(failures)
+
+
+def log_file(run: Run) -> Path:
+    """Where a run of a sweep prints to."""
+    return run.directory / "output.log"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

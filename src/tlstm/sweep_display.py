@@ -1,0 +1,116 @@
+"""What a sweep shows: its plan, one display of all its progress, and how it ended."""
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import NamedTuple
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from tlstm.progress import Status, bar
+
+
+class Entry(NamedTuple):
+    """A run to be shown.
+
+    Attributes:
+        title: in a few words.
+        max_samples: training samples at the most.
+        seconds: how long it takes at the most.
+        log: where it prints to.
+    """
+
+    title: str
+    max_samples: int
+    seconds: float
+    log: str
+
+
+def hours(seconds: float) -> str:
+    """A duration for people: 40 s, 9 min, 3.5 h, 2.1 days."""
+    for limit, unit, size in ((90, "s", 1), (90 * 60, "min", 60), (48 * 3600, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.{int(size == 3600)}f} {unit}"
+    return f"{seconds / 86400:.1f} days"
+
+
+class SweepDisplay:
+    """One bar for the whole sweep and one for every run in progress.
+
+    Where the output is no terminal, a line for every run that ends.
+    """
+
+    def __init__(self, entries: Sequence[Entry], console: Console) -> None:
+        self._entries = entries
+        self._console = console
+        self._done = 0
+        self._tasks: dict[int, TaskID] = {}
+        self._seconds: dict[int, float] = {}
+        self._started = time.perf_counter()
+        self._overall = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[runs]} of " + f"{len(entries)} runs"),
+            TimeRemainingColumn(),
+            TextColumn("left at the most"),
+            console=console,
+        )
+        total = sum(entry.seconds for entry in entries)
+        self._all = self._overall.add_task("sweep", total=total, runs=0)
+        self._active = bar(console)
+        self._live = Live(Group(self._overall, self._active), console=console)
+
+    def __enter__(self) -> "SweepDisplay":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def show(self, index: int, status: Status) -> None:
+        """Draw how far a run has come."""
+        entry = self._entries[index]
+        if index not in self._tasks:
+            self._tasks[index] = self._active.add_task(
+                entry.title, total=entry.max_samples, completed=status.samples, status=status
+            )
+        self._active.update(self._tasks[index], completed=status.samples, status=status)
+        self._advance(index, entry.seconds * status.samples / entry.max_samples)
+
+    def ended(self, index: int, failure: str | None, outcome: str) -> None:
+        """Write down that a run has ended, and how."""
+        entry = self._entries[index]
+        if index in self._tasks:
+            self._active.remove_task(self._tasks.pop(index))
+        self._done += 1
+        self._advance(index, entry.seconds)
+        self._overall.update(self._all, runs=self._done)
+        sign = "[red]failed[/red]" if failure else "done"
+        elapsed = hours(time.perf_counter() - self._started)
+        self._console.print(
+            f"{sign} {self._done}/{len(self._entries)} after {elapsed}: {entry.title}: "
+            f"{failure or outcome}",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+    def _advance(self, index: int, seconds: float) -> None:
+        self._seconds[index] = seconds
+        self._overall.update(self._all, completed=sum(self._seconds.values()))
+
+
+def failures_table(entries: Sequence[Entry], failures: Mapping[int, str]) -> Table:
+    """Which runs failed and why."""
+    table = Table("run", "why it failed", "all it printed", title=f"{len(failures)} runs failed")
+    for index, reason in sorted(failures.items()):
+        table.add_row(entries[index].title, reason, entries[index].log)
+    return table

@@ -1,0 +1,300 @@
+"""Tables of runs as people read them: measured rows beside the published ones.
+
+Everything here is a pure function of records, of their frame (`tlstm.results.frame`) or of
+`results/published.csv`. Accuracies are fractions in a frame and per cent in a table.
+"""
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from tlstm.record import Record
+from tlstm.results import frame
+
+# The order of the paper's figures; whatever else ran comes after them.
+CONFIGURATIONS = (
+    "slstm",
+    "tlstm_2d",
+    "tlstm_2d_no_memory_convolution",
+    "tlstm_2d_no_feedback",
+    "tlstm_3d",
+    "tlstm_3d_ln",
+    "tlstm_3d_cn",
+)
+SCALES = ("paper", "short")  # in the order of the page; smoke is always last
+PHRASES = {
+    "addition": "addition of {digits}-digit integers",
+    "memorization": "memorization of {symbols} symbols from an alphabet of {alphabet}",
+}
+# Sections of a configuration that decide what is learnt, and those of their leaves that do not.
+DECIDING = ("task", "model", "training", "trainer")
+NOT_DECIDING = ("seed", "accelerator", "devices", "threads", "num_workers", "progress")
+MULTIPLES = {"K": 1_000, "M": 1_000_000}
+UNKNOWN = "—"
+LINE = ["model", "depth", "channels", "variant"]
+
+
+class PublishedMark(NamedTuple):
+    """A row of Table 2: accuracy in per cent after so many training samples."""
+
+    model: str
+    depth: int | None
+    samples: float
+    accuracy: float
+
+
+def people(number: float) -> str:
+    """A count as people write it, to three digits: 54K, 1.05M, 960."""
+    rounded = float(f"{number:.3g}")
+    for sign, multiple in reversed(MULTIPLES.items()):
+        if rounded >= multiple:
+            return f"{rounded / multiple:.4g}{sign}"
+    return f"{rounded:.4g}"
+
+
+def number(text: str) -> float:
+    """The number in a published cell: "298K" is 298000, ">99" is 99."""
+    digits = text.strip().lstrip(">≈")
+    sign = digits[-1:].upper()
+    return float(digits[:-1]) * MULTIPLES[sign] if sign in MULTIPLES else float(digits)
+
+
+def read_published(path: Path) -> pd.DataFrame:
+    """The published numbers as text, empty where the paper gives none.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def published_rows(published: pd.DataFrame, task: str) -> pd.DataFrame:
+    """The rows of Table 2 that are about a task."""
+    return published[(published["table"] == "table2") & (published["task"] == task)]
+
+
+def published_marks(published: pd.DataFrame, task: str) -> list[PublishedMark]:
+    """The same rows as points of a learning curve."""
+    rows = published_rows(published, task)
+    return [
+        PublishedMark(model, int(depth) if depth else None, number(samples), number(value))
+        for model, depth, samples, value in zip(
+            rows["model"], rows["depth"], rows["samples"], rows["value"], strict=True
+        )
+        if samples
+    ]
+
+
+def model_order(model: str) -> tuple[int, str]:
+    """Sorts configurations as the paper does."""
+    known = model in CONFIGURATIONS
+    return (CONFIGURATIONS.index(model) if known else len(CONFIGURATIONS), model)
+
+
+def scale_order(scale: str) -> tuple[int, str]:
+    """Sorts scales from the paper's down; smoke is last."""
+    if scale == "smoke":
+        return len(SCALES) + 1, scale
+    return (SCALES.index(scale) if scale in SCALES else len(SCALES)), scale
+
+
+def describe_task(record: Record) -> str:
+    """What was learnt and how large: "addition of 3-digit integers"."""
+    settings = record.config.get("task")
+    try:
+        return PHRASES[record.task].format_map(settings if isinstance(settings, dict) else {})
+    except KeyError:
+        return record.task
+
+
+def describe_hardware(row: Mapping[Hashable, Any]) -> str:
+    """Devices of a frame's row: "2 x NVIDIA H200"; threads are named where it is a processor."""
+    device = row["device"]
+    threads = "" if device.startswith("NVIDIA") else f" ({row['threads']} threads)"
+    return f"{row['devices']} x {device}" if row["devices"] > 1 else f"{device}{threads}"
+
+
+def run_table(records: Sequence[Record]) -> pd.DataFrame:
+    """The frame of records in the order of the paper, with what tables and figures group by.
+
+    Added columns: `hardware`; `task_size`, the task in words; `variant`, the settings by which
+    a run differs from other runs of its scale, task, configuration, L and M, so that only runs
+    that differ in nothing but their seed are averaged.
+    """
+    ordered = sorted(records, key=_order)
+    table = frame(ordered)
+    table["hardware"] = [describe_hardware(row) for row in table.to_dict("records")]
+    table["task_size"] = [describe_task(record) for record in ordered]
+    table["variant"] = _variants(ordered)
+    return table
+
+
+def _order(record: Record) -> tuple[object, ...]:
+    place = scale_order(record.scale), record.task, model_order(record.model)
+    return *place, record.depth, record.channels, record.seed, record.started
+
+
+def _variants(records: Sequence[Record]) -> list[str]:
+    groups: dict[tuple[object, ...], list[dict[str, object]]] = {}
+    settings = [dict(_settings(record.config)) for record in records]
+    keys = [
+        (record.scale, record.task, record.model, record.depth, record.channels)
+        for record in records
+    ]
+    for key, setting in zip(keys, settings, strict=True):
+        groups.setdefault(key, []).append(setting)
+    return [_differences(setting, groups[key]) for key, setting in zip(keys, settings, strict=True)]
+
+
+def _settings(config: Mapping[str, object]) -> Iterable[tuple[str, object]]:
+    for section in DECIDING:
+        yield from _leaves(config.get(section), section)
+
+
+def _leaves(node: object, name: str) -> Iterable[tuple[str, object]]:
+    if isinstance(node, dict):
+        for key, value in sorted(node.items()):
+            if key not in NOT_DECIDING:
+                yield from _leaves(value, f"{name}.{key}")
+    else:
+        yield name, node
+
+
+def _differences(setting: Mapping[str, object], group: list[dict[str, object]]) -> str:
+    return distinct(
+        f"{name.rpartition('.')[2]}={value}"
+        for name, value in setting.items()
+        if any(other.get(name) != value for other in group)
+    )
+
+
+def lines(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """Groups of runs that differ in nothing but their seed, in the table's order."""
+    return [runs for _, runs in table.groupby(LINE, sort=False)]
+
+
+def line_names(table: pd.DataFrame, along: str) -> list[str]:
+    """The name of every run's line in a picture against L ("depth") or M ("channels").
+
+    The other one is named where a model has several, and so are the settings of `variant`.
+    """
+    other, symbol = {"depth": ("channels", "M"), "channels": ("depth", "L")}[along]
+    several = table.groupby("model")[other].transform("nunique") > 1
+    parts = zip(table["label"], several, table[other], table["variant"], strict=True)
+    return [
+        f"{name}{f', {symbol} = {size}' if sizes else ''}{f' ({variant})' if variant else ''}"
+        for name, sizes, size, variant in parts
+    ]
+
+
+def label(runs: pd.DataFrame) -> str:
+    """The paper's name of such a group, with what sets it apart from its like."""
+    name, variant = runs["label"].iloc[0], runs["variant"].iloc[0]
+    return f"{name} ({variant})" if variant else str(name)
+
+
+def spread(values: pd.Series, digits: int = 1) -> str:
+    """Mean over seeds and half of the range: "99.4 ± 0.3"; a dash where nothing was measured."""
+    known = values.dropna().astype(float)
+    if known.empty:
+        return UNKNOWN
+    mean = f"{known.mean():.{digits}f}"
+    return mean if len(known) == 1 else f"{mean} ± {(known.max() - known.min()) / 2:.{digits}f}"
+
+
+def samples_text(runs: pd.DataFrame) -> str:
+    """When the runs passed the threshold: mean and range over seeds, and how many did not."""
+    passed = runs["samples_to_threshold"].dropna()
+    missed = runs[runs["samples_to_threshold"].isna()]
+    bound = f"not within {people(missed['samples'].min())}" if len(missed) else ""
+    if passed.empty:
+        return bound
+    text = people(passed.mean())
+    if len(passed) > 1:
+        text += f" ({people(passed.min())} to {people(passed.max())})"
+    return f"{text}; {len(missed)} of {len(runs)} {bound}" if bound else text
+
+
+def solved_text(runs: pd.DataFrame) -> str:
+    """Whether the runs passed the threshold: "yes", "no" or "2 of 3 seeds"."""
+    passed = int(runs["samples_to_threshold"].notna().sum())
+    if passed in (0, len(runs)):
+        return "yes" if passed else "no"
+    return f"{passed} of {len(runs)} seeds"
+
+
+def runtime_text(runs: pd.DataFrame) -> str:
+    """Milliseconds per timestep; means are over runs on the same hardware only."""
+    groups = list(runs.groupby("hardware", sort=False)["milliseconds_per_timestep"])
+    several = len(groups) > 1
+    return "; ".join(
+        f"{values.mean():.3g}{f' on {hardware}' if several else ''}" for hardware, values in groups
+    )
+
+
+def measured_row(runs: pd.DataFrame, threshold: str) -> dict[str, str]:
+    """One row of `comparison`."""
+    first = runs.iloc[0]
+    return {
+        "configuration": label(runs),
+        "L": str(first["depth"]),
+        "M": str(first["channels"]),
+        "parameters": people(first["parameters"]),
+        "seeds": ", ".join(str(seed) for seed in runs["seed"]),
+        "accuracy (%)": spread(100 * runs["best_accuracy"]),
+        "test accuracy (%)": spread(100 * runs["test_accuracy"]),
+        f"samples to {threshold}": samples_text(runs),
+        "solved": solved_text(runs),
+        "ms per timestep": runtime_text(runs),
+        "minutes per run": f"{runs['wall_seconds'].mean() / 60:.1f}",
+    }
+
+
+def published_row(row: Mapping[Hashable, str], threshold: float) -> dict[str, str]:
+    """A row of published.csv in the columns of `comparison`; the numbers are the file's own."""
+    solved = number(row["value"]) >= 100 * threshold
+    return {
+        "configuration": f"**{row['model']}, published**",
+        "L": row["depth"],
+        "M": row["channels"],
+        "parameters": row["parameters"],
+        "accuracy (%)": row["value"],
+        f"samples to {percent(threshold)}": row["samples"]
+        if solved
+        else f"not within {row['samples']}",
+        "solved": "yes" if solved else "no",
+    }
+
+
+def percent(fraction: float) -> str:
+    """A fraction in per cent: "99%"."""
+    return f"{100 * fraction:g}%"
+
+
+def comparison(table: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """The runs of one scale and task beside the published rows, as text; a dash is not known.
+
+    Args:
+        table: rows of `run_table`, of one scale and task.
+        published: rows of published.csv about the task; none to compare nothing.
+    """
+    threshold = float(table["threshold"].iloc[0])
+    rows = [published_row(row, threshold) for row in published.to_dict("records")]
+    measured = [measured_row(runs, percent(threshold)) for runs in lines(table)]
+    columns = list(measured[0])
+    return pd.DataFrame(rows + measured, columns=columns).fillna("").replace("", UNKNOWN)
+
+
+def sizes(table: pd.DataFrame) -> str:
+    """What was learnt, how large, by how wide models: "addition of 15-digit integers, M = 400"."""
+    return distinct(
+        f"{task}, M = {distinct(runs['channels'], ', ')}"
+        for task, runs in table.groupby("task_size", sort=False)
+    )
+
+
+def distinct(values: Iterable[object], between: str = "; ") -> str:
+    """The different values in the order in which they first come."""
+    return between.join(dict.fromkeys(str(value) for value in values))

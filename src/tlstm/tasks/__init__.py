@@ -1,0 +1,1 @@
+"""The paper's tasks, one module each: a dataset and its LightningDataModule."""

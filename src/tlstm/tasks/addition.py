@@ -1,0 +1,134 @@
+"""Addition (Figure 4, Table 2): read two integers digit by digit, then write their sum."""
+
+import numpy as np
+
+from tlstm.checks import at_least
+from tlstm.tasks.generated import (
+    GeneratedDataModule,
+    GeneratedTask,
+    Integers,
+)
+
+MARK = 10  # the token '-'; the tokens 0..9 are the digits
+
+
+def add_digits(first: Integers, second: Integers) -> Integers:
+    """Add decimal integers of any length, column by column.
+
+    Args:
+        first: digits, most significant first, [B, n].
+        second: the same, [B, n].
+
+    Returns:
+        Digits of the sums, most significant first, [B, n+1]; the first is the carry out, 0 or 1.
+    """
+    columns = first + second
+    total = np.empty((columns.shape[0], columns.shape[1] + 1), dtype=np.int64)
+    carry = np.zeros(columns.shape[0], dtype=np.int64)
+    for place in reversed(range(columns.shape[1])):
+        carry, total[:, place + 1] = np.divmod(columns[:, place] + carry, 10)
+    total[:, 0] = carry
+    return total
+
+
+class AdditionTask(GeneratedTask):
+    """The layout of a sample; see :class:`AdditionDataModule`.
+
+    Args:
+        digits: number n of digits of each operand.
+
+    Raises:
+        ValueError: if ``digits`` is below 1.
+    """
+
+    def __init__(self, digits: int) -> None:
+        at_least("digits", digits, 1)
+        self.digits = digits
+        self.description = f"addition of {digits}-digit integers"
+        self.radices = (9, *[10] * (digits - 1)) * 2
+        self.vocabulary_size = MARK + 1
+        self.timesteps = 3 * digits + 4
+        self.answer_positions = range(2 * digits + 2, 3 * digits + 3)
+
+    def inputs(self, choices: Integers) -> Integers:
+        """``- first - second`` and marks to the end, [B, T]."""
+        tokens = np.full((len(choices), self.timesteps), MARK, dtype=np.int64)
+        tokens[:, 1 : self.digits + 1], tokens[:, self.digits + 2 : 2 * self.digits + 2] = (
+            self._operands(choices)
+        )
+        return tokens
+
+    def targets(self, choices: Integers) -> Integers:
+        """Marks, then the sum right after the last digit, and marks to the end, [B, T]."""
+        tokens = np.full((len(choices), self.timesteps), MARK, dtype=np.int64)
+        start, stop = self.answer_positions.start, self.answer_positions.stop
+        total = add_digits(*self._operands(choices))
+        carried = total[:, 0] > 0
+        tokens[carried, start:stop] = total[carried]
+        tokens[~carried, start : stop - 1] = total[~carried, 1:]
+        return tokens
+
+    def token_name(self, token: int) -> str:
+        """The digit itself, or ``-``."""
+        return "-" if token == MARK else str(token)
+
+    def _operands(self, choices: Integers) -> tuple[Integers, Integers]:
+        operands = choices.reshape(-1, 2, self.digits).copy()
+        operands[:, :, 0] += 1  # the first digit is not zero
+        return operands[:, 0], operands[:, 1]
+
+
+class AdditionDataModule(GeneratedDataModule):
+    """Addition of two integers of ``digits`` digits each [paper].
+
+    One digit a step, ``-`` between the operands and as padding; the sum is read out right after the
+    last digit, most significant digit first; 3n+4 steps:
+
+    >>> import numpy as np
+    >>> task = AdditionTask(digits=3)
+    >>> choices = np.array([[0, 2, 3, 8, 0, 0]])  # first digits count from 1
+    >>> print(task.render(task.inputs(choices)[0]))
+    - 1 2 3 - 9 0 0 - - - - -
+    >>> print(task.render(task.targets(choices)[0]))
+    - - - - - - - - 1 0 2 3 -
+
+    The answer is n+1 positions, 8..11 here: a sum with no carry out has n digits and one more ``-``
+    after them [ours]. Operands are uniform over the integers of n digits with a nonzero first digit
+    [ours]. Tokens 0..9 are the digits, 10 is ``-``.
+
+    Args:
+        digits: number n of digits of each operand; 15 in the paper.
+        batch_size: training samples of all devices together per step; 15 in the paper.
+        samples_per_epoch: training samples from one validation to the next, a multiple of
+            ``batch_size``.
+        validation_samples: size of the validation set, the same for every seed.
+        test_samples: size of the test set, the same for every seed.
+        seed: 0..2**64-1; chooses the training samples.
+        num_workers: processes that draw training samples ahead; 0 draws them in the trainer's own.
+        evaluation_batch_size: validation or test samples per device and step.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        digits: int = 15,
+        batch_size: int = 15,
+        samples_per_epoch: int = 3000,
+        validation_samples: int = 1000,
+        test_samples: int = 1000,
+        seed: int = 0,
+        num_workers: int = 0,
+        evaluation_batch_size: int = 100,
+    ) -> None:
+        super().__init__(
+            AdditionTask(digits),
+            batch_size=batch_size,
+            samples_per_epoch=samples_per_epoch,
+            validation_samples=validation_samples,
+            test_samples=test_samples,
+            seed=seed,
+            num_workers=num_workers,
+            evaluation_batch_size=evaluation_batch_size,
+        )

@@ -1,0 +1,339 @@
+"""What the generated tasks share: samples by random access and splits by content.
+
+The paper generates its samples on the fly [paper]; all that makes them repeatable is [ours]:
+
+* Sample i depends on (seed, split, i) alone: it is drawn from a Philox stream whose key is the seed
+  and the split and whose counter is i. Workers, devices and restarts cannot change it.
+* The content of a sample decides its split (see :func:`split_of`), so that no validation or test
+  sample is ever trained on, whatever the seeds.
+* Validation and test samples are the same for every seed, so that runs are compared on the same
+  samples; the seed chooses the training samples only.
+* Training never repeats: epoch e of the trainer reads samples e·samples_per_epoch and following.
+"""
+
+import hashlib
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from functools import cached_property
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning import LightningDataModule
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from tlstm.checks import at_least
+
+Integers = npt.NDArray[np.int64]
+
+SPLIT_SHARE = 16  # one in 16 contents belongs to validation, one to test
+ENUMERABLE = 4096  # beyond so many contents an empty split has a chance below 1e-114
+HELD_OUT_SEED = 0
+
+
+class Batch(NamedTuple):
+    """Sequences of tokens; a single sample is the same without the first axis.
+
+    Attributes:
+        inputs: tokens to read, int64 [B, T].
+        targets: tokens to predict, int64 [B, T].
+        answer: positions of the answer, over which loss and accuracy are taken, bool [B, T].
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    answer: Tensor
+
+
+class Split(IntEnum):
+    """The parts of a task's samples; the numbers are part of the random streams' keys."""
+
+    TRAINING = 0
+    VALIDATION = 1
+    TEST = 2
+
+
+class GeneratedTask(ABC):
+    """How a task turns independent uniform choices into tokens.
+
+    Attributes:
+        description: the task in a few words, for error messages.
+        radices: a sample is made of ``len(radices)`` choices; choice j is uniform in
+            0..radices[j]-1, and different choices make different inputs.
+        vocabulary_size: number of different tokens.
+        timesteps: length T of a sample.
+        answer_positions: positions of the answer within the T timesteps.
+    """
+
+    description: str
+    radices: tuple[int, ...]
+    vocabulary_size: int
+    timesteps: int
+    answer_positions: range
+
+    @abstractmethod
+    def inputs(self, choices: Integers) -> Integers:
+        """Tokens to read [B, T], of choices [B, len(radices)]."""
+
+    @abstractmethod
+    def targets(self, choices: Integers) -> Integers:
+        """Tokens to predict [B, T], of choices [B, len(radices)]."""
+
+    @abstractmethod
+    def token_name(self, token: int) -> str:
+        """How people write a token."""
+
+    def render(self, tokens: Sequence[int] | Tensor) -> str:
+        """Write tokens [T] for people, as in the paper's rows: names with a space between."""
+        return " ".join(map(self.token_name, torch.as_tensor(tokens).tolist()))
+
+    def samples(self, choices: Integers) -> list[Batch]:
+        """The samples that choices [B, len(radices)] make, without a batch axis."""
+        answer = torch.zeros(self.timesteps, dtype=torch.bool)
+        answer[self.answer_positions.start : self.answer_positions.stop] = True
+        inputs, targets = map(torch.from_numpy, (self.inputs(choices), self.targets(choices)))
+        return [Batch(*sample, answer) for sample in zip(inputs, targets, strict=True)]
+
+
+def split_of(inputs: Integers) -> Split:
+    """The split that a sample belongs to, by the BLAKE2b hash of its input tokens [T].
+
+    Of 16 residues of the hash one belongs to validation, one to test and 14 to training.
+    """
+    digest = hashlib.blake2b(inputs.astype("<i8", copy=False).tobytes(), digest_size=1).digest()
+    return {0: Split.VALIDATION, 1: Split.TEST}.get(digest[0] % SPLIT_SHARE, Split.TRAINING)
+
+
+def require_every_split(task: GeneratedTask) -> None:
+    """Raise a ValueError if the task is so small that a split has no sample at all."""
+    number = math.prod(task.radices)
+    if number > ENUMERABLE:
+        return
+    choices = np.array(list(itertools.product(*map(range, task.radices))), dtype=np.int64)
+    missing = set(Split) - {split_of(row) for row in task.inputs(choices)}
+    if missing:
+        names = " and ".join(split.name.lower() for split in sorted(missing))
+        raise ValueError(
+            f"{task.description} has only {number} different samples, none for {names}: "
+            "take a longer or more varied one that leaves samples for each split"
+        )
+
+
+class GeneratedDataset(Dataset[Batch]):
+    """The samples of one split of a task; any index from 0 on, without end.
+
+    Args:
+        task: what the samples are.
+        split: which of them.
+        seed: 0..2**64-1; it chooses the order in which the contents of the split come.
+        samples_per_epoch: what ``len`` says; larger indices are as good.
+    """
+
+    def __init__(
+        self, task: GeneratedTask, split: Split, seed: int, samples_per_epoch: int
+    ) -> None:
+        self.task = task
+        self.split = split
+        self.samples_per_epoch = samples_per_epoch
+        self._key = np.array([seed, split], dtype=np.uint64)
+        self._radices = np.array(task.radices, dtype=np.uint64)
+
+    def __len__(self) -> int:
+        return self.samples_per_epoch
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
+        return self.task.samples(self._choices(indices))
+
+    def _choices(self, indices: Sequence[int]) -> Integers:
+        """Choices [len(indices), len(radices)]: the first in the split of each stream."""
+        streams = [self._stream(index) for index in indices]
+        choices = np.empty((len(indices), len(self._radices)), dtype=np.int64)
+        pending = np.arange(len(indices))
+        while pending.size:
+            choices[pending] = self._attempt([streams[row] for row in pending])
+            inputs = self.task.inputs(choices[pending])
+            pending = pending[[split_of(row) is not self.split for row in inputs]]
+        return choices
+
+    def _stream(self, index: int) -> np.random.Philox:
+        # 2**128 numbers apart, so that no two samples can meet
+        return np.random.Philox(key=self._key, counter=[0, 0, index, 0])
+
+    def _attempt(self, streams: Sequence[np.random.Philox]) -> Integers:
+        # random_raw is the part of numpy whose numbers never change between versions; the
+        # remainder of 64 random bits is uniform to radix / 2**64
+        raw = np.stack([stream.random_raw(len(self._radices)) for stream in streams])
+        return (raw % self._radices).astype(np.int64)
+
+
+class ConsecutiveSampler(DistributedSampler[Any]):
+    """Each epoch's indices go on where the last epoch's ended; devices take them in turn.
+
+    Epoch e is e·n .. (e+1)·n-1, n the dataset's length, a multiple of ``num_replicas``; a device
+    takes every ``num_replicas``-th of them from its rank on, so that the batches of all devices
+    together are the same samples however many devices there are. Lightning calls ``set_epoch``,
+    and adds no sampler of its own to a DistributedSampler.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        first = self.epoch * self.total_size
+        return iter(range(first + self.rank, first + self.total_size, self.num_replicas))
+
+
+class LazyDataLoader(DataLoader[Batch]):
+    """A DataLoader whose workers start at the first batch asked for.
+
+    Lightning makes the iterator of the first epoch before it tells the sampler which epoch that is;
+    workers that fetch ahead would begin a resumed run with the samples of epoch 0.
+    """
+
+    def __iter__(self) -> Any:
+        yield from super().__iter__()
+
+
+class GeneratedDataModule(LightningDataModule):
+    """Training, validation and test samples of a generated task.
+
+    Resume at the end of an epoch (Lightning's default checkpoints): training goes on with the next
+    samples. Each validation sample is read by one device, each test sample by every device: test on
+    one.
+
+    Args:
+        task: what the samples are.
+        batch_size: training samples of all devices together per step; 15 in the paper.
+        samples_per_epoch: training samples from one validation to the next, a multiple of
+            ``batch_size``.
+        validation_samples: size of the validation set, the same for every seed.
+        test_samples: size of the test set, the same for every seed.
+        seed: 0..2**64-1; chooses the training samples.
+        num_workers: processes that draw training samples ahead; 0 draws them in the trainer's own.
+        evaluation_batch_size: validation or test samples per device and step.
+
+    Raises:
+        ValueError: if an argument is out of its range, or the task is too small for three splits.
+    """
+
+    def __init__(
+        self,
+        task: GeneratedTask,
+        batch_size: int,
+        samples_per_epoch: int,
+        validation_samples: int,
+        test_samples: int,
+        seed: int,
+        num_workers: int,
+        evaluation_batch_size: int,
+    ) -> None:
+        super().__init__()
+        at_least("batch_size", batch_size, 1)
+        at_least("samples_per_epoch", samples_per_epoch, 1)
+        at_least("validation_samples", validation_samples, 1)
+        at_least("test_samples", test_samples, 1)
+        at_least("seed", seed, 0)
+        at_least("num_workers", num_workers, 0)
+        at_least("evaluation_batch_size", evaluation_batch_size, 1)
+        if seed >= 2**64:
+            raise ValueError(f"seed must be below 2**64, got {seed}")
+        if samples_per_epoch % batch_size:
+            raise ValueError(
+                f"samples_per_epoch must be a multiple of batch_size={batch_size}, "
+                f"got {samples_per_epoch}"
+            )
+        require_every_split(task)
+        self.task = task
+        self.batch_size = batch_size
+        self.samples_per_epoch = samples_per_epoch
+        self.validation_samples = validation_samples
+        self.test_samples = test_samples
+        self.seed = seed
+        self.num_workers = num_workers
+        self.evaluation_batch_size = evaluation_batch_size
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of different tokens, of inputs and targets alike."""
+        return self.task.vocabulary_size
+
+    @property
+    def timesteps(self) -> int:
+        """Length T of every sample."""
+        return self.task.timesteps
+
+    def render(self, tokens: Sequence[int] | Tensor) -> str:
+        """Write tokens [T] for people, as in the paper's rows."""
+        return self.task.render(tokens)
+
+    @cached_property
+    def validation_set(self) -> list[Batch]:
+        """All validation samples, drawn once."""
+        return self._held_out(Split.VALIDATION, self.validation_samples)
+
+    @cached_property
+    def test_set(self) -> list[Batch]:
+        """All test samples, drawn once."""
+        return self._held_out(Split.TEST, self.test_samples)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """The training samples of this device.
+
+        Raises:
+            ValueError: if the devices cannot share ``batch_size`` evenly.
+        """
+        rank, world_size = self._rank_and_world_size()
+        if self.batch_size % world_size:
+            raise ValueError(
+                f"batch_size must be a multiple of the number of devices ({world_size}), "
+                f"got {self.batch_size}"
+            )
+        dataset = GeneratedDataset(self.task, Split.TRAINING, self.seed, self.samples_per_epoch)
+        return LazyDataLoader(
+            dataset,
+            batch_size=self.batch_size // world_size,
+            sampler=ConsecutiveSampler(dataset, num_replicas=world_size, rank=rank, shuffle=False),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The validation samples of this device: every one belongs to one device.
+
+        Raises:
+            ValueError: if there are fewer validation samples than devices.
+        """
+        rank, world_size = self._rank_and_world_size()
+        if self.validation_samples < world_size:
+            raise ValueError(
+                f"validation_samples must be at least the number of devices ({world_size}), "
+                f"got {self.validation_samples}"
+            )
+        return self._evaluation_loader(self.validation_set, rank, world_size)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """All test samples, on every device."""
+        return self._evaluation_loader(self.test_set, rank=0, world_size=1)
+
+    def _held_out(self, split: Split, number: int) -> list[Batch]:
+        return GeneratedDataset(self.task, split, HELD_OUT_SEED, number).__getitems__(range(number))
+
+    def _evaluation_loader(
+        self, samples: list[Batch], rank: int, world_size: int
+    ) -> DataLoader[Batch]:
+        dataset = cast("Dataset[Batch]", samples)  # a list has all that a map-style dataset needs
+        sampler = UnrepeatedDistributedSampler(
+            dataset, num_replicas=world_size, rank=rank, shuffle=False
+        )
+        return DataLoader(dataset, batch_size=self.evaluation_batch_size, sampler=sampler)
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size

@@ -1,0 +1,543 @@
+import csv
+import hashlib
+import itertools
+import math
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection, PolyCollection
+from matplotlib.figure import Figure
+
+from test_results import STARTED, make_record, points
+from tlstm import tables
+from tlstm.drawing import PUBLISHED, STYLES, figure4, mean_curve, sweep_figure
+from tlstm.figures import main
+from tlstm.results import CurvePoint, Hardware, Record, append
+
+PUBLISHED_CSV = Path(__file__).parents[1] / "results" / "published.csv"
+LABELS = {
+    "slstm": "sLSTM",
+    "tlstm_2d": "2D tLSTM",
+    "tlstm_2d_no_memory_convolution": "2D tLSTM\N{EN DASH}M",
+    "tlstm_2d_no_feedback": "2D tLSTM\N{EN DASH}F",
+    "tlstm_3d": "3D tLSTM",
+    "tlstm_3d_ln": "3D tLSTM+LN",
+    "tlstm_3d_cn": "3D tLSTM+CN",
+}
+TASKS = {
+    "addition": {"paper": {"digits": 15}, "smoke": {"digits": 2}},
+    "memorization": {
+        "paper": {"symbols": 20, "alphabet": 64},
+        "smoke": {"symbols": 4, "alphabet": 8},
+    },
+}
+CHANNELS = {
+    ("paper", "addition"): 400,
+    ("paper", "memorization"): 100,
+    ("smoke", "addition"): 48,
+    ("smoke", "memorization"): 24,
+}
+H200 = Hardware(device="NVIDIA H200", devices=1, cores=16, threads=8, system="Linux")
+CPU = Hardware(device="AMD EPYC 9R14 Processor", devices=1, cores=2, threads=2, system="Linux")
+
+
+def synthetic_curve(budget: int, middle: float, chance: random.Random) -> Iterator[CurvePoint]:
+    for number in range(1, 41):
+        samples = budget // 40 * number
+        accuracy = 0.1 + 0.9 / (1 + math.exp(-9 * (samples / middle - 1)))
+        accuracy = min(1.0, max(0.0, accuracy + chance.gauss(0, 0.004)))
+        yield CurvePoint(
+            samples=samples, accuracy=accuracy, loss=2.4 * (1 - accuracy), seconds=0.3 * number
+        )
+        if accuracy > 0.99:
+            return
+
+
+def synthetic_record(scale, task, model, depth, seed=0, **changes) -> Record:
+    """A made-up run whose accuracy leaves a plateau, as real ones do, at a model's own time."""
+    chance = random.Random(f"{scale} {task} {model} {depth} {seed}")
+    budget = 1_000_000 if scale == "paper" else 30_000
+    quality = [*LABELS, model].index(model) + 1
+    middle = budget * (1.1 - 0.1 * quality) * (1 + 0.5 / depth) * chance.uniform(0.8, 1.2)
+    curve = list(synthetic_curve(budget, middle, chance))
+    last, best = curve[-1], max(curve, key=lambda point: point.accuracy)
+    passed = last.samples if last.accuracy > 0.99 else None
+    runtime = {"slstm": 0.5 * depth}.get(model, 0.7 if "2d" in model else 1 + 0.05 * depth)
+    name = f"{scale} {task} {model} {depth} {seed} {changes}"
+    values = {
+        "identifier": hashlib.sha256(name.encode()).hexdigest()[:16],
+        "scale": scale,
+        "task": task,
+        "model": model,
+        "label": LABELS.get(model, model),
+        "depth": depth,
+        "channels": CHANNELS[scale, task],
+        "seed": seed,
+        "samples": last.samples,
+        "samples_to_threshold": passed,
+        "best": {"accuracy": best.accuracy, "loss": best.loss},
+        "last": {"accuracy": last.accuracy, "loss": last.loss},
+        "test": {"accuracy": best.accuracy - 0.002, "loss": best.loss},
+        "milliseconds_per_timestep": runtime * chance.uniform(0.97, 1.03) / 1000,
+        "outcome": "solved" if passed else "budget spent",
+        "curve": curve,
+        "hardware": H200 if scale == "paper" else CPU,
+        "overrides": ["experiment=fig4", f"model={model}", f"model.depth={depth}", f"seed={seed}"],
+        "config": {
+            "seed": seed,
+            "task": {"name": task, **TASKS[task][scale]},
+            "model": {"name": model, "depth": depth},
+            "training": {"learning_rate": 0.001},
+            "trainer": {"accelerator": "auto"},
+        },
+    }
+    return make_record(**(values | changes))
+
+
+def synthetic_records(scale, task, depths, seeds=(0,)) -> list[Record]:
+    runs = itertools.product(LABELS, depths, seeds)
+    return [synthetic_record(scale, task, *run) for run in runs]
+
+
+@pytest.fixture(scope="module")
+def published() -> pd.DataFrame:
+    return tables.read_published(PUBLISHED_CSV)
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    shutil.copy(PUBLISHED_CSV, tmp_path)
+    return tmp_path
+
+
+def curves_of(panel: Axes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    drawn = [line for line in panel.lines if not str(line.get_label()).startswith("_")]
+    return {line.get_label(): (line.get_xdata(), line.get_ydata()) for line in drawn}
+
+
+def bands(panel: Axes) -> list[PolyCollection]:
+    return [shape for shape in panel.collections if isinstance(shape, PolyCollection)]
+
+
+def words(figure: Figure) -> str:
+    return " ".join(text.get_text() for text in figure.texts)
+
+
+# Figure 4
+
+
+@pytest.mark.parametrize("depths", [(1,), (1, 2), (1, 2, 4), (1, 4, 7, 10), (1, 2, 4, 7, 10)])
+def test_figure4_has_every_configuration_in_every_panel(published, depths):
+    records = synthetic_records("smoke", "addition", depths)
+    random.Random(0).shuffle(records)
+    figure = figure4(records, published)
+    *panels, runtime, legend = figure.axes
+    assert [panel.get_title() for panel in panels] == [f"L = {depth}" for depth in depths]
+    for panel in panels:
+        assert list(curves_of(panel)) == list(LABELS.values())
+        assert panel.get_xscale() == "log"
+        assert panel.get_xlim() == panels[0].get_xlim()
+        assert not bands(panel)
+    assert len(runtime.containers) == len(LABELS)
+    for line in runtime.containers:
+        assert line[0].get_xdata().tolist() == list(depths)
+    entries = [text.get_text() for text in legend.get_legend().get_texts()]
+    assert entries == [*LABELS.values(), PUBLISHED]
+
+
+def test_configurations_differ_in_colour_marker_and_order():
+    for what in ("color", "marker"):
+        assert len({look[what] for look in STYLES.values()}) == len(STYLES) == len(LABELS)
+    assert tuple(LABELS) == tables.CONFIGURATIONS
+
+
+def test_figure4_draws_the_mean_of_seeds_in_per_cent(published):
+    runs = [
+        synthetic_record("smoke", "addition", "slstm", 1, seed, curve=points(accuracies))
+        for seed, accuracies in enumerate([[0.0, 0.1, 0.5], [0.0, 0.3, 0.8]])
+    ]
+    panel = figure4(runs, published).axes[0]
+    samples, accuracies = curves_of(panel)["sLSTM"]
+    assert samples.tolist() == [10, 20]  # a logarithmic axis has no 0
+    np.testing.assert_allclose(accuracies, [20, 65])
+    (band,) = bands(panel)
+    heights = np.unique(band.get_paths()[0].vertices[:, 1].round(9))
+    np.testing.assert_allclose(heights, [10, 30, 50, 80])
+
+
+def stars(panel: Axes) -> list[tuple[float, float]]:
+    shapes = [shape for shape in panel.collections if isinstance(shape, PathCollection)]
+    return sorted(tuple(float(number) for number in shape.get_offsets()[0]) for shape in shapes)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_published_marks_stand_where_the_csv_says(published, task):
+    with PUBLISHED_CSV.open() as file:
+        rows = [row for row in csv.DictReader(file) if row["table"] == "table2"]
+    rows = [row for row in rows if row["task"] == task]
+    assert len(rows) == 4
+    figure = figure4(synthetic_records("paper", task, (4, 7, 10)), published)
+    for panel, depth in zip(figure.axes, ("4", "7", "10"), strict=False):
+        expected = [
+            (
+                float(row["samples"].replace("K", "e3").replace("M", "e6")),
+                float(row["value"].replace(">", "")),
+            )
+            for row in rows
+            if row["depth"] in ("", depth)
+        ]
+        assert stars(panel) == sorted(expected)
+        assert len(expected) == (2 if depth == "4" else 3)
+
+
+def test_a_smoke_picture_says_so_on_its_face(published):
+    smoke = figure4(synthetic_records("smoke", "addition", (1,)), published)
+    assert "SMOKE SCALE: addition of 2-digit integers, M = 48, not the paper's" in words(smoke)
+    assert "published marks are for the paper's sizes" in words(smoke).replace("\n", " ")
+    paper = words(figure4(synthetic_records("paper", "addition", (1,), (0, 3)), published))
+    assert "SCALE" not in paper
+    assert "Addition of 15-digit integers, M = 400" in paper
+    assert "NVIDIA H200" in paper
+    assert "seeds 0, 3" in paper
+
+
+def test_a_picture_is_of_one_scale_and_task(published):
+    mixed = [synthetic_record(scale, "addition", "slstm", 1) for scale in ("smoke", "paper")]
+    for records in (mixed, []):
+        with pytest.raises(ValueError, match="one scale and one task"):
+            figure4(records, published)
+
+
+def test_only_the_latest_of_a_run_is_drawn(published):
+    old = synthetic_record("smoke", "addition", "slstm", 1, curve=points([0.1] * 3))
+    finished = old.finished.replace(hour=20)
+    new = old.model_copy(update={"curve": points([0.9] * 3), "finished": finished})
+    panel = figure4([new, old], published).axes[0]
+    assert set(curves_of(panel)["sLSTM"][1]) == {90.0}
+
+
+def test_runtimes_of_two_machines_are_not_averaged(published):
+    runs = [
+        synthetic_record("smoke", "addition", "slstm", 1, seed, milliseconds_per_timestep=value)
+        for seed, value in enumerate((1.0, 3.0, 500.0))
+    ]
+    runs[2] = runs[2].model_copy(update={"hardware": H200})
+    *_, runtime, _ = figure4(runs, published).axes
+    assert runtime.containers[0][0].get_ydata().tolist() == [2.0]
+    assert "AMD" in runtime.get_title()
+    row = tables.comparison(tables.run_table(runs), published.head(0)).iloc[0]
+    assert row["ms per timestep"] == "2 on AMD EPYC 9R14 Processor (2 threads); 500 on NVIDIA H200"
+
+
+def test_runs_with_other_settings_are_lines_of_their_own(published):
+    usual = synthetic_record("smoke", "addition", "slstm", 1, 0)
+    config = usual.config | {"seed": 1, "training": {"learning_rate": 0.1}}
+    config |= {"trainer": {"accelerator": "gpu"}}  # where it ran is no setting of what it learnt
+    other = synthetic_record("smoke", "addition", "slstm", 1, 1, config=config)
+    labels = ["sLSTM (learning_rate=0.001)", "sLSTM (learning_rate=0.1)"]
+    assert list(curves_of(figure4([usual, other], published).axes[0])) == labels
+    table = tables.comparison(tables.run_table([usual, other]), published.head(0))
+    assert table["configuration"].tolist() == labels
+
+
+@given(
+    st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=12).map(points), min_size=1, max_size=4)
+)
+def test_mean_curve_agrees_with_one_number_at_a_time(curves):
+    curve = mean_curve(curves)
+    for samples, mean, lowest, highest in zip(*curve, strict=True):
+        values = []
+        for run in curves:  # every run was measured at the same places until it stopped
+            values.append(next(p.accuracy for p in reversed(run) if p.samples <= samples))
+        assert math.isclose(mean, sum(values) / len(values), abs_tol=1e-12)
+        assert (lowest, highest) == (min(values), max(values))
+    assert curve.samples.tolist() == [point.samples for point in max(curves, key=len)]
+
+
+def test_mean_curve_is_linear_between_other_seeds_points():
+    first = [CurvePoint(samples=s, accuracy=a, loss=0, seconds=0) for s, a in ((1, 0), (5, 0.8))]
+    second = [CurvePoint(samples=s, accuracy=a, loss=0, seconds=0) for s, a in ((2, 0.4), (4, 1))]
+    curve = mean_curve([first, second])
+    assert curve.samples.tolist() == [2, 4, 5]
+    np.testing.assert_allclose(curve.mean, [0.3, 0.8, 0.9])
+    np.testing.assert_allclose(curve.lowest, [0.2, 0.6, 0.8])
+
+
+# Sweeps
+
+
+def test_a_sweep_shows_what_did_not_reach_the_threshold_as_hollow():
+    runs = [
+        synthetic_record(
+            "smoke",
+            "addition",
+            model,
+            4,
+            channels=channels,
+            samples=9_000,
+            samples_to_threshold=samples,
+            outcome="solved" if samples else "budget spent",
+        )
+        for model, channels, samples in [
+            ("slstm", 8, None),
+            ("slstm", 16, 6_000),
+            ("tlstm_3d_cn", 8, 3_000),
+            ("tlstm_3d_cn", 16, 2_000),
+        ]
+    ]
+    accuracy, samples, runtime, legend = sweep_figure(runs, "channels").axes
+    assert "99%" in samples.get_title()
+    drawn = [line[0].get_ydata().tolist() for line in samples.containers]
+    np.testing.assert_array_equal(drawn, [[np.nan, 6_000], [3_000, 2_000]])
+    (hollow,) = (line for line in samples.lines if line.get_label() == "_not within")
+    assert (hollow.get_xdata().tolist(), hollow.get_ydata().tolist()) == ([8], [9_000])
+    for panel in (accuracy, runtime):
+        assert len(panel.containers) == 2
+    names = [text.get_text() for text in legend.get_legend().get_texts()]
+    assert names == ["sLSTM", "3D tLSTM+CN"]
+
+
+def test_models_of_several_sizes_are_lines_of_their_own():
+    runs = [
+        synthetic_record("smoke", "addition", "tlstm_2d", depth, channels=channels)
+        for depth in (1, 2)
+        for channels in (8, 16)
+    ]
+    names = [
+        list(dict.fromkeys(tables.line_names(tables.run_table(runs), along)))
+        for along in ("depth", "channels")
+    ]
+    assert names == [
+        ["2D tLSTM, M = 8", "2D tLSTM, M = 16"],
+        ["2D tLSTM, L = 1", "2D tLSTM, L = 2"],
+    ]
+    lines = sweep_figure(runs, "depth").axes[0].containers
+    assert [line[0].get_linestyle() for line in lines] == ["-", "--"]
+
+
+# Tables
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(298_000, "298K"), (5_000_000, "5M"), (1_050_000, "1.05M"), (999_999, "1M"), (42, "42")],
+)
+def test_numbers_for_people(number, text):
+    assert tables.people(number) == text
+
+
+@given(st.integers(0, 10**9))
+def test_people_keep_three_digits(number):
+    assert math.isclose(tables.number(tables.people(number)), number, rel_tol=0.005)
+
+
+def runs_with(*samples_to_threshold) -> pd.DataFrame:
+    return tables.run_table(
+        [
+            synthetic_record(
+                "smoke",
+                "addition",
+                "slstm",
+                1,
+                seed,
+                samples_to_threshold=samples,
+                outcome="solved" if samples else "budget spent",
+                samples=samples or 500_000,
+            )
+            for seed, samples in enumerate(samples_to_threshold)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("samples", "text", "solved"),
+    [
+        ([298_000], "298K", "yes"),
+        ([None], "not within 500K", "no"),
+        ([None, None], "not within 500K", "no"),
+        ([100_000, 300_000], "200K (100K to 300K)", "yes"),
+        ([298_000, None], "298K; 1 of 2 not within 500K", "1 of 2 seeds"),
+    ],
+)
+def test_samples_to_the_threshold_in_words(samples, text, solved):
+    runs = runs_with(*samples)
+    assert tables.samples_text(runs) == text
+    assert tables.solved_text(runs) == solved
+
+
+def test_spread_is_mean_and_half_of_the_range():
+    assert tables.spread(pd.Series([99.0, 99.1, 99.8])) == "99.3 ± 0.4"
+    assert tables.spread(pd.Series([99.04])) == "99.0"
+    assert tables.spread(pd.Series([None])) == tables.UNKNOWN
+
+
+# The page and its files
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> tuple[Path, list[Record]]:
+    directory = tmp_path_factory.mktemp("results")
+    shutil.copy(PUBLISHED_CSV, directory)
+    records = [
+        synthetic_record(scale, task, model, depth, seed, commit=f"{depth:040x}")
+        for scale, task in CHANNELS
+        for model in ("slstm", "tlstm_3d_cn")
+        for depth in (1, 7)
+        for seed in ((0, 1) if scale == "smoke" else (0,))
+    ]
+    append(records, directory)
+    assert main(["fig4", "--results", str(directory)]) == 0
+    return directory, records
+
+
+def cells(section: str) -> list[list[str]]:
+    rows = re.findall(r"^\| (.*) \|$", section, re.MULTILINE)
+    return [row.split(" | ") for row in rows]
+
+
+def test_the_page_names_every_run_and_its_scale(drawn):
+    directory, records = drawn
+    page = (directory / "fig4" / "README.md").read_text()
+    assert "generated by `make figures`, do not edit" in page
+    paper, smoke = page.index("## Paper scale"), page.index("## Smoke scale")
+    assert paper < smoke
+    assert "**Smoke scale is not the paper's size: " in page[smoke:]
+    for record in records:
+        place = page.index(record.identifier)
+        assert (place > smoke) == (record.scale == "smoke")
+    for file in re.findall(r"\]\(([^)]+)\)", page):
+        assert (directory / "fig4" / file).exists(), file
+    assert "8 runs, 8.0 minutes of wall time, 8.0 device minutes" in page[paper:smoke]
+    assert "16 runs, 16.0 minutes" in page[smoke:]
+    assert "NVIDIA H200" in page[paper:smoke]
+    assert "NVIDIA H200" not in page[smoke:]
+    assert "000000000000 with uncommitted changes" in page
+    first = "python -m tlstm.train experiment=fig4 model=slstm model.depth=1 seed=0"
+    assert f"```\n{first}\n```" in page
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("scale", ["paper", "smoke"])
+def test_published_numbers_on_the_page_are_those_of_the_csv(drawn, task, scale):
+    page = (drawn[0] / "fig4" / "README.md").read_text()
+    section = page.split(f"### {task.capitalize()}, {scale} scale")[1].split("\n#")[0]
+    section = section.split("<details>")[0]
+    header, _, *rows = cells(section)
+    with PUBLISHED_CSV.open() as file:
+        wanted = [
+            (f"**{row['model']}, published**", row["depth"], row["value"], row["samples"])
+            for row in csv.DictReader(file)
+            if row["table"] == "table2" and row["task"] == task
+        ]
+    shown = [dict(zip(header, row, strict=True)) for row in rows]
+    found = [
+        (
+            row["configuration"],
+            row["L"].replace(tables.UNKNOWN, ""),
+            row["accuracy (%)"],
+            row["samples to 99%"].removeprefix("not within "),
+        )
+        for row in shown
+        if "published" in row["configuration"]
+    ]
+    assert found == wanted
+    measured = [row for row in shown if "published" not in row["configuration"]]
+    assert [(row["configuration"], row["L"]) for row in measured] == [
+        (LABELS[model], depth) for model in ("slstm", "tlstm_3d_cn") for depth in ("1", "7")
+    ]
+    assert {row["seeds"] for row in measured} == {"0" if scale == "paper" else "0, 1"}
+
+
+def test_a_changed_publication_changes_the_page(drawn, results):
+    append(drawn[1][:1], results)
+    other = (results / "published.csv").read_text().replace("550K", "551K")
+    (results / "published.csv").write_text(other)
+    assert main(["fig4", "--results", str(results)]) == 0
+    page = (results / "fig4" / "README.md").read_text()
+    assert "551K" in page
+    assert "550K" not in page
+
+
+def test_runs_csv_has_one_row_per_run(drawn):
+    directory, records = drawn
+    table = pd.read_csv(directory / "fig4" / "runs.csv", dtype={"identifier": str})
+    assert sorted(table["identifier"]) == sorted(record.identifier for record in records)
+    by_name = table.set_index("identifier")
+    for record in records:
+        row = by_name.loc[record.identifier]
+        assert row["best_accuracy"] == record.best["accuracy"]
+        assert row["milliseconds_per_timestep"] == record.milliseconds_per_timestep
+
+
+def test_drawing_again_changes_no_byte_wherever_it_is_done(results, tmp_path_factory):
+    append(synthetic_records("smoke", "memorization", (2,), (0, 1)), results)
+
+    def contents() -> dict[str, bytes]:
+        files = (results / "fig4").iterdir()
+        return {file.name: file.read_bytes() for file in files if file.suffix != ".lock"}
+
+    assert main(["--results", str(results)]) == 0
+    before = contents()
+    names = {f"smoke-memorization.{kind}" for kind in ("svg", "png")}
+    assert set(before) == names | {"records.jsonl", "runs.csv", "README.md"}
+    settings = tmp_path_factory.mktemp("settings")
+    (settings / "matplotlibrc").write_text("font.size: 20\nsvg.hashsalt: other\n")
+    surroundings = {"MPLCONFIGDIR": str(settings), "PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo"}
+    subprocess.run(
+        [sys.executable, "-m", "tlstm.figures", "--results", str(results)],
+        env=os.environ | surroundings,
+        check=True,
+        timeout=120,
+    )
+    assert contents() == before
+
+
+def test_smoke_is_last_and_the_paper_first():
+    scales = ["smoke", "tiny", "short", "paper"]
+    assert sorted(scales, key=tables.scale_order) == ["paper", "short", "tiny", "smoke"]
+
+
+# The command line
+
+
+def test_without_records_it_says_what_to_run(results, capsys):
+    for arguments in ([], ["fig4"]):
+        assert main([*arguments, "--results", str(results)]) == 2
+        message = capsys.readouterr().err
+        assert "make reproduce-fig4" in message
+        assert message.count("\n") == 1
+    assert not (results / "fig4").exists()
+
+
+def test_what_it_cannot_draw_is_one_sentence(results, capsys):
+    assert main(["fig9", "--results", str(results)]) == 2
+    assert "EXPERIMENT must be one of fig4, depth, width, got fig9" in capsys.readouterr().err
+    append([make_record(started=STARTED)], results)
+    (results / "published.csv").unlink()
+    assert main(["--results", str(results)]) == 2
+    assert "published.csv: No such file" in capsys.readouterr().err
+
+
+def test_every_experiment_with_records_is_drawn(results, capsys):
+    for experiment in ("depth", "width"):
+        record = synthetic_record("smoke", "addition", "slstm", 2, experiment=experiment)
+        append([record], results)
+    assert main(["--results", str(results)]) == 0
+    said = capsys.readouterr().out
+    for experiment in ("depth", "width"):
+        assert f"{experiment}/smoke-addition.svg" in said
+        page = (results / experiment / "README.md").read_text()
+        assert f"python -m tlstm.sweep sweeps/{experiment}.yaml" in page
+    assert not (results / "fig4").exists()

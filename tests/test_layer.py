@@ -1,0 +1,339 @@
+"""The layers over sequences: values and gradients, every form of a call, delay and causality."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.func import functional_call
+
+import variants
+from oracle import Options
+from variants import (
+    BATCH_SIZE,
+    CHANNELS,
+    FORMS,
+    INPUT_SIZE,
+    LENGTH_FORMS,
+    LENGTHS,
+    STREAM_FORMS,
+    TIMESTEPS,
+    Forward,
+    Result,
+    as_tuple,
+    assert_close,
+    assert_same,
+    make_layer,
+    outcome,
+    random_inputs,
+    random_state,
+    random_tensor,
+)
+
+SHAPES = [
+    *[(2, size, kernel) for size in (1, 2, 3, 4) for kernel in (2, 3, 4, 5)],
+    *[(3, size, kernel) for size, kernel in ((1, 3), (2, 2), (3, 3), (3, 4), (2, 5))],
+    *[(4, size, kernel) for size, kernel in ((2, 3), (3, 2))],
+    (5, 2, 2),
+]
+KINDS = [(memory, norm) for memory in (True, False) for norm in (None, "channel", "layer")]
+EVERY_KIND = [(False, False, None), *[(True, *kind) for kind in KINDS]]  # the tRNN first
+ALL = [Options(*shape, *kind) for shape in SHAPES for kind in EVERY_KIND]
+SOME = [
+    Options(2, 3, 3, gated=False),
+    Options(3, 2, 3, gated=False),
+    Options(2, 1, 5),
+    Options(2, 4, 3),
+    Options(2, 3, 2),
+    Options(2, 3, 4, memory_convolution=False),
+    Options(3, 3, 3, normalization="channel"),
+    Options(3, 2, 3, memory_convolution=False, normalization="layer"),
+    Options(4, 2, 2, normalization="channel"),
+]
+
+
+def for_each(options: list[Options]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("options", options, ids=variants.variant_id)
+
+
+@for_each(ALL)
+def test_equals_the_oracle(options: Options) -> None:
+    layer = make_layer(options)
+    inputs, state = random_inputs(), random_state(layer)
+    expected = variants.trace(layer, options, inputs, state, flush=layer.delay)
+    states = [expected.hiddens, expected.cells] if options.gated else [expected.hiddens]
+    for stream, corners in ((False, expected.corners[layer.delay :]), (True, expected.corners)):
+        output, last = layer(inputs, state, stream=stream)
+        assert_close(output, corners[:TIMESTEPS], f"output, stream={stream}")
+        for part, steps in zip(as_tuple(last), states, strict=True):
+            assert_close(part, steps[TIMESTEPS - 1], f"state, stream={stream}")
+
+
+@for_each(SOME)
+def test_the_initial_state_is_zero(options: Options) -> None:
+    layer, inputs = make_layer(options), random_inputs()
+    zeros = layer.initial_state(BATCH_SIZE)
+    shape = (BATCH_SIZE, *[options.tensor_size] * options.axes, CHANNELS)
+    assert all(part.shape == shape and not part.any() for part in as_tuple(zeros))
+    assert torch.equal(layer(inputs)[0], layer(inputs, zeros)[0])
+    assert torch.equal(layer.step(inputs[0])[0], layer.step(inputs[0], zeros)[0])
+
+
+def derivatives_are_right(options: Options, channels: int, fast_mode: bool) -> bool:
+    """Those of outputs and states by input, initial state and every parameter, as one vector."""
+    layer = make_layer(options, channels=channels)
+    names, parameters = zip(*layer.named_parameters(), strict=True)
+    inputs, state = random_inputs(2, 1), random_state(layer, 1)
+    sources = [part.detach() for part in (inputs, *as_tuple(state), *parameters)]
+
+    def call(vector: Tensor) -> Tensor:
+        parts = vector.split([source.numel() for source in sources])
+        shaped = [part.reshape(source.shape) for part, source in zip(parts, sources, strict=True)]
+        weights = dict(zip(names, shaped[-len(names) :], strict=True))
+        begin = variants.like(state, shaped[1 : -len(names)])
+        output, last = functional_call(layer, weights, (shaped[0], begin))
+        return torch.cat([part.flatten() for part in (output, *as_tuple(last))])
+
+    vector = torch.cat([source.flatten() for source in sources]).requires_grad_()
+    return torch.autograd.gradcheck(call, vector, rtol=1e-5, atol=1e-7, fast_mode=fast_mode)
+
+
+@for_each(ALL)
+def test_the_gradients_along_a_random_direction(options: Options) -> None:
+    assert derivatives_are_right(options, CHANNELS, fast_mode=True)
+
+
+@for_each([Options(2, 2, 3, *kind) for kind in EVERY_KIND])
+def test_every_gradient(options: Options) -> None:
+    assert derivatives_are_right(options, 3 if options.normalization else 2, fast_mode=False)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@for_each(SOME)
+def test_every_form_of_a_call_is_one_computation(options: Options, form: str) -> None:
+    forward, arguments = FORMS[form]
+    inputs, layer = random_inputs(), make_layer(options)
+    state = random_state(layer)
+    expected = outcome(layer, variants.whole, inputs, state)
+    assert_same(outcome(make_layer(options, **arguments), forward, inputs, state), expected)
+
+
+@pytest.mark.parametrize("form", LENGTH_FORMS)
+@for_each(SOME)
+def test_every_example_is_read_up_to_its_length(options: Options, form: str) -> None:
+    forward, arguments = LENGTH_FORMS[form]
+    inputs, layer = random_inputs(batch_size=3), make_layer(options)
+    state = random_state(layer, 3)
+    expected = outcome(layer, variants.alone, inputs, state)
+    assert_same(outcome(make_layer(options, **arguments), forward, inputs, state), expected)
+
+
+@for_each(SOME)
+def test_a_stream_reads_every_example_up_to_its_length(options: Options) -> None:
+    layer = make_layer(options)
+    inputs, state = random_inputs(batch_size=3), random_state(layer, 3)
+    output, last = layer(inputs, state, stream=True, lengths=LENGTHS)
+    for b, (row, row_state) in enumerate(variants.rows(layer, inputs, state)):
+        expected, end = layer(row[: LENGTHS[b]], row_state, stream=True)
+        assert_close(output[: LENGTHS[b], b : b + 1], expected)
+        assert not output[LENGTHS[b] :, b].any()
+        for part, expected in zip(as_tuple(last), as_tuple(end), strict=True):
+            assert_close(part[b : b + 1], expected)
+
+
+@pytest.mark.parametrize("form", STREAM_FORMS, ids=lambda form: form.__name__)
+@for_each(SOME)
+def test_a_stream_is_the_whole_sequence_delayed(options: Options, form: Forward) -> None:
+    layer = make_layer(options)
+    inputs, state = random_inputs(6), random_state(layer)
+
+    def first_outputs(layer: Any, inputs: Tensor, state: Any) -> Result:
+        output, last = layer(inputs, state)
+        return output[: len(inputs) - layer.delay], last
+
+    def delayed_outputs(layer: Any, inputs: Tensor, state: Any) -> Result:
+        output, last = form(layer, inputs, state)
+        return output[layer.delay :], last
+
+    expected = outcome(layer, first_outputs, inputs, state)
+    assert_same(outcome(layer, delayed_outputs, inputs, state), expected)
+
+
+@for_each(SOME)
+def test_the_first_outputs_of_a_stream_belong_to_the_inputs_before(options: Options) -> None:
+    layer = make_layer(options)
+    inputs, state = random_inputs(6), random_state(layer)
+    before, middle = layer(inputs[:3], state, stream=True)
+    after, _ = layer(inputs[3:], middle, stream=True)
+    expected, _ = layer(inputs, state)
+    joined = torch.cat([before, after])[layer.delay :]
+    assert_close(joined, expected[: len(joined)])
+
+
+@for_each(SOME)
+def test_the_last_outputs_come_out_with_a_zero_projected_input(options: Options) -> None:
+    layer = make_layer(options)
+    nn.init.zeros_(layer.bias_input)  # so that a zero input is a zero projected input
+    inputs, state = random_inputs(), random_state(layer)
+    zeros = torch.zeros(layer.delay, BATCH_SIZE, INPUT_SIZE, dtype=torch.float64)
+
+    def outputs(layer: Any, inputs: Tensor, state: Any) -> Result:
+        return layer(inputs, state)[0], ()
+
+    def flushed_outputs(layer: Any, inputs: Tensor, state: Any) -> Result:
+        output, _ = layer(torch.cat([inputs, zeros]), state, stream=True)
+        return output[layer.delay :], ()
+
+    expected = outcome(layer, outputs, inputs, state)
+    actual = outcome(layer, flushed_outputs, inputs, state)
+    if layer.delay:  # the bias has a gradient from zero inputs, none from zero projected ones
+        del expected["gradient of bias_input"], actual["gradient of bias_input"]
+    assert_same(actual, expected)
+
+
+@for_each(SOME)
+def test_a_sequence_can_be_split_anywhere(options: Options) -> None:
+    layer = make_layer(options)
+    inputs, state = random_inputs(6), random_state(layer)
+
+    def at_once(layer: Any, inputs: Tensor, state: Any) -> Result:
+        output, last = layer(inputs, state)
+        return output[4:], last
+
+    def in_parts(layer: Any, inputs: Tensor, state: Any) -> Result:
+        _, state = layer(inputs[:1], state)
+        _, state = layer(inputs[1:3], state, stream=True)
+        _, state = layer.step(inputs[3], state)
+        return layer(inputs[4:], state)
+
+    expected = outcome(layer, at_once, inputs, state)
+    assert_same(outcome(layer, in_parts, inputs, state), expected)
+
+
+@for_each(SOME)
+def test_a_call_leaves_what_it_was_given_and_what_it_gave_before(options: Options) -> None:
+    layer = make_layer(options)
+    inputs, state = random_inputs(), random_state(layer)
+    given = [part.clone() for part in (inputs, *as_tuple(state))]
+    output, last = layer(inputs, state)
+    kept = [part.clone() for part in (output, *as_tuple(last))]
+    layer(2 * inputs, last)
+    layer.step(inputs[0], last)
+    assert all(map(torch.equal, given, (inputs, *as_tuple(state))))
+    assert all(map(torch.equal, kept, (output, *as_tuple(last))))
+
+
+@for_each(SOME)
+def test_outputs_need_no_gradient_and_gradients_not_all_sources(options: Options) -> None:
+    layer = make_layer(options)
+    inputs, state = random_inputs(), random_state(layer)
+    expected = outcome(layer, variants.whole, inputs, state)
+    with torch.no_grad():
+        assert_close(layer(inputs, state)[0], expected["output"])
+    for name, parameter in layer.named_parameters():
+        parameter.requires_grad_(name == "weight_hidden")
+    output, last = layer(inputs, state)
+    variants.generic_loss([output, *as_tuple(last)]).backward()
+    actual, name = layer.weight_hidden.grad, "gradient of weight_hidden"
+    assert_close(actual, expected[name], tolerance=variants.GRADIENT_TOLERANCE)
+
+
+def dependence(options: Options, timesteps: int) -> list[list[bool]]:
+    """Whether y_t, row t, has a derivative by x_s, column s."""
+    inputs = random_inputs(timesteps, 1).requires_grad_()
+    output, _ = make_layer(options)(inputs)
+    gradients = [
+        torch.autograd.grad(variants.generic_loss([y_t]), inputs, retain_graph=True)[0]
+        for y_t in output
+    ]
+    return [[bool(x_s.any()) for x_s in gradient] for gradient in gradients]
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(
+    size=st.integers(1, 7),
+    kernel=st.integers(2, 6),
+    kind=st.sampled_from(
+        [(False, False, None), *[(True, *kind) for kind in KINDS[:2] + KINDS[3:5]]]
+    ),
+)
+@example(size=7, kernel=2, kind=(True, True, None))
+@example(size=7, kernel=4, kind=(True, True, "channel"))
+def test_an_output_sees_every_input_so_far_and_none_later(
+    size: int, kernel: int, kind: tuple[bool, bool, str | None]
+) -> None:
+    ranks = (2, 3, 4) if size * kernel <= 6 else (2, 3) if size * kernel <= 12 else (2,)
+    for rank in ranks:
+        options = Options(rank, size, kernel, *kind)
+        expected = [[s <= t for s in range(4)] for t in range(4)]
+        assert dependence(options, 4) == expected, variants.variant_id(options)
+
+
+@for_each([Options(2, size, kernel, normalization="layer") for size, kernel in ((3, 3), (5, 4))])
+def test_layer_normalization_sees_every_input_in_the_tensor(options: Options) -> None:
+    """Its mean and variance are over all locations, so y_t depends on x up to t + L − 1."""
+    expected = [[s <= t + options.depth - 1 for s in range(6)] for t in range(6)]
+    assert dependence(options, 6) == expected
+
+
+BORDERS = [Options(2, 3, 3), Options(2, 4, 5), Options(3, 3, 2), Options(3, 2, 4)]
+
+
+def keeping_layer(options: Options) -> Any:
+    """Input gates closed, forget gates open: C_t is the convolved C_{t−1}."""
+    layer = make_layer(options)
+    with torch.no_grad():
+        layer.bias_hidden[CHANNELS : 2 * CHANNELS] = -1e4
+        layer.bias_hidden[2 * CHANNELS : 3 * CHANNELS] = 1e4
+    return layer
+
+
+@for_each(BORDERS)
+def test_what_is_stored_is_not_flushed_out_over_the_border(options: Options) -> None:
+    """A constant cell stays for as long as one likes; zeros beyond the border would drain it."""
+    layer = keeping_layer(options)
+    hidden, cell = random_state(layer)
+    constant = random_tensor(BATCH_SIZE, *[1] * options.axes, CHANNELS).expand_as(cell)
+    with torch.no_grad():
+        _, (_, last) = layer(random_inputs(100), (hidden, constant))
+    assert_close(last, constant)
+
+
+@for_each(BORDERS)
+def test_the_stored_cell_stays_within_its_bounds(options: Options) -> None:
+    layer = keeping_layer(options)
+    hidden, cell = random_state(layer)
+    axes = tuple(range(1, cell.dim() - 1))
+    _, (_, last) = layer(random_inputs(20), (hidden, cell))
+    assert (last <= cell.amax(axes, keepdim=True) + 1e-12).all()
+    assert (last >= cell.amin(axes, keepdim=True) - 1e-12).all()
+    assert not torch.allclose(last, cell)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float32, 1e-6), (torch.float16, 3e-3), (torch.bfloat16, 3e-2)],
+    ids=["float32", "float16", "bfloat16"],
+)
+@for_each(SOME)
+def test_other_dtypes_agree_with_float64(
+    options: Options, dtype: torch.dtype, tolerance: float
+) -> None:
+    layer = make_layer(options).to(dtype)  # rounds the weights, inputs and state before both
+    inputs = random_inputs().to(dtype)
+    state = variants.change_state(random_state(layer), lambda part: part.to(dtype))
+    actual = outcome(layer, variants.whole, inputs, state)
+    wide = variants.change_state(state, torch.Tensor.double)
+    expected = outcome(layer.double(), variants.whole, inputs.double(), wide)
+    assert all(value.dtype == dtype for value in actual.values())
+    for gradients in (False, True):
+        error = variants.relative_rms_error(*(joined(it, gradients) for it in (actual, expected)))
+        assert error < tolerance, f"gradients={gradients}"
+
+
+def joined(outcome: dict[str, Tensor], gradients: bool) -> Tensor:
+    """All values, or all gradients, as one vector."""
+    chosen = [name for name in outcome if name.startswith("gradient") == gradients]
+    return torch.cat([outcome[name].double().flatten() for name in chosen])

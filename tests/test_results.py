@@ -1,0 +1,487 @@
+import errno
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import textwrap
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from tlstm.results import (
+    CURVE_POINTS,
+    CurvePoint,
+    Hardware,
+    Record,
+    append,
+    frame,
+    latest,
+    load,
+    main,
+    read_record,
+    thin,
+    write_record,
+)
+
+STARTED = datetime(2025, 3, 1, 12, tzinfo=UTC)
+PACKAGE = Path(__file__).parents[1] / "src" / "tlstm"
+
+
+def make_record(**changes) -> Record:
+    values = {
+        "identifier": "0123456789abcdef",
+        "experiment": "fig4",
+        "scale": "smoke",
+        "task": "addition",
+        "model": "tlstm_3d_cn",
+        "label": "3D tLSTM+CN",
+        "depth": 2,
+        "channels": 24,
+        "seed": 0,
+        "parameters": 12_345,
+        "samples": 3_000,
+        "samples_to_threshold": None,
+        "threshold": 0.99,
+        "best": {"accuracy": 0.5, "loss": 1.5},
+        "last": {"accuracy": 0.4, "loss": 1.75},
+        "test": {"accuracy": 0.45, "loss": 1.6},
+        "selected_by": "highest validation accuracy",
+        "milliseconds_per_timestep": 0.125,
+        "wall_seconds": 60.0,
+        "device_seconds": 60.0,
+        "outcome": "budget spent",
+        "curve": [{"samples": 3_000, "accuracy": 0.5, "loss": 1.5, "seconds": 30.0}],
+        "started": STARTED,
+        "finished": STARTED + timedelta(minutes=1),
+        "commit": None,
+        "modified": True,
+        "versions": {"python": "3.11.7"},
+        "hardware": Hardware(device="a processor", devices=1, cores=2, threads=2, system="Linux"),
+        "overrides": ["task=addition", "note='two words'"],
+        "config": {"seed": 0, "task": {"digits": 2}, "nothing": None, "list": [1, 2.5, "x"]},
+    }
+    return Record(**(values | changes))
+
+
+def numbered(number: int, **changes) -> Record:
+    return make_record(identifier=f"{number:016x}", seed=number, **changes)
+
+
+def store_of(results: Path) -> Path:
+    return results / "fig4" / "records.jsonl"
+
+
+def leave(runs: Path, record: Record, name: str) -> Path:
+    path = runs / record.experiment / name / "record.json"
+    write_record(record, path)
+    return path
+
+
+# The schema
+
+
+@given(
+    accuracy=st.floats(0, 1),
+    seconds=st.floats(0, 1e300),
+    loss=st.floats(),
+    minutes=st.floats(0, 1e5),
+    label=st.text(),
+    outcome=st.sampled_from([("solved", 7), ("budget spent", None), ("budget spent", 7)]),
+)
+def test_a_record_reads_back_as_it_was_written(
+    tmp_path_factory, accuracy, seconds, loss, minutes, label, outcome
+):
+    record = make_record(
+        curve=[CurvePoint(samples=7, accuracy=accuracy, loss=loss, seconds=seconds)],
+        milliseconds_per_timestep=seconds,
+        best={"accuracy": accuracy, "loss": loss},
+        started=STARTED - timedelta(minutes=minutes),
+        label=label,
+        outcome=outcome[0],
+        samples_to_threshold=outcome[1],
+    )
+    path = tmp_path_factory.mktemp("runs") / "new" / "record.json"
+    write_record(record, path)
+    assert read_record(path) == record
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
+def test_a_diverged_run_still_leaves_a_record(tmp_path, loss):
+    point = CurvePoint(samples=7, accuracy=0.1, loss=loss, seconds=1.0)
+    record = make_record(curve=[point], last={"accuracy": 0.1, "loss": loss})
+    assert record.curve[0].loss is None
+    assert record.last == {"accuracy": 0.1, "loss": None}
+    write_record(record, tmp_path / "record.json")
+    assert json.loads((tmp_path / "record.json").read_text())["last"]["loss"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"milliseconds_per_timestep": float("nan")}, "milliseconds_per_timestep"),
+        ({"wall_seconds": float("inf")}, "wall_seconds"),
+        ({"best": {"accuracy": float("nan")}}, "best.accuracy"),
+        ({"config": {"clip": float("inf")}}, "config"),
+        ({"config": {"path": Path("x")}}, "config"),
+        ({"threshold": 99}, "threshold"),
+        ({"identifier": "0123"}, "identifier"),
+        ({"experiment": "../fig4"}, "experiment"),
+        ({"scale": "a/b"}, "scale"),
+        ({"outcome": "crashed"}, "outcome"),
+        ({"started": datetime(2025, 3, 1)}, "started"),
+        ({"finished": STARTED - timedelta(seconds=1)}, "finished"),
+        ({"outcome": "solved"}, "samples_to_threshold"),
+        ({"surprise": 1}, "surprise"),
+        ({"format": 2}, "format"),
+        (
+            {
+                "curve": [
+                    CurvePoint(samples=samples, accuracy=0.5, loss=1.0, seconds=1.0)
+                    for samples in (2, 1)
+                ]
+            },
+            "curve",
+        ),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(change, named):
+    with pytest.raises(ValidationError) as caught:
+        make_record(**change)
+    assert named in str(caught.value).replace("\n", ".")
+
+
+def test_a_record_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        make_record().seed = 1
+
+
+# Writing
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, function):
+    path = tmp_path / "record.json"
+    write_record(make_record(), path)
+    before = path.read_bytes()
+
+    def no_space(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, function, no_space)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_record(make_record(seed=1), path)
+    assert caught.value.errno == errno.ENOSPC
+    assert str(path) in str(caught.value)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == before
+
+
+def test_a_file_in_place_of_a_directory_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"file/record\.json"):
+        write_record(make_record(), tmp_path / "file" / "record.json")
+
+
+def run_alone(code: str, *arguments: object) -> subprocess.CompletedProcess:
+    """Runs code in a process that imports this package's modules and not its front door."""
+    front = f"""
+        import sys, types
+        package = types.ModuleType("tlstm")
+        package.__path__ = [{str(PACKAGE)!r}]
+        sys.modules["tlstm"] = package
+    """
+    script = textwrap.dedent(front) + textwrap.dedent(code)
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_kill_in_the_middle_leaves_the_old_file(tmp_path):
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    path = leave(runs, make_record(), "run")
+    before = path.read_bytes()
+    ended = run_alone(
+        """
+        import os, pathlib, signal
+        from tlstm.results import read_record, write_record
+        os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)
+        path = pathlib.Path(sys.argv[1])
+        write_record(read_record(path).model_copy(update={"seed": 1}), path)
+        """,
+        path,
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert path.read_bytes() == before
+    assert main(["collect", "--runs", str(runs), "--results", str(results)]) == 0
+    assert len(load(results, "fig4")) == 1
+
+
+def test_reading_names_the_file_and_what_is_wrong(tmp_path):
+    path = leave(tmp_path, make_record(), "run")
+    values = json.loads(path.read_text())
+    for content, wrong in [
+        (path.read_text()[:100], "JSON"),
+        ("", "JSON"),
+        ("\udcff", "JSON"),
+        (json.dumps(values | {"depth": 0}), "depth"),
+        (json.dumps(values | {"last": {"accuracy": "x"}}), "last.accuracy"),
+        (json.dumps({name: values[name] for name in values if name != "seed"}), "seed"),
+    ]:
+        path.write_bytes(content.encode(errors="surrogateescape"))
+        with pytest.raises(ValueError, match=wrong) as caught:
+            read_record(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("module", ["record", "results", "tables", "drawing", "page", "figures"])
+def test_nothing_that_trains_is_imported(module):
+    ended = run_alone(f"import tlstm.{module}; print(*sys.modules)")
+    assert ended.returncode == 0, ended.stderr
+    loaded = set(ended.stdout.split())
+    assert f"tlstm.{module}" in loaded
+    assert not loaded & {"torch", "lightning", "hydra", "wandb", "matplotlib.pyplot"}
+
+
+# Thinning
+
+
+def points(accuracies) -> list[CurvePoint]:
+    return [
+        CurvePoint(samples=10 * place, accuracy=accuracy, loss=1.0, seconds=place)
+        for place, accuracy in enumerate(accuracies)
+    ]
+
+
+curves = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 0.99, 1.0]), max_size=400).map(points)
+
+
+@settings(deadline=None)
+@given(curve=curves, threshold=st.sampled_from([0.5, 0.99, 0.999]), limit=st.integers(7, 200))
+def test_thinning_keeps_what_matters(curve, threshold, limit):
+    kept = thin(curve, threshold, limit)
+    assert len(kept) <= limit
+    assert kept == [point for point in curve if point in kept]  # a part, in its order
+    if len(curve) <= limit:
+        assert kept == curve
+        return
+    assert {curve[0].samples, curve[-1].samples} <= {point.samples for point in kept}
+    assert max(point.accuracy for point in kept) == max(point.accuracy for point in curve)
+    for passes in (threshold.__le__, threshold.__lt__):
+        first = [point for point in curve if passes(point.accuracy)][:1]
+        assert first == [point for point in kept if passes(point.accuracy)][:1]
+    assert thin(kept, threshold, limit) == kept
+
+
+def test_thinning_leaves_no_long_gap_at_the_start_or_anywhere():
+    curve = points([0.5] * 3_000)
+    kept = [point.samples // 10 for point in thin(curve, 0.99)]
+    assert kept[:6] == [0, 1, 2, 3, 4, 5]
+    assert max(after - before for before, after in itertools.pairwise(kept)) < 80
+    assert CURVE_POINTS * 0.8 < len(kept) <= CURVE_POINTS
+
+
+def test_thinning_to_almost_nothing_is_refused():
+    with pytest.raises(ValueError, match="limit must be 7 or more, got 3"):
+        thin([], 0.99, 3)
+
+
+# The store
+
+
+def test_append_adds_only_what_is_new_and_touches_no_line(tmp_path):
+    assert load(tmp_path, "fig4") == []
+    first = [numbered(3), numbered(1)]
+    assert append(first, tmp_path) == 2
+    before = store_of(tmp_path).read_bytes()
+    again = numbered(1, started=STARTED + timedelta(hours=1), finished=STARTED + timedelta(hours=2))
+    new = [numbered(2), again, numbered(2), numbered(9, experiment="depth")]
+    assert append([*first, *new], tmp_path) == 3
+    assert store_of(tmp_path).read_bytes().startswith(before)
+    assert load(tmp_path, "fig4") == [*first, numbered(2), again]
+    assert load(tmp_path, "depth") == [numbered(9, experiment="depth")]
+    assert latest(load(tmp_path, "fig4")) == [numbered(3), again, numbered(2)]
+
+
+def test_latest_is_the_one_that_finished_last_in_any_order():
+    runs = [
+        make_record(finished=STARTED + timedelta(hours=hours), samples=hours) for hours in (2, 3, 1)
+    ]
+    assert [record.samples for record in latest(runs)] == [3]
+    assert [record.samples for record in latest(reversed(runs))] == [3]
+
+
+def test_append_thins_long_curves(tmp_path):
+    append([make_record(curve=points([0.5] * 1_000))], tmp_path)
+    assert len(load(tmp_path, "fig4")[0].curve) <= CURVE_POINTS
+
+
+def append_some(results: Path, writer: int) -> None:
+    for place in range(8):
+        append([numbered(100 * writer + place), numbered(99_999)], results)
+
+
+def test_many_writers_lose_nothing(tmp_path):
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=append_some, args=(tmp_path, writer)) for writer in range(5)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+        assert writer.exitcode == 0
+    seeds = [record.seed for record in load(tmp_path, "fig4")]
+    expected = {100 * writer + place for writer in range(5) for place in range(8)} | {99_999}
+    assert len(seeds) == len(expected)
+    assert set(seeds) == expected
+    for writer in range(5):  # each writer's own records keep their order
+        own = [seed for seed in seeds if seed // 100 == writer]
+        assert own == sorted(own)
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_a_failed_append_leaves_the_store(tmp_path, monkeypatch, function):
+    append([numbered(1)], tmp_path)
+    before = store_of(tmp_path).read_bytes()
+
+    def no_space(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, function, no_space)
+        with pytest.raises(OSError, match=r"records\.jsonl"):
+            append([numbered(2)], tmp_path)
+    assert store_of(tmp_path).read_bytes() == before
+    assert not list(store_of(tmp_path).parent.glob("*.tmp"))
+    assert append([numbered(2)], tmp_path) == 1  # and its lock is free again
+
+
+def test_a_corrupt_line_is_named_and_the_store_left_alone(tmp_path):
+    append([numbered(1), numbered(2)], tmp_path)
+    store = store_of(tmp_path)
+    store.write_text(store.read_text() + "<<<<<<< HEAD\n")
+    before = store.read_bytes()
+    for touch in (lambda: load(tmp_path, "fig4"), lambda: append([numbered(3)], tmp_path)):
+        with pytest.raises(ValueError, match=r"line 3 of .*fig4/records\.jsonl"):
+            touch()
+    assert store.read_bytes() == before
+
+
+def test_a_store_without_its_last_newline_stays_whole(tmp_path):
+    append([numbered(1)], tmp_path)
+    store = store_of(tmp_path)
+    store.write_bytes(store.read_bytes().rstrip(b"\n"))
+    append([numbered(2)], tmp_path)
+    assert load(tmp_path, "fig4") == [numbered(1), numbered(2)]
+
+
+# The command line
+
+
+@pytest.fixture
+def runs(tmp_path):
+    directory = tmp_path / "runs"
+    leave(directory, numbered(1), "first")
+    leave(directory, numbered(2, experiment="depth"), "second")
+    leave(directory, numbered(3, experiment="scratch"), "third")
+    (directory / "fig4" / "interrupted").mkdir()
+    return directory
+
+
+def collect(runs: Path, results: Path, *names: str) -> int:
+    return main(["collect", "--runs", str(runs), "--results", str(results), *names])
+
+
+def test_collect_takes_all_but_scratch_once(runs, tmp_path, capsys):
+    results = tmp_path / "results"
+    assert collect(runs, results) == 0
+    assert "fig4: 1 records, 1 of them new" in capsys.readouterr().out
+    assert load(results, "fig4") == [numbered(1)]
+    assert load(results, "depth") == [numbered(2, experiment="depth")]
+    assert load(results, "scratch") == []
+    assert collect(runs, results, "scratch", "fig4") == 0
+    assert "fig4: 1 records, 0 of them new" in capsys.readouterr().out
+    assert load(results, "scratch") == [numbered(3, experiment="scratch")]
+    assert load(results, "fig4") == [numbered(1)]
+
+
+@pytest.mark.parametrize("root", [".", "runs", "elsewhere/runs"])
+def test_collect_reads_an_archive_like_the_directory(runs, tmp_path, root):
+    archive = tmp_path / "runs.tar.gz"
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(runs, arcname=root)
+    assert collect(archive, tmp_path / "a") == collect(runs, tmp_path / "b") == 0
+    for name in ("fig4", "depth", "scratch"):
+        assert load(tmp_path / "a", name) == load(tmp_path / "b", name)
+    assert len(load(tmp_path / "a", "fig4")) == 1
+
+
+def test_collect_leaves_bad_records_out_and_says_so(runs, tmp_path, capsys):
+    bad = leave(runs, numbered(4), "bad")
+    bad.write_text(bad.read_text()[:50])
+    moved = leave(runs, numbered(5), "moved")
+    (runs / "depth" / "moved").mkdir()
+    moved.rename(runs / "depth" / "moved" / "record.json")
+    (runs / "scratch" / "third" / "record.json").write_text("not read")
+    assert collect(runs, tmp_path / "results") == 1
+    message = capsys.readouterr().err
+    assert str(bad) in message
+    assert "is a record of fig4, not of depth" in message
+    assert message.count("\n") == 2
+    assert load(tmp_path / "results", "fig4") == [numbered(1)]
+
+
+def test_collect_explains_what_it_cannot_do(runs, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    cut = tmp_path / "cut.tar.gz"
+    with tarfile.open(cut, "w:gz") as file:
+        file.add(runs, arcname="runs")
+    cut.write_bytes(cut.read_bytes()[:-300])
+    corrupt = tmp_path / "corrupt"
+    append([numbered(1)], corrupt)
+    store_of(corrupt).write_text("{}\n")
+    for source, results, names, message in [
+        (tmp_path / "none", tmp_path / "results", [], "none does not exist"),
+        (tmp_path / "file", tmp_path / "results", [], "file is not a readable archive"),
+        (cut, tmp_path / "results", [], "cut.tar.gz is not a readable archive"),
+        (runs, tmp_path / "results", ["fig5"], "holds no record of fig5; it has"),
+        (runs, tmp_path / "file", [], "file"),
+        (runs, corrupt, [], "line 1 of"),
+    ]:
+        assert collect(source, results, *names) == 2
+        said = capsys.readouterr().err
+        assert message in said
+        assert said.count("\n") == 1
+        assert not load(tmp_path / "results", "fig4")
+
+
+def test_a_directory_without_finished_runs_is_no_error(tmp_path, capsys):
+    (tmp_path / "runs").mkdir()
+    assert collect(tmp_path / "runs", tmp_path / "results") == 0
+    assert "no finished run" in capsys.readouterr().out
+
+
+# The table
+
+
+def test_frame_has_one_flat_row_per_run():
+    solved = numbered(2, outcome="solved", samples_to_threshold=2_000)
+    table = frame([numbered(1), solved])
+    assert len(table) == 2
+    assert table["identifier"].tolist() == [f"{1:016x}", f"{2:016x}"]
+    assert table["best_accuracy"].tolist() == [0.5, 0.5]
+    assert table["test_loss"].tolist() == [1.6, 1.6]
+    assert table["samples_to_threshold"].isna().tolist() == [True, False]
+    assert table["samples_to_threshold"][1] == 2_000
+    assert table["device"].tolist() == ["a processor"] * 2
+    assert table["command"][0] == (
+        "python -m tlstm.train task=addition 'note='\"'\"'two words'\"'\"''"
+    )
+    assert not {"curve", "config", "versions"} & set(table)
+    assert frame([]).empty
