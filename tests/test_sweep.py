@@ -1,0 +1,239 @@
+"""Sweep files, and running them here with no server."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tlstm import sweep
+from tlstm.config import compose
+from tlstm.record import read_record
+from tlstm.sweep_file import SweepFile, points, read_sweep_file
+
+SWEEPS = sorted((Path(__file__).parents[1] / "sweeps").glob("*.yaml"))
+CONFIGURATIONS = {
+    "slstm",
+    "tlstm_2d",
+    "tlstm_2d_no_memory_convolution",
+    "tlstm_2d_no_feedback",
+    "tlstm_3d",
+    "tlstm_3d_ln",
+    "tlstm_3d_cn",
+}
+TINY = [
+    "scale=smoke",
+    "task.symbols=3",
+    "task.alphabet=4",
+    "model.channels=4",
+    "training.max_samples=60",
+    "training.samples_per_epoch=30",
+    "scale.memorization.validation_samples=20",
+    "scale.memorization.test_samples=20",
+    "logger=csv",
+]
+
+
+def write_sweep(path: Path, **parameters: list | str) -> Path:
+    given = {k: {"values" if isinstance(v, list) else "value": v} for k, v in parameters.items()}
+    content = {
+        "program": "tlstm.train",
+        "method": "grid",
+        "parameters": given,
+        "command": ["${env}", "${interpreter}", "-m", "${program}", "${args_no_hyphens}"],
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def run_sweep(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tlstm.sweep", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("scale", ["smoke", "paper"])
+def test_every_point_of_every_sweep_file_composes(path: Path, scale: str) -> None:
+    runs = sweep.read_runs(path, [f"scale={scale}"])
+    assert len({run.identifier for run in runs}) == len(runs) > 1
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_the_agents_command_line_is_what_train_takes(path: Path) -> None:
+    """`${args_no_hyphens}` becomes key=value for every parameter; nothing else is passed."""
+    file = read_sweep_file(path)
+    assert file.command == ["${env}", "${interpreter}", "-m", "${program}", "${args_no_hyphens}"]
+    assert file.program == "tlstm.train"
+    for point in points(file, [], {}):
+        compose([*point, "scale=paper"])
+
+
+@pytest.mark.parametrize("task", ["addition", "memorization"])
+def test_figure_4_is_seven_configurations_at_four_depths(task: str) -> None:
+    runs = sweep.read_runs(SWEEPS[0].with_name(f"fig4-{task}.yaml"), ["scale=paper"])
+    found = {(run.config.model.name, run.config.model.depth) for run in runs}
+    assert found == {(name, depth) for name in CONFIGURATIONS for depth in (1, 4, 7, 10)}
+    assert {run.config.task.name for run in runs} == {task}
+    assert {run.config.experiment.name for run in runs} == {"fig4"}
+
+
+def test_smoke_scale_has_at_least_three_depths() -> None:
+    runs = sweep.read_runs(SWEEPS[0].with_name("fig4-addition.yaml"), ["scale=smoke"])
+    assert {run.config.model.name for run in runs} == CONFIGURATIONS
+    assert len({run.config.model.depth for run in runs}) >= 3
+
+
+def test_grid_is_the_product_of_all_values_and_command_line_wins() -> None:
+    file = SweepFile.model_validate(
+        {
+            "program": "tlstm.train",
+            "method": "grid",
+            "parameters": {
+                "task": {"value": "addition"},
+                "model": {"values": ["a", "b"]},
+                "model.depth": {"values": [1, 2, 3]},
+            },
+            "command": [],
+        }
+    )
+    assert points(file, [], {}) == [
+        ["task=addition", f"model={model}", f"model.depth={depth}"]
+        for model in "ab"
+        for depth in (1, 2, 3)
+    ]
+    assert points(file, ["task=memorization", "model=a", "seed=3"], {"model.depth": [9]}) == [
+        ["model.depth=9", "task=memorization", "model=a", "seed=3"]
+    ]
+    assert len(points(file, ["model.depth=5"], {"model.depth": [9]})) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("method: grid", "program"),
+        ("[1, 2", "not YAML"),
+        (
+            "{program: p, method: random, parameters: {a: {value: 1}}, command: [c]}",
+            "method: Input should be 'grid'",
+        ),
+        (
+            "{program: p, method: grid, parameters: {a: {min: 1, max: 2}}, command: [c]}",
+            "parameters.a",
+        ),
+        (
+            "{program: p, method: grid, parameters: {a: {value: 1, values: [2]}}, command: [c]}",
+            "must have either value or values",
+        ),
+        (
+            "{program: p, method: grid, parameters: {model.dept: {value: 1}}, command: [c]}",
+            "model.dept is unknown: model has no dept",
+        ),
+        (
+            "{program: p, method: grid, parameters: {model: {values: [foo]}}, command: [c]}",
+            "Could not find 'model/foo'",
+        ),
+    ],
+)
+def test_bad_sweep_file_ends_at_once_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, said: str
+) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(content)
+    with pytest.raises(SystemExit) as ended:
+        sweep.main([str(file), f"output_dir={tmp_path / 'runs'}", "scale=smoke"])
+    error = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert "bad.yaml" in error
+    assert said in error
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["nothing.yaml"], ["--jobs", "0", "x.yaml"]])
+def test_bad_arguments_end_with_exit_code_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        sweep.main(arguments)
+    assert ended.value.code == 2
+
+
+def test_records_all_goes_on_past_failures_and_trains_nothing_twice(tmp_path: Path) -> None:
+    """One of three runs cannot write its record; the others are recorded, and stay so."""
+    file = write_sweep(
+        tmp_path / "s.yaml",
+        task="memorization",
+        experiment="depth",
+        model=["slstm", "tlstm_2d", "tlstm_3d_cn"],
+        **{"model.depth": 2},
+    )
+    runs = sweep.read_runs(file, [*TINY, f"output_dir={tmp_path / 'runs'}"])
+    blocked = runs[1].directory
+    blocked.mkdir(parents=True)
+    (blocked / "csv").write_text("in the way")
+
+    first = run_sweep("s.yaml", *TINY, cwd=tmp_path)
+    assert first.returncode == 1, first.stderr
+    assert "3 runs, 0 of them recorded already; 3 to train at smoke scale" in first.stdout
+    assert "1 runs failed" in first.stdout
+    assert "Traceback" not in first.stdout + first.stderr
+    assert (runs[0].directory / "record.json").exists()
+    assert (runs[2].directory / "record.json").exists()
+    assert not (blocked / "record.json").exists()
+
+    (blocked / "csv").unlink()
+    second = run_sweep("s.yaml", *TINY, cwd=tmp_path)
+    assert second.returncode == 0, second.stdout
+    assert "3 runs, 2 of them recorded already; 1 to train" in second.stdout
+    records = [read_record(run.directory / "record.json") for run in runs]
+    assert [record.identifier for record in records] == [run.identifier for run in runs]
+    assert {record.samples for record in records} == {60}
+
+    third = run_sweep("s.yaml", *TINY, cwd=tmp_path)
+    assert third.returncode == 0
+    assert "nothing to train" in third.stdout
+
+
+def test_killed_sweep_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
+    """SIGKILL gives the sweep no chance to clean up; its runs end with it all the same."""
+    long = [*TINY, "training.max_samples=300000", "training.samples_per_epoch=300"]
+    file = write_sweep(tmp_path / "s.yaml", task="memorization", model=["tlstm_2d", "tlstm_3d"])
+    runs = sweep.read_runs(file, [*long, f"output_dir={tmp_path / 'runs'}"])
+    started = subprocess.Popen(
+        [sys.executable, "-m", "tlstm.sweep", "s.yaml", *long],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    checkpoints = [run.directory / "checkpoints" / "last.ckpt" for run in runs]
+    deadline = time.monotonic() + 200
+    while not all(path.exists() for path in checkpoints):
+        assert time.monotonic() < deadline, "no checkpoints"
+        time.sleep(0.2)
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    deadline = time.monotonic() + 20
+    while processes_in(tmp_path):
+        assert time.monotonic() < deadline, "the runs outlive their sweep"
+        time.sleep(0.2)
+    again = run_sweep("s.yaml", *long, "--dry-run", cwd=tmp_path)
+    assert "2 to train" in again.stdout
+
+
+def processes_in(directory: Path) -> list[str]:
+    """Processes that work in a directory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "cwd").readlink() == directory:
+                found.append(entry.name)
+        except OSError:
+            continue
+    return found
