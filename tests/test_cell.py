@@ -2,6 +2,7 @@
 
 import itertools
 import operator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,9 @@ SHAPES = [
     (6, 1, 2),
 ]
 NAMES = [f"{rank}D-P{size}-K{kernel}" for rank, size, kernel in SHAPES]
-KINDS = [(memory, norm) for memory in (True, False) for norm in (None, "channel", "layer")]
+KINDS: list[tuple[bool, Any]] = [
+    (memory, norm) for memory in (True, False) for norm in (None, "channel", "layer")
+]
 
 
 def random_parameters(options: Options) -> dict[str, np.ndarray]:
@@ -72,7 +75,8 @@ def test_lstm_step_equals_the_oracle(rank: int, size: int, kernel: int) -> None:
         arrays = random_arrays(options)
         weight, bias, gain, shift = tensors(*parameters.values())
         norm = cell.Normalization(normalization, gain, shift) if normalization else None
-        actual = cell.lstm_step(*tensors(*arrays), weight, bias, norm)
+        projected, hidden, memory = tensors(*arrays)
+        actual = cell.lstm_step(projected, hidden, memory, weight, bias, norm)
         expected = oracle.step(*arrays, parameters, options)
         for name, one, other in zip("hc", actual, expected, strict=True):
             variants.assert_close(one, other, f"{name}, {normalization}")
@@ -151,7 +155,7 @@ def test_replicated_border_equals_numpy_edge(shape: list[int], before: int, afte
 
 
 @pytest.mark.parametrize("kind", ["channel", "layer"])
-def test_normalization_has_zero_mean_and_unit_variance(kind: str) -> None:
+def test_normalization_has_zero_mean_and_unit_variance(kind: Any) -> None:
     tensor = 5 + 100 * variants.random_tensor(BATCH_SIZE, 4, 3, 7)
     ones = torch.ones(7, dtype=torch.float64)
     normalized = cell.normalize(tensor, cell.Normalization(kind, ones, torch.zeros_like(ones)))

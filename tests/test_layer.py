@@ -130,6 +130,19 @@ def test_every_example_is_read_up_to_its_length(options: Options, form: str) -> 
     assert_same(outcome(make_layer(options, **arguments), forward, inputs, state), expected)
 
 
+@for_each(SOME[:1] + SOME[-1:])
+def test_what_follows_an_example_need_not_even_be_numbers(options: Options) -> None:
+    layer = make_layer(options)
+    inputs, state = random_inputs(batch_size=3), random_state(layer, 3)
+
+    def with_nothing(layer: Any, inputs: Tensor, state: Any) -> Result:
+        after = torch.arange(TIMESTEPS)[:, None, None] >= torch.tensor(LENGTHS)[:, None]
+        return layer(inputs.masked_fill(after, float("nan")), state, lengths=LENGTHS)
+
+    expected = outcome(layer, variants.with_list, inputs, state)
+    assert_same(outcome(layer, with_nothing, inputs, state), expected)
+
+
 @for_each(SOME)
 def test_a_stream_reads_every_example_up_to_its_length(options: Options) -> None:
     layer = make_layer(options)
@@ -159,17 +172,6 @@ def test_a_stream_is_the_whole_sequence_delayed(options: Options, form: Forward)
 
     expected = outcome(layer, first_outputs, inputs, state)
     assert_same(outcome(layer, delayed_outputs, inputs, state), expected)
-
-
-@for_each(SOME)
-def test_the_first_outputs_of_a_stream_belong_to_the_inputs_before(options: Options) -> None:
-    layer = make_layer(options)
-    inputs, state = random_inputs(6), random_state(layer)
-    before, middle = layer(inputs[:3], state, stream=True)
-    after, _ = layer(inputs[3:], middle, stream=True)
-    expected, _ = layer(inputs, state)
-    joined = torch.cat([before, after])[layer.delay :]
-    assert_close(joined, expected[: len(joined)])
 
 
 @for_each(SOME)

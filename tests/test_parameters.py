@@ -20,7 +20,7 @@ from tlstm.models.stacked import StackedLSTM, StackedRNN
 # Section 3 of paper.md: 205 characters in and out
 
 SYMBOLS = 205
-NO_CONVOLUTION = {"memory_convolution": False}
+NO_CONVOLUTION: dict[str, Any] = {"memory_convolution": False}
 TENSORIZED: dict[str, tuple[int, int, int, dict[str, Any]]] = {
     "3D tLSTM+CN, L=6": (52_521_814, 1200, 6, {"rank": 3, "normalization": "channel"}),
     "2D tLSTM-F": (10_504_687, 1120, 4, {"kernel_size": 2}),
@@ -64,7 +64,7 @@ def test_the_number_of_parameters_does_not_depend_on_the_depth(name: str) -> Non
 @pytest.mark.parametrize("rank", [2, 3, 4])
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_only_channel_normalization_adds_parameters_with_the_depth(rank: int, size: int) -> None:
-    def added(kind: str) -> int:
+    def added(kind: Any) -> int:
         layers = [
             TensorizedLSTM(2, 7, size, rank=rank, normalization=chosen, device="meta")
             for chosen in (kind, None)
@@ -133,7 +133,7 @@ def test_the_forget_gate_starts_with_its_bias_and_no_other_does(forget_bias: flo
 
 
 @pytest.mark.parametrize(("kind", "shape"), [("channel", (3, 3, CHANNELS)), ("layer", (CHANNELS,))])
-def test_the_normalization_starts_with_no_effect(kind: str, shape: tuple[int, ...]) -> None:
+def test_the_normalization_starts_with_no_effect(kind: Any, shape: tuple[int, ...]) -> None:
     layer = TensorizedLSTM(INPUT_SIZE, CHANNELS, 3, rank=3, normalization=kind)
     assert torch.equal(layer.normalization_gain, torch.ones(shape))
     assert torch.equal(layer.normalization_bias, torch.zeros(shape))

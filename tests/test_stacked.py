@@ -37,7 +37,7 @@ NAMES = [
     f"{kind.__name__}-L{depth}-{'shared' if shared else 'distinct'}"
     for kind, depth, shared in STACKS
 ]
-PEERS = {StackedLSTM: nn.LSTM, StackedRNN: nn.RNN}
+PEERS: dict[type, Any] = {StackedLSTM: nn.LSTM, StackedRNN: nn.RNN}
 
 for_each_stack = pytest.mark.parametrize(("kind", "depth", "shared"), STACKS, ids=NAMES)
 

@@ -1,8 +1,10 @@
 """A run made ready: its directory locked, its samples, model, trainer and checkpoint checked."""
 
 import contextlib
+import io
 import itertools
 import logging
+import os
 import pickle
 import warnings
 from collections.abc import Iterator
@@ -15,6 +17,8 @@ from lightning import Callback, Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from tlstm.config import Run, instantiate
@@ -23,9 +27,13 @@ from tlstm.loggers import make_loggers
 from tlstm.models.network import SequenceNetwork
 from tlstm.module import SequenceModule
 from tlstm.progress import Report, SampleProgress
+from tlstm.record import replace_file
 from tlstm.runtime import MeasureRuntime
 from tlstm.stopping import StopWhenDecided
 from tlstm.tasks.generated import GeneratedDataModule
+
+# Tells the processes of the other devices where the first one leaves the run's files
+RUN_DIRECTORY = "TLSTM_RUN_DIRECTORY"
 
 
 class Job(NamedTuple):
@@ -68,22 +76,32 @@ def prepared(run: Run, report: Report) -> Iterator[Job]:
         OSError: the directory cannot be written.
     """
     config = run.config
-    directory = fresh_directory(run.directory) if config.resume == "never" else run.directory
-    directory.mkdir(parents=True, exist_ok=True)
-    with alone_in(directory):
-        OmegaConf.save(config, directory / "config.yaml")
-        set_up_torch(config)
-        data = make_data(config)
-        module = make_module(config, data)
+    set_up_torch(config)
+    data = make_data(config)
+    module = make_module(config, data)
+    directory = claim_directory(run)
+    with alone_in(directory), quiet_lightning():
         checkpoint = find_checkpoint(config.resume, directory)
         if checkpoint is not None:
             check_checkpoint(checkpoint, module.description)
         history, runtime, stopping = History(), MeasureRuntime(), StopWhenDecided()
-        with quiet_lightning():
-            trainer = make_trainer(
-                config, directory, [history, runtime, stopping, SampleProgress(report)]
-            )
-            yield Job(run, directory, data, module, trainer, checkpoint, history, runtime, stopping)
+        callbacks = [history, runtime, stopping, SampleProgress(report)]
+        trainer = make_trainer(config, directory, callbacks)
+        trainer.loggers = make_loggers(config, directory)  # once nothing can be refused any more
+        if rank_zero_only.rank == 0:
+            OmegaConf.save(config, directory / "config.yaml")
+        yield Job(run, directory, data, module, trainer, checkpoint, history, runtime, stopping)
+
+
+def claim_directory(run: Run) -> Path:
+    """The directory that the run's files go to, made if need be; the same for every device."""
+    if rank_zero_only.rank != 0:
+        return Path(os.environ.get(RUN_DIRECTORY, run.directory))
+    never = run.config.resume == "never"
+    directory = fresh_directory(run.directory) if never else run.directory
+    directory.mkdir(parents=True, exist_ok=True)
+    os.environ[RUN_DIRECTORY] = str(directory)
+    return directory
 
 
 def fresh_directory(directory: Path) -> Path:
@@ -94,11 +112,14 @@ def fresh_directory(directory: Path) -> Path:
 
 @contextlib.contextmanager
 def alone_in(directory: Path) -> Iterator[None]:
-    """Keep every other process from training in a directory.
+    """Keep every other run from training in a directory; the first device's process does it.
 
     Raises:
         ValueError: one is doing so.
     """
+    if rank_zero_only.rank != 0:
+        yield
+        return
     lock = FileLock(directory / ".lock")
     try:
         lock.acquire(timeout=0)
@@ -147,23 +168,15 @@ def make_trainer(config: DictConfig, directory: Path, callbacks: list[Callback])
     Raises:
         ValueError: the machine has not what the configuration asks for.
     """
-    checkpoints = ModelCheckpoint(
-        directory / "checkpoints",
-        filename="best",
-        monitor="validation/accuracy",
-        mode="max",
-        save_last=True,
-        save_on_train_epoch_end=True,  # the only moment at which going on repeats nothing
-        enable_version_counter=False,
-    )
     try:
-        return Trainer(
+        trainer = Trainer(
             accelerator=config.trainer.accelerator,
             devices=config.trainer.devices,
             precision=config.trainer.precision,
             max_epochs=config.training.max_samples // config.training.samples_per_epoch,
-            logger=make_loggers(config, directory),
-            callbacks=[*callbacks, checkpoints],
+            logger=False,
+            callbacks=[*callbacks, *make_checkpoints(directory / "checkpoints")],
+            plugins=[WholeCheckpoints()],
             num_sanity_val_steps=0,
             log_every_n_steps=50,
             enable_progress_bar=False,
@@ -172,6 +185,42 @@ def make_trainer(config: DictConfig, directory: Path, callbacks: list[Callback])
         )
     except MisconfigurationException as error:
         raise ValueError(str(error)) from error
+    if config.training.batch_size % trainer.world_size:
+        raise ValueError(
+            "training.batch_size must be a multiple of the number of devices "
+            f"({trainer.world_size}), got {config.training.batch_size}"
+        )
+    return trainer
+
+
+def make_checkpoints(directory: Path) -> list[Callback]:
+    """The best checkpoint, and after it the last one, which knows what the best one is."""
+
+    def checkpoint(filename: str, **choice: Any) -> ModelCheckpoint:
+        return ModelCheckpoint(
+            directory,
+            filename=filename,
+            save_on_train_epoch_end=True,  # the only moment at which going on repeats nothing
+            enable_version_counter=False,
+            **choice,
+        )
+
+    return [checkpoint("best", monitor="validation/accuracy", mode="max"), checkpoint("last")]
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are written whole or not at all, whenever the process is killed.
+
+    Lightning's own are copied from the directory of temporary files where that is another disk.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint in the place of the one before."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        replace_file(Path(path), content.getvalue())
 
 
 def find_checkpoint(resume: str, directory: Path) -> Path | None:

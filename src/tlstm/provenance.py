@@ -14,9 +14,15 @@ PACKAGES = ("tlstm", "torch", "lightning", "torchmetrics", "numpy", "triton", "h
 
 
 def commit() -> tuple[str | None, bool]:
-    """The commit of the code and whether it was changed since; (None, False) outside of git."""
+    """The commit of the code, and whether the code was changed since.
+
+    Outside of a repository, as in a container, the environment variable GIT_COMMIT tells it;
+    without that it is None.
+    """
     head = _git("rev-parse", "HEAD")
-    return head, bool(head and _git("status", "--porcelain", "--untracked-files=no"))
+    if head is None:
+        return os.environ.get("GIT_COMMIT"), False
+    return head, bool(_git("status", "--porcelain", "--untracked-files=no"))
 
 
 def versions() -> dict[str, str]:

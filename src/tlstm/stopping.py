@@ -1,6 +1,7 @@
 """When training ends before its budget is spent."""
 
 import math
+from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
@@ -20,16 +21,22 @@ class StopWhenDecided(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End at once what had been decided."""
-        self._stop_if_solved(trainer, pl_module)
+        self._stop_if_decided(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Decide."""
-        self._stop_if_solved(trainer, pl_module)
-        if not math.isfinite(trainer.callback_metrics["validation/loss"]):
-            self.diverged = trainer.should_stop = True
+        self.diverged = not math.isfinite(trainer.callback_metrics["validation/loss"])
+        self._stop_if_decided(trainer, pl_module)
 
-    @staticmethod
-    def _stop_if_solved(trainer: Trainer, pl_module: LightningModule) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"diverged": self.diverged}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.diverged = state_dict["diverged"]
+
+    def _stop_if_decided(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, SequenceModule)
-        if pl_module.samples_to_threshold.reached is not None:
+        if self.diverged or pl_module.samples_to_threshold.reached is not None:
             trainer.should_stop = True

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -45,7 +47,7 @@ def _hydra_command(config: DictConfig) -> None:
 
 def run_command(overrides: list[str]) -> None:
     """Compose, say what will be done, train, say what came out."""
-    console = Console()
+    console = Console(quiet=rank_zero_only.rank != 0)
     with contextlib.ExitStack() as stack:
         with refusals(ValueError, OSError):
             run = compose(overrides)
@@ -55,7 +57,7 @@ def run_command(overrides: list[str]) -> None:
                 job = stack.enter_context(prepared(run, display.show))
         if record is None:
             console.print(introduction(job), soft_wrap=True)
-            with refusals(OSError), display:
+            with refusals(OSError, MisconfigurationException), display:
                 record = train(job)
         else:
             console.print("This run is finished; resume=never runs it anew, beside the old one.")
@@ -75,8 +77,9 @@ def train(job: Job) -> Record:
     samples = job.module.samples_seen
     (test,) = job.trainer.test(best_module(job), job.data, verbose=False)
     record = make_record(job, samples, test, started)
-    log_result(job.trainer.loggers, job.run.config, results_by_name(record))
-    write_record(record, job.directory / "record.json")
+    if job.trainer.is_global_zero:
+        log_result(job.trainer.loggers, job.run.config, results_by_name(record))
+        write_record(record, job.directory / "record.json")
     return record
 
 
