@@ -13,6 +13,7 @@ Dimension letters of this file:
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ class Options:
     kernel_size: int = 3
     gated: bool = True
     memory_convolution: bool = True
-    normalization: str | None = None
+    normalization: Literal["channel", "layer"] | None = None
 
     @property
     def axes(self) -> int:

@@ -24,6 +24,7 @@ from test_results import STARTED, make_record, points
 from tlstm import tables
 from tlstm.drawing import PUBLISHED, STYLES, figure4, mean_curve, sweep_figure
 from tlstm.figures import main
+from tlstm.page import verdict
 from tlstm.results import CurvePoint, Hardware, Record, append
 
 PUBLISHED_CSV = Path(__file__).parents[1] / "results" / "published.csv"
@@ -157,6 +158,14 @@ def test_figure4_has_every_configuration_in_every_panel(published, depths):
     assert entries == [*LABELS.values(), PUBLISHED]
 
 
+def test_configurations_beside_the_papers_come_after_them(published):
+    models = ("srnn", "grid_lstm", "tlstm_3d", "slstm")
+    runs = [synthetic_record("smoke", "addition", model, 1) for model in models]
+    panel = figure4(runs, published).axes[0]
+    assert list(curves_of(panel)) == ["sLSTM", "3D tLSTM", "grid_lstm", "srnn"]
+    assert len({line.get_color() for line in panel.lines}) == 5  # four and the threshold
+
+
 def test_configurations_differ_in_colour_marker_and_order():
     for what in ("color", "marker"):
         assert len({look[what] for look in STYLES.values()}) == len(STYLES) == len(LABELS)
@@ -223,9 +232,10 @@ def test_a_picture_is_of_one_scale_and_task(published):
 def test_only_the_latest_of_a_run_is_drawn(published):
     old = synthetic_record("smoke", "addition", "slstm", 1, curve=points([0.1] * 3))
     finished = old.finished.replace(hour=20)
-    new = old.model_copy(update={"curve": points([0.9] * 3), "finished": finished})
-    panel = figure4([new, old], published).axes[0]
+    changes = {"curve": points([0.9] * 3), "finished": finished, "milliseconds_per_timestep": 8.0}
+    panel, runtime, _ = figure4([old.model_copy(update=changes), old], published).axes
     assert set(curves_of(panel)["sLSTM"][1]) == {90.0}
+    assert runtime.containers[0][0].get_ydata().tolist() == [8.0]
 
 
 def test_runtimes_of_two_machines_are_not_averaged(published):
@@ -244,7 +254,9 @@ def test_runtimes_of_two_machines_are_not_averaged(published):
 def test_runs_with_other_settings_are_lines_of_their_own(published):
     usual = synthetic_record("smoke", "addition", "slstm", 1, 0)
     config = usual.config | {"seed": 1, "training": {"learning_rate": 0.1}}
-    config |= {"trainer": {"accelerator": "gpu"}}  # where it ran is no setting of what it learnt
+    config |= {
+        "trainer": {"accelerator": "gpu", "threads": 3}
+    }  # where it ran is no setting of what it learnt
     other = synthetic_record("smoke", "addition", "slstm", 1, 1, config=config)
     labels = ["sLSTM (learning_rate=0.001)", "sLSTM (learning_rate=0.1)"]
     assert list(curves_of(figure4([usual, other], published).axes[0])) == labels
@@ -378,9 +390,34 @@ def test_samples_to_the_threshold_in_words(samples, text, solved):
 
 
 def test_spread_is_mean_and_half_of_the_range():
-    assert tables.spread(pd.Series([99.0, 99.1, 99.8])) == "99.3 ± 0.4"
+    assert tables.spread(pd.Series([90.0, 90.0, 96.0])) == "92.0 ± 3.0"
     assert tables.spread(pd.Series([99.04])) == "99.0"
     assert tables.spread(pd.Series([None])) == tables.UNKNOWN
+
+
+def test_the_verdict_names_what_solved_the_task_and_what_did_not():
+    runs = [
+        synthetic_record(
+            "smoke",
+            "addition",
+            model,
+            depth,
+            seed,
+            samples_to_threshold=3_000 if solved else None,
+            outcome="solved" if solved else "budget spent",
+        )
+        for model, depth, seed, solved in [
+            ("slstm", 1, 0, False),
+            ("slstm", 2, 0, False),
+            ("tlstm_3d", 1, 0, True),
+            ("tlstm_3d", 2, 0, True),
+            ("tlstm_3d", 2, 1, False),
+        ]
+    ]
+    assert verdict(tables.run_table(runs)) == (
+        "**Solved**: 3D tLSTM, L = 1. **Some seeds**: 3D tLSTM, L = 2. "
+        "**Not solved**: sLSTM, L = 1, 2."
+    )
 
 
 # The page and its files
@@ -437,7 +474,12 @@ def test_published_numbers_on_the_page_are_those_of_the_csv(drawn, task, scale):
     header, _, *rows = cells(section)
     with PUBLISHED_CSV.open() as file:
         wanted = [
-            (f"**{row['model']}, published**", row["depth"], row["value"], row["samples"])
+            (
+                f"**{row['model']}, published**",
+                row["depth"],
+                row["value"],
+                row["samples"] if row["value"] == ">99" else f"not within {row['samples']}",
+            )
             for row in csv.DictReader(file)
             if row["table"] == "table2" and row["task"] == task
         ]
@@ -447,7 +489,7 @@ def test_published_numbers_on_the_page_are_those_of_the_csv(drawn, task, scale):
             row["configuration"],
             row["L"].replace(tables.UNKNOWN, ""),
             row["accuracy (%)"],
-            row["samples to 99%"].removeprefix("not within "),
+            row["samples to 99%"],
         )
         for row in shown
         if "published" in row["configuration"]
@@ -493,7 +535,7 @@ def test_drawing_again_changes_no_byte_wherever_it_is_done(results, tmp_path_fac
     names = {f"smoke-memorization.{kind}" for kind in ("svg", "png")}
     assert set(before) == names | {"records.jsonl", "runs.csv", "README.md"}
     settings = tmp_path_factory.mktemp("settings")
-    (settings / "matplotlibrc").write_text("font.size: 20\nsvg.hashsalt: other\n")
+    (settings / "matplotlibrc").write_text("axes.labelsize: 30\nsvg.hashsalt: other\n")
     surroundings = {"MPLCONFIGDIR": str(settings), "PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo"}
     subprocess.run(
         [sys.executable, "-m", "tlstm.figures", "--results", str(results)],

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -260,10 +260,13 @@ def points(accuracies) -> list[CurvePoint]:
     ]
 
 
-curves = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 0.99, 1.0]), max_size=400).map(points)
+accuracies = st.sampled_from([0.0, 0.25, 0.5, 0.75, 0.99, 0.995, 1.0])
+curves = st.lists(accuracies, max_size=400).map(points)
+late = points([0.5] * 100 + [0.99] * 33 + [0.995] * 33 + [1.0] * 33)
 
 
 @settings(deadline=None)
+@example(curve=late, threshold=0.99, limit=7)
 @given(curve=curves, threshold=st.sampled_from([0.5, 0.99, 0.999]), limit=st.integers(7, 200))
 def test_thinning_keeps_what_matters(curve, threshold, limit):
     kept = thin(curve, threshold, limit)
@@ -485,3 +488,9 @@ def test_frame_has_one_flat_row_per_run():
     )
     assert not {"curve", "config", "versions"} & set(table)
     assert frame([]).empty
+
+
+def test_a_run_without_accuracy_has_a_row_all_the_same():
+    table = frame([make_record(best={"bits_per_character": 2.5})])
+    assert table["best_bits_per_character"].tolist() == [2.5]
+    assert (100 * table["best_accuracy"]).isna().all()

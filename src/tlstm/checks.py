@@ -1,5 +1,7 @@
 """Checks of arguments, whose errors name the argument."""
 
+import operator
+
 
 def at_least(name: str, value: int, minimum: int) -> int:
     """The value, where it is an integer not under the minimum.
@@ -7,6 +9,21 @@ def at_least(name: str, value: int, minimum: int) -> int:
     Raises:
         ValueError: otherwise; it names the argument.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < minimum:
         raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
+    return number
+
+
+def true_or_false(name: str, value: bool) -> bool:
+    """The value, where it is True or False.
+
+    Raises:
+        ValueError: otherwise; it names the argument.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
     return value

@@ -208,8 +208,8 @@ def _check_values(config: DictConfig) -> None:
             limit = "" if maximum > 1 else f" and at most {maximum}"
             raise ValueError(f"{key} must be a number above 0{limit}, got {value!r}")
     epoch = config.training.samples_per_epoch
-    if config.training.max_samples % epoch:
+    if config.training.max_samples < epoch:
         raise ValueError(
-            f"training.max_samples must be a multiple of training.samples_per_epoch={epoch}, "
+            f"training.max_samples must be at least training.samples_per_epoch={epoch}, "
             f"got {config.training.max_samples}"
         )

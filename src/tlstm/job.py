@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 
 import torch
 from filelock import FileLock, Timeout
-from lightning import Callback, Trainer, seed_everything
+from lightning import Callback, LightningModule, Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from tlstm.config import Run, instantiate
+from tlstm.config import Run, flat, instantiate
 from tlstm.history import History
 from tlstm.loggers import make_loggers
 from tlstm.models.network import SequenceNetwork
@@ -83,19 +83,25 @@ def prepared(run: Run, report: Report) -> Iterator[Job]:
     with alone_in(directory), quiet_lightning():
         checkpoint = find_checkpoint(config.resume, directory)
         if checkpoint is not None:
-            check_checkpoint(checkpoint, module.description)
+            check_checkpoint(checkpoint, module, config.training.max_samples)
+            adopt_best(checkpoint, directory / "checkpoints")
         history, runtime, stopping = History(), MeasureRuntime(), StopWhenDecided()
-        callbacks = [history, runtime, stopping, SampleProgress(report)]
-        trainer = make_trainer(config, directory, callbacks)
+        keep = KeepCheckpoints(directory / "checkpoints", history)
+        trainer = make_trainer(config, [history, runtime, stopping, SampleProgress(report), keep])
         trainer.loggers = make_loggers(config, directory)  # once nothing can be refused any more
-        if rank_zero_only.rank == 0:
+        if is_first_process():
             OmegaConf.save(config, directory / "config.yaml")
         yield Job(run, directory, data, module, trainer, checkpoint, history, runtime, stopping)
 
 
+def is_first_process() -> bool:
+    """Whether this process is the first device's, which alone prints and writes files."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
 def claim_directory(run: Run) -> Path:
     """The directory that the run's files go to, made if need be; the same for every device."""
-    if rank_zero_only.rank != 0:
+    if not is_first_process():
         return Path(os.environ.get(RUN_DIRECTORY, run.directory))
     never = run.config.resume == "never"
     directory = fresh_directory(run.directory) if never else run.directory
@@ -117,7 +123,7 @@ def alone_in(directory: Path) -> Iterator[None]:
     Raises:
         ValueError: one is doing so.
     """
-    if rank_zero_only.rank != 0:
+    if not is_first_process():
         yield
         return
     lock = FileLock(directory / ".lock")
@@ -155,14 +161,26 @@ def make_module(config: DictConfig, data: GeneratedDataModule) -> SequenceModule
         learning_rate=config.training.learning_rate,
         threshold=config.training.threshold,
         batch_size=config.training.batch_size,
-        description={
-            "model": OmegaConf.to_container(config.model, resolve=True),
-            "symbols": data.vocabulary_size,
-        },
+        description=describe(config, data),
     )
 
 
-def make_trainer(config: DictConfig, directory: Path, callbacks: list[Callback]) -> Trainer:
+def describe(config: DictConfig, data: GeneratedDataModule) -> dict[str, Any]:
+    """What a checkpoint says of its run: all but the budget, which a run that goes on may raise."""
+    settings = {
+        key: value
+        for part in ("seed", "training.", "task.data.")
+        for key, value in flat(config).items()
+        if key.startswith(part) and key != "training.max_samples"
+    }
+    return {
+        "model": OmegaConf.to_container(config.model, resolve=True),
+        "symbols": data.vocabulary_size,
+        "settings": settings,
+    }
+
+
+def make_trainer(config: DictConfig, callbacks: list[Callback]) -> Trainer:
     """Lightning's trainer; an epoch is what lies between two validations.
 
     Raises:
@@ -175,7 +193,7 @@ def make_trainer(config: DictConfig, directory: Path, callbacks: list[Callback])
             precision=config.trainer.precision,
             max_epochs=config.training.max_samples // config.training.samples_per_epoch,
             logger=False,
-            callbacks=[*callbacks, *make_checkpoints(directory / "checkpoints")],
+            callbacks=callbacks,
             plugins=[WholeCheckpoints()],
             num_sanity_val_steps=0,
             log_every_n_steps=50,
@@ -193,19 +211,27 @@ def make_trainer(config: DictConfig, directory: Path, callbacks: list[Callback])
     return trainer
 
 
-def make_checkpoints(directory: Path) -> list[Callback]:
-    """The best checkpoint, and after it the last one, which knows what the best one is."""
+class KeepCheckpoints(Checkpoint):
+    """Keeps the best checkpoint and the last one, at the end of every epoch.
 
-    def checkpoint(filename: str, **choice: Any) -> ModelCheckpoint:
-        return ModelCheckpoint(
-            directory,
-            filename=filename,
-            save_on_train_epoch_end=True,  # the only moment at which going on repeats nothing
-            enable_version_counter=False,
-            **choice,
-        )
+    Lightning's own writes the last one only where it is the best, and forgets how good the best
+    was when a directory has been moved.
 
-    return [checkpoint("best", monitor="validation/accuracy", mode="max"), checkpoint("last")]
+    Args:
+        directory: where they go.
+        history: tells whether the last validation was the best.
+    """
+
+    def __init__(self, directory: Path, history: History) -> None:
+        self._directory = directory
+        self._history = history
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write them, the last one last: a run that goes on from it finds its best one."""
+        *earlier, accuracy = (point["accuracy"] for point in self._history.curve)
+        if accuracy > max(earlier, default=-1):
+            trainer.save_checkpoint(self._directory / "best.ckpt")
+        trainer.save_checkpoint(self._directory / "last.ckpt")
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -235,21 +261,46 @@ def find_checkpoint(resume: str, directory: Path) -> Path | None:
     return own if own.exists() else None
 
 
-def check_checkpoint(path: Path, description: dict[str, Any]) -> None:
-    """Make sure that a checkpoint is of this very model.
+def check_checkpoint(path: Path, module: SequenceModule, max_samples: int) -> None:
+    """Make sure that a checkpoint is of this very run, but for its budget.
 
     Raises:
-        ValueError: it is another model's, or no checkpoint.
+        ValueError: it is another model's or another run's, it has seen more samples than this
+            run may, or it is no checkpoint.
     """
+    description = module.description
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)["description"]
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        found, samples = checkpoint["description"], checkpoint["global_step"] * module.batch_size
     except (KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} is no checkpoint of tlstm.train, or it is damaged") from error
-    if found != description:
+    if (found["model"], found["symbols"]) != (description["model"], description["symbols"]):
         raise ValueError(
             f"{path} is a checkpoint of another model: {_in_words(found)}; "
             f"this run's is {_in_words(description)}"
         )
+    if found != description:
+        theirs, ours = found["settings"], description["settings"]
+        key = next(key for key in ours | theirs if theirs.get(key) != ours.get(key))
+        raise ValueError(
+            f"{path} is a checkpoint of another run: its {key} is {theirs.get(key)}, "
+            f"this run's is {ours.get(key)}"
+        )
+    if samples > max_samples:
+        raise ValueError(
+            f"{path} has seen {samples} samples, more than training.max_samples={max_samples}"
+        )
+
+
+def adopt_best(checkpoint: Path, directory: Path) -> None:
+    """Bring the best checkpoint along where a run goes on from another directory's last one.
+
+    Raises:
+        OSError: there is none.
+    """
+    best = checkpoint.with_name("best.ckpt")
+    if best.resolve() != (directory / "best.ckpt").resolve() and is_first_process():
+        replace_file(directory / "best.ckpt", best.read_bytes())
 
 
 def _in_words(description: dict[str, Any]) -> str:

@@ -17,8 +17,8 @@ import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor, nn
 
 from tlstm import cell, geometry
-from tlstm.checks import at_least
-from tlstm.recurrent import RecurrentLayer
+from tlstm.checks import at_least, true_or_false
+from tlstm.recurrent import RecurrentLayer, beyond
 
 NormalizationKind = Literal["channel", "layer"]
 
@@ -94,8 +94,8 @@ class TensorizedLayer(RecurrentLayer):
         time = len(steps)
         projected = self._project(steps)
         if lengths is not None:
-            counts = torch.arange(time, device=steps.device).unsqueeze(1) < lengths  # [T, B]
-            projected = projected.masked_fill(~counts.unsqueeze(-1), 0)
+            after = beyond(lengths, time)
+            projected = projected.masked_fill(after, 0)
         if not stream:
             projected = F.pad(projected, (0, 0, 0, 0, 0, self.delay))
 
@@ -110,7 +110,7 @@ class TensorizedLayer(RecurrentLayer):
                 last = state
         output = torch.stack(outputs[-time:])
         if lengths is not None:
-            output = output.masked_fill(~counts.unsqueeze(-1), 0)
+            output = output.masked_fill(after, 0)
         return output, last
 
     def advance(self, step: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -190,6 +190,8 @@ class TensorizedLSTM(TensorizedLayer):
         normalization: of the memory cell on its way to the hidden state: "channel" (CN), every
             location over its own channels, with gain and bias of shape [P.., M]; "layer" (LN),
             over all locations and channels, with gain and bias of shape [M] [ours]; or None.
+            Mind that LN is not causal at L > 1: its mean and variance take in locations that
+            have read later inputs, so that y_t depends on x up to x_{t+L−1}.
         forget_bias: what the bias of the forget gate starts with: 1, or 4 for MNIST [paper].
         batch_first: whether batches come as [B, T, input_size].
         device: of the weights.
@@ -226,7 +228,7 @@ class TensorizedLSTM(TensorizedLayer):
             raise ValueError(
                 f"normalization must be 'channel', 'layer' or None, got {normalization!r}"
             )
-        self.memory_convolution = memory_convolution
+        self.memory_convolution = true_or_false("memory_convolution", memory_convolution)
         self.normalization = normalization
         self.forget_bias = forget_bias
         logits = kernel_size ** (rank - 1) if memory_convolution else 0

@@ -30,7 +30,18 @@ def make_loggers(config: DictConfig, directory: Path) -> list[Logger]:
 
 
 def make_wandb_logger(config: DictConfig, directory: Path) -> WandbLogger:
-    """The W&B logger; a run that goes on goes on in the same W&B run."""
+    """The W&B logger; a run that goes on goes on in the same W&B run.
+
+    Raises:
+        ValueError: W&B refuses, for want of a key or of a connection.
+    """
+    try:
+        return _start_wandb(config, directory)
+    except wandb.Error as error:
+        raise ValueError(f"W&B: {error} WANDB_MODE=offline needs no account.") from error
+
+
+def _start_wandb(config: DictConfig, directory: Path) -> WandbLogger:
     os.environ.setdefault("WANDB_SILENT", "true")
     mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
     logger = WandbLogger(

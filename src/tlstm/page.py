@@ -80,16 +80,19 @@ def markdown(table: pd.DataFrame) -> str:
 
 def verdict(table: pd.DataFrame) -> str:
     """Which configurations solved the task with every seed, with some, and with none."""
-    solved: dict[str, dict[str, list[str]]] = {}
+    table = table.assign(line=tables.line_names(table, "depth"))
+    answers = {"yes": "Solved", "some": "Some seeds", "no": "Not solved"}
+    solved: dict[str, dict[str, list[str]]] = {answer: {} for answer in answers.values()}
     for runs in tables.lines(table):
-        answer = {"yes": "Solved", "no": "Not solved"}.get(tables.solved_text(runs), "Some seeds")
-        depths = solved.setdefault(answer, {}).setdefault(tables.label(runs), [])
+        answer = answers.get(tables.solved_text(runs), answers["some"])
+        depths = solved[answer].setdefault(runs["line"].iloc[0], [])
         depths.append(str(runs["depth"].iloc[0]))
     return " ".join(
         f"**{answer}**: "
         + "; ".join(f"{name}, L = {', '.join(depths)}" for name, depths in names.items())
         + "."
-        for answer, names in sorted(solved.items(), reverse=True)
+        for answer, names in solved.items()
+        if names
     )
 
 
@@ -103,7 +106,9 @@ def every_run(table: pd.DataFrame) -> pd.DataFrame:
             "L": table["depth"],
             "M": table["channels"],
             "seed": table["seed"],
-            "accuracy (%)": [f"{100 * value:.1f}" for value in table["best_accuracy"]],
+            "accuracy (%)": [
+                tables.spread(runs) for _, runs in (100 * table["best_accuracy"]).groupby(level=0)
+            ],
             "samples": table["samples"].map(tables.people),
             "outcome": table["outcome"],
             "finished": table["finished"].map(lambda when: f"{when:%Y-%m-%d %H:%M} UTC"),
@@ -115,8 +120,9 @@ def every_run(table: pd.DataFrame) -> pd.DataFrame:
 def cost(table: pd.DataFrame) -> str:
     """Number of runs and what they took altogether."""
     minutes = table[["wall_seconds", "device_seconds"]].sum() / 60
+    runs = "run" if len(table) == 1 else "runs"
     return (
-        f"{len(table)} runs, {minutes['wall_seconds']:.1f} minutes of wall time, "
+        f"{len(table)} {runs}, {minutes['wall_seconds']:.1f} minutes of wall time, "
         f"{minutes['device_seconds']:.1f} device minutes"
     )
 

@@ -5,7 +5,6 @@ A run leaves one record, `runs/<experiment>/<run>/record.json`. Accuracies are f
 """
 
 import contextlib
-import json
 import math
 import os
 import uuid
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
-    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -41,12 +39,6 @@ def _diverged_metrics(metrics: object) -> object:
     }
 
 
-def _plain(config: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """Refuses a configuration that JSON cannot repeat."""
-    json.dumps(config, allow_nan=False)
-    return config
-
-
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
@@ -54,7 +46,6 @@ Seconds = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Loss = Annotated[float | None, BeforeValidator(_none_if_diverged)]
 Metrics = Annotated[dict[str, float | None], BeforeValidator(_diverged_metrics)]
-Config = Annotated[dict[str, JsonValue], AfterValidator(_plain)]
 
 
 class _Frozen(BaseModel):
@@ -165,7 +156,7 @@ class Record(_Frozen):
     versions: dict[str, str]
     hardware: Hardware
     overrides: list[str]
-    config: Config
+    config: dict[str, JsonValue]
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "Record":

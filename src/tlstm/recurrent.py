@@ -146,10 +146,11 @@ class RecurrentLayer(nn.Module, ABC):
         time, batch_size = steps.shape[:2]
         if time == 0:
             raise ValueError("input must have at least one timestep, got none")
-        checked = (
-            None if lengths is None else _read_lengths(lengths, time, batch_size, steps.device)
-        )
-        output, parts = self.run(steps, self._read_state(state, batch_size), stream, checked)
+        if lengths is not None:
+            lengths = _read_lengths(lengths, time, batch_size, steps.device)
+            # Before anything is computed, so that not even NaN can reach a gradient
+            steps = steps.masked_fill(beyond(lengths, time), 0)
+        output, parts = self.run(steps, self._read_state(state, batch_size), stream, lengths)
         return output, self._public(parts)
 
     def _check_input(self, input: Tensor, dimensions: tuple[int, ...]) -> None:
@@ -161,11 +162,14 @@ class RecurrentLayer(nn.Module, ABC):
                 f"input must have {self.input_size} features (input_size) on its last axis, "
                 f"got shape {list(input.shape)}"
             )
+        self._check_dtype("input", input)
+
+    def _check_dtype(self, name: str, tensor: Tensor) -> None:
         dtype = next(self.parameters()).dtype
-        if input.dtype != dtype and not (
-            input.is_floating_point() and torch.is_autocast_enabled(input.device.type)
+        if tensor.dtype != dtype and not (
+            tensor.is_floating_point() and torch.is_autocast_enabled(tensor.device.type)
         ):
-            raise ValueError(f"input must be of the layer's dtype {dtype}, got {input.dtype}")
+            raise ValueError(f"{name} must be of the layer's dtype {dtype}, got {tensor.dtype}")
 
     def _read_state(self, state: State | None, batch_size: int) -> tuple[Tensor, ...]:
         if state is None:
@@ -176,10 +180,10 @@ class RecurrentLayer(nn.Module, ABC):
             raise ValueError(f"state must be ({names}), got {len(parts)} tensor(s)")
         expected = self.state_shape(batch_size)
         for name, part in zip(self.state_names, parts, strict=True):
-            if part.shape != expected:
-                raise ValueError(
-                    f"state {name} must have shape {list(expected)}, got {list(part.shape)}"
-                )
+            if not isinstance(part, Tensor) or part.shape != expected:
+                got = list(part.shape) if isinstance(part, Tensor) else part
+                raise ValueError(f"state {name} must have shape {list(expected)}, got {got}")
+            self._check_dtype(f"state {name}", part)
         return parts
 
     def _public(self, parts: tuple[Tensor, ...]) -> State:
@@ -196,15 +200,21 @@ class RecurrentLayer(nn.Module, ABC):
         return self._public(tuple(part.squeeze(self.state_batch_axis) for part in parts))
 
 
+def beyond(lengths: Tensor, time: int) -> Tensor:
+    """Where a timestep is beyond an example's length, [T, B, 1]."""
+    return (torch.arange(time, device=lengths.device).unsqueeze(1) >= lengths).unsqueeze(-1)
+
+
 def _read_lengths(
     lengths: Tensor | Sequence[int], time: int, batch_size: int, device: torch.device
 ) -> Tensor:
-    read = torch.as_tensor(lengths, device=device)
-    if read.shape != (batch_size,) or read.is_floating_point():
-        raise ValueError(
-            f"lengths must be {batch_size} integers, one for each example, "
-            f"got shape {list(read.shape)} of {read.dtype}"
-        )
+    message = f"lengths must be {batch_size} integers, one for each example"
+    try:
+        read = torch.as_tensor(lengths, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{message}, got {lengths!r}") from error
+    if read.shape != (batch_size,) or read.is_floating_point() or read.dtype == torch.bool:
+        raise ValueError(f"{message}, got shape {list(read.shape)} of {read.dtype}")
     if read.min() < 1 or read.max() > time:
         raise ValueError(f"lengths must be between 1 and {time} timesteps, got {read.tolist()}")
     return read

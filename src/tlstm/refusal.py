@@ -1,8 +1,9 @@
-"""How the commands refuse: one sentence on the error stream and exit code 2."""
+"""How the commands refuse, one sentence on the error stream and exit code 2, and how they stop."""
 
 import contextlib
 import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
 from tlstm.record import sentence
 
@@ -19,5 +20,26 @@ def refusals(*errors: type[Exception]) -> Iterator[None]:
         yield
     except errors as error:
         said = sentence(error) if isinstance(error, OSError | ValueError) else str(error)
-        print(f"error: {said}", file=sys.stderr)
-        sys.exit(2)
+        refuse(said)
+
+
+def refuse(sentence: str) -> NoReturn:
+    """End the process with a sentence, on one line, and exit code 2."""
+    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+@contextlib.contextmanager
+def interruptions(advice: str) -> Iterator[None]:
+    """End the process with exit code 130, as shells have it, where Ctrl-C was pressed.
+
+    Lightning makes a SystemExit of Ctrl-C, after it has closed the loggers.
+
+    Args:
+        advice: how to go on.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        print(f"Interrupted; {advice}.", file=sys.stderr)
+        sys.exit(130)

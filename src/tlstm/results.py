@@ -49,6 +49,7 @@ __all__ = [
 
 CURVE_POINTS = 120
 LOCK_SECONDS = 120.0
+MOMENTS = ("best", "last", "test")
 
 
 def thin(
@@ -152,15 +153,14 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     Metrics become columns best_accuracy, test_loss, ...; `command` repeats the run.
     """
     table = pd.DataFrame([_row(record) for record in records])
-    if "samples_to_threshold" in table:
-        table["samples_to_threshold"] = table["samples_to_threshold"].astype("Int64")
-    return table
+    kinds = {"samples_to_threshold": "Int64"} | {f"{moment}_accuracy": float for moment in MOMENTS}
+    return table if table.empty else table.astype(kinds)
 
 
 def _row(record: Record) -> dict[str, Any]:
     nested = {"format", "curve", "config", "versions", "hardware", "overrides"}
-    row = record.model_dump(exclude=nested | {"best", "last", "test"})
-    for moment in ("best", "last", "test"):
+    row = record.model_dump(exclude=nested | set(MOMENTS))
+    for moment in MOMENTS:
         metrics: dict[str, float | None] = {"accuracy": None, **getattr(record, moment)}
         row |= {f"{moment}_{name}": value for name, value in metrics.items()}
     row |= {name: row[name].astimezone(UTC) for name in ("started", "finished")}

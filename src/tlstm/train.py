@@ -11,20 +11,20 @@ from datetime import UTC, datetime
 
 import hydra
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from rich.console import Console
 
 from tlstm import provenance
 from tlstm.config import CONFIGURATIONS, Run, compose, plain, with_scale
-from tlstm.job import Job, make_module, prepared
+from tlstm.job import Job, is_first_process, make_module, prepared
 from tlstm.loggers import log_result
 from tlstm.module import SequenceModule
 from tlstm.progress import Display
 from tlstm.record import Record, read_record, write_record
-from tlstm.refusal import refusals
+from tlstm.refusal import interruptions, refusals, refuse
 
 SELECTED_BY = "highest validation accuracy, the earliest where equal"
 
@@ -32,6 +32,8 @@ SELECTED_BY = "highest validation accuracy, the earliest where equal"
 def main() -> None:
     """The command. Exit code 2, with one sentence that says why, for what cannot be run."""
     arguments = sys.argv[1:]
+    if {"-m", "--multirun"} & set(arguments):
+        refuse("one process is one run; python -m tlstm.sweep runs many")
     if any(argument.startswith("-") for argument in arguments):
         sys.argv[1:] = with_scale(arguments)
         _hydra_command()
@@ -42,12 +44,13 @@ def main() -> None:
 @hydra.main(str(CONFIGURATIONS), "config", version_base="1.3")
 def _hydra_command(config: DictConfig) -> None:
     """Hydra's own options: --help, --cfg job, --info and so on."""
+    GlobalHydra.instance().clear()  # since the run is composed anew
     run_command(list(HydraConfig.get().overrides.task))
 
 
 def run_command(overrides: list[str]) -> None:
     """Compose, say what will be done, train, say what came out."""
-    console = Console(quiet=rank_zero_only.rank != 0)
+    console = Console(quiet=not is_first_process())
     with contextlib.ExitStack() as stack:
         with refusals(ValueError, OSError):
             run = compose(overrides)
@@ -57,7 +60,11 @@ def run_command(overrides: list[str]) -> None:
                 job = stack.enter_context(prepared(run, display.show))
         if record is None:
             console.print(introduction(job), soft_wrap=True)
-            with refusals(OSError, MisconfigurationException), display:
+            with (
+                refusals(OSError, MisconfigurationException),
+                interruptions(how_to_go_on(job)),
+                display,
+            ):
                 record = train(job)
         else:
             console.print("This run is finished; resume=never runs it anew, beside the old one.")
@@ -167,6 +174,12 @@ def introduction(job: Job) -> str:
         f"on {machine.devices} × {machine.device}\n"
         f"in {job.directory}"
     )
+
+
+def how_to_go_on(job: Job) -> str:
+    """What to do after an interruption."""
+    how = {"auto": "the same command goes on", "never": "the same command starts anew"}
+    return how.get(job.run.config.resume, "resume=auto goes on")
 
 
 def summary(record: Record, run: Run) -> str:

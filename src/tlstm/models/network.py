@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from tlstm.recurrent import RecurrentLayer
 
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
 
 class SequenceNetwork(nn.Module):
     """Symbols in, logits out: y_t = h_{t+L−1}[P,..,P] Wʸ + bʸ (section 2.1 of the paper).
@@ -32,20 +34,26 @@ class SequenceNetwork(nn.Module):
         Raises:
             ValueError: a token is none of the symbols.
         """
-        hidden, _ = self.core(self.encode(tokens).transpose(0, 1))
-        logits: Tensor = self.head(hidden.transpose(0, 1))
+        encoded = self.encode(tokens)
+        if self.core.batch_first:
+            hidden, _ = self.core(encoded)
+        else:
+            time_first, _ = self.core(encoded.transpose(0, 1))
+            hidden = time_first.transpose(0, 1)
+        logits: Tensor = self.head(hidden)
         return logits
 
     def encode(self, tokens: Tensor) -> Tensor:
         """One-hot vectors in the weights' dtype, [B, T, input_size]."""
         symbols = self.core.input_size
-        if tokens.dim() != 2 or tokens.is_floating_point():
+        if tokens.dim() != 2 or tokens.numel() == 0 or tokens.dtype not in INTEGERS:
             raise ValueError(
-                f"tokens must be integers of shape [B, T], got {list(tokens.shape)} {tokens.dtype}"
+                "tokens must be integers of shape [B, T], not empty, "
+                f"got shape {list(tokens.shape)} of {tokens.dtype}"
             )
         smallest, largest = (int(value) for value in torch.aminmax(tokens))
         if smallest < 0 or largest >= symbols:
             raise ValueError(
                 f"tokens must be from 0 to {symbols - 1}, got from {smallest} to {largest}"
             )
-        return F.one_hot(tokens, symbols).to(self.head.weight.dtype)
+        return F.one_hot(tokens.long(), symbols).to(self.head.weight.dtype)

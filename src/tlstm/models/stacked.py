@@ -20,7 +20,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from tlstm.checks import at_least
+from tlstm.checks import at_least, true_or_false
 from tlstm.recurrent import RecurrentLayer
 
 
@@ -56,7 +56,7 @@ class Stack(RecurrentLayer):
     ) -> None:
         super().__init__(input_size, channels, batch_first)
         self.depth = at_least("depth", depth, 1)
-        self.shared = shared
+        self.shared = true_or_false("shared", shared)
 
         def parameter(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))

@@ -1,0 +1,125 @@
+"""Tiny runs and what they leave, for the tests of training and of going on."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tlstm.config import compose
+from tlstm.job import prepared
+from tlstm.record import Record, read_record
+from tlstm.train import train
+
+# Three epochs of two steps
+TINY = (
+    "scale=smoke",
+    "task=memorization",
+    "task.symbols=2",
+    "task.alphabet=8",
+    "model.channels=4",
+    "model.depth=2",
+    "training.max_samples=90",
+    "training.samples_per_epoch=30",
+    "scale.memorization.validation_samples=20",
+    "scale.memorization.test_samples=20",
+    "trainer.threads=1",
+    "trainer.accelerator=cpu",
+    "logger=csv",
+)
+
+# Solved within seconds
+EASY = (
+    *TINY,
+    "model=slstm",
+    "task.symbols=4",
+    "task.alphabet=4",
+    "model.channels=24",
+    "model.depth=1",
+    "training.learning_rate=0.02",
+    "training.threshold=0.85",
+    "training.max_samples=12000",
+    "training.samples_per_epoch=300",
+    "scale.memorization.validation_samples=100",
+)
+
+
+def tiny(output_dir: Path, *more: str, base: tuple[str, ...] = TINY) -> list[str]:
+    """The command line of a tiny run; a setting given twice counts as it is given last."""
+    return [*base, f"output_dir={output_dir}", *more]
+
+
+def train_here(overrides: list[str]) -> Record:
+    """A run within this process, from its command line to its record."""
+    with prepared(compose(overrides), lambda status: None) as job:
+        return train(job)
+
+
+def run_directory(output_dir: Path) -> Path:
+    """The directory of the only run below an output directory."""
+    (directory,) = output_dir.glob("*/*")
+    return directory
+
+
+def record_of(output_dir: Path) -> Record:
+    """The record of the only run below an output directory."""
+    return read_record(run_directory(output_dir) / "record.json")
+
+
+def load(directory: Path, name: str) -> dict[str, Any]:
+    """A checkpoint of a run, "best" or "last"."""
+    path = directory / "checkpoints" / f"{name}.ckpt"
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def result(record: Record) -> dict[str, Any]:
+    """A record without what may differ between two runs of the same command: times and places."""
+    times = {"started", "finished", "wall_seconds", "device_seconds", "milliseconds_per_timestep"}
+    content = record.model_dump(exclude=times | {"overrides"})
+    for point in content["curve"]:
+        del point["seconds"]
+    for place in ("output_dir", "resume"):
+        del content["config"][place]
+    return content
+
+
+def files_below(directory: Path) -> dict[Path, bytes]:
+    """Every file below a directory with what it holds, but for locks."""
+    files = (path for path in directory.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path: path.read_bytes() for path in files}
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Everything that a checkpoint holds, by its place in it."""
+    if isinstance(value, dict | list):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(part, f"{path}/{key}")
+    else:
+        yield path, value
+
+
+def assert_same_weights(directory: Path, expected: Path) -> None:
+    """Both checkpoints of two runs hold the same weights and optimizer states, bit by bit."""
+    for name in ("last", "best"):
+        found, right = load(directory, name), load(expected, name)
+        for part in ("epoch", "global_step", "state_dict", "optimizer_states"):
+            theirs, ours = dict(leaves(found[part])), dict(leaves(right[part]))
+            assert theirs.keys() == ours.keys()
+            for place, value in ours.items():
+                same = torch.equal if isinstance(value, torch.Tensor) else lambda a, b: a == b
+                assert same(theirs[place], value), f"{name}: {part}{place}"
+
+
+def start_process(overrides: list[str], module: str = "tlstm.train") -> subprocess.Popen[str]:
+    """A command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *overrides],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"WANDB_MODE": "offline"},
+    )

@@ -1,0 +1,308 @@
+"""Configuration files, the command line, and what a run is known by."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tlstm.config import CONFIGURATIONS, compose, flat, instantiate, plain, with_scale
+from tlstm.job import make_data, make_module
+from tlstm.models.network import SequenceNetwork
+
+GROUPS = {
+    group.name: sorted(file.stem for file in group.glob("*.yaml"))
+    for group in CONFIGURATIONS.iterdir()
+    if group.is_dir()
+}
+
+# Section 4 of the paper's configurations, and those of its Figure 1
+LABELS = {
+    "slstm": "sLSTM",
+    "slstm_unshared": "sLSTM, unshared",
+    "srnn": "sRNN",
+    "tlstm_2d": "2D tLSTM",
+    "tlstm_2d_no_feedback": "2D tLSTM–F",
+    "tlstm_2d_no_memory_convolution": "2D tLSTM–M",
+    "tlstm_3d": "3D tLSTM",
+    "tlstm_3d_cn": "3D tLSTM+CN",
+    "tlstm_3d_ln": "3D tLSTM+LN",
+    "trnn_2d": "2D tRNN",
+    "trnn_2d_no_feedback": "2D tRNN–F",
+}
+
+
+def identifier(*overrides: str) -> str:
+    return compose(["scale=smoke", *overrides]).identifier
+
+
+def refusal(overrides: list[str]) -> str:
+    """What a command line is refused with."""
+    with pytest.raises(ValueError, match=".") as caught:
+        compose(["scale=smoke", *overrides])
+    return str(caught.value)
+
+
+def as_override(key: str, value: object) -> str:
+    """A leaf as it is written on the command line."""
+    return f"{key}={json.dumps(value, ensure_ascii=False)}"
+
+
+def test_the_groups_are_all_there() -> None:
+    assert set(GROUPS) == {"task", "model", "trainer", "logger", "scale", "experiment"}
+    assert set(GROUPS["model"]) == set(LABELS)
+
+
+@pytest.mark.parametrize("scale", GROUPS["scale"])
+@pytest.mark.parametrize("task", GROUPS["task"])
+@pytest.mark.parametrize("model", GROUPS["model"])
+def test_every_model_is_made_for_every_task_at_every_scale(
+    model: str, task: str, scale: str
+) -> None:
+    for depth in (1, 4, 7, 10):
+        run = compose([f"scale={scale}", f"task={task}", f"model={model}", f"model.depth={depth}"])
+        config = run.config
+        names = (config.model.name, config.model.label, config.task.name, config.scale.name)
+        assert names == (model, LABELS[model], task, scale)
+        with torch.device("meta"):
+            data = make_data(config)
+            module = make_module(config, data)
+        core = module.network.core
+        assert (core.depth, core.channels) == (depth, config.task.channels)
+        assert core.delay == (0 if model.startswith("s") else depth - 1)
+
+
+@pytest.mark.parametrize("model", GROUPS["model"])
+def test_every_model_answers(model: str) -> None:
+    config = compose(["scale=smoke", f"model={model}", "model.depth=2", "model.channels=4"]).config
+    data = make_data(config)
+    tokens = torch.stack([sample.inputs for sample in data.validation_set[:2]])
+    logits = make_module(config, data).network(tokens)
+    assert logits.shape == (2, data.timesteps, data.vocabulary_size)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"),
+    [(group, choice) for group in sorted(GROUPS) for choice in GROUPS[group]],
+)
+def test_every_file_composes(group: str, choice: str) -> None:
+    config = compose(with_scale([f"{group}={choice}"])).config
+    assert config[group].get("name", choice) == choice
+    assert plain(config).keys() >= set(GROUPS)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parameters"),
+    [
+        (["model=tlstm_3d_cn", "model.depth=6", "model.channels=1200"], 52_521_814),
+        (["model=slstm", "model.channels=1120"], 10_500_205),
+        (["model=slstm", "model.channels=1120", "model.depth=1"], 10_500_205),
+        (["model=tlstm_2d_no_feedback", "model.channels=1120"], 10_504_687),
+        (["model=tlstm_2d", "model.channels=901"], 10_123_844),
+        (["model=tlstm_2d_no_memory_convolution", "model.channels=901"], 10_115_732),
+        (["model=tlstm_3d", "model.channels=522"], 10_068_550),
+        (["model=tlstm_3d", "model.channels=522", "model.depth=2"], 10_068_550),
+        (["model=tlstm_3d_ln", "model.channels=522"], 10_068_550 + 2 * 522),
+    ],
+    ids=" ".join,
+)
+def test_the_papers_parameter_numbers(overrides: list[str], parameters: int) -> None:
+    """For the 205 symbols of Wikipedia."""
+    config = compose(["scale=paper", *overrides]).config
+    with torch.device("meta"):
+        core = instantiate(config.model.core, input_size=205)
+        network = SequenceNetwork(core, 205)
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+
+
+@pytest.mark.parametrize(
+    ("task", "settings"),
+    [
+        ("addition", {"task.digits": 15, "model.channels": 400, "training.max_samples": 5_000_000}),
+        (
+            "memorization",
+            {
+                "task.symbols": 20,
+                "task.alphabet": 64,
+                "model.channels": 100,
+                "training.max_samples": 1_000_000,
+            },
+        ),
+    ],
+)
+def test_the_papers_settings(task: str, settings: dict[str, int]) -> None:
+    config = compose(["scale=paper", f"task={task}"]).config
+    common = {
+        "training.batch_size": 15,
+        "training.learning_rate": 0.001,
+        "training.threshold": 0.99,
+        "model.core.forget_bias": 1.0,
+        "model.core.kernel_size": 3,
+    }
+    found = flat(config)
+    assert {key: found[key] for key in common | settings} == common | settings
+    module = make_module(config, make_data(config))
+    (group,) = module.configure_optimizers().param_groups
+    assert type(module.configure_optimizers()) is torch.optim.Adam
+    assert (group["lr"], group["betas"], group["weight_decay"]) == (0.001, (0.9, 0.999), 0)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "logger=csv",
+        "logger.project=another",
+        "output_dir=elsewhere",
+        "resume=never",
+        "trainer.devices=2",
+        "trainer.threads=1",
+        "trainer.num_workers=2",
+        "trainer.accelerator=cpu",
+        "experiment=fig4",
+        "model.depth=4",
+        "seed=0",
+    ],
+)
+def test_what_decides_nothing_changes_no_identifier(override: str) -> None:
+    assert identifier(override) == identifier()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1",
+        "model=tlstm_3d",
+        "model.depth=3",
+        "model.channels=47",
+        "model.core.forget_bias=4",
+        "task=memorization",
+        "task.digits=3",
+        "scale.addition.validation_samples=499",
+        "training.batch_size=30",
+        "training.learning_rate=0.002",
+        "training.max_samples=63_000",
+        "training.samples_per_epoch=1_500",
+        "training.threshold=0.9",
+        "trainer.precision=64-true",
+        "scale=paper",
+    ],
+)
+def test_what_decides_the_result_changes_the_identifier(override: str) -> None:
+    assert identifier(override) != identifier()
+
+
+def test_a_value_is_the_same_wherever_it_comes_from() -> None:
+    """The smoke scale's numbers given one by one are the smoke scale."""
+    config = compose(["scale=smoke"]).config
+    given = {key: value for key, value in flat(config).items() if key.startswith("scale.addition")}
+    overrides = [as_override(key, value) for key, value in given.items()]
+    written_out = compose(["scale=paper", *overrides, "scale.learning_rate=0.003"])
+    assert written_out.identifier == identifier()
+
+
+def test_directories_are_named_by_what_they_hold() -> None:
+    run = compose(["scale=smoke", "experiment=fig4", "output_dir=here", "seed=5", "model.depth=7"])
+    assert run.directory.parent == Path("here/fig4").resolve()
+    assert run.directory.name == f"addition-tlstm_3d_cn-L7-seed5-{run.identifier[:8]}"
+    assert len(run.identifier) == 16
+
+
+@pytest.mark.parametrize("model", GROUPS["model"])
+def test_flat_keys_are_overrides(model: str) -> None:
+    run = compose(["scale=smoke", f"model={model}", "model.depth=3", "training.learning_rate=0.1"])
+    leaves = flat(run.config)
+    assert leaves["model"] == model
+    overrides = [
+        as_override(key, value)
+        for key, value in leaves.items()
+        if key.startswith(("model.", "training."))
+    ]
+    again = compose(["scale=smoke", f"model={leaves['model']}", *overrides])
+    assert again.identifier == run.identifier
+
+
+def test_overrides_of_a_run_give_it_again() -> None:
+    run = compose(["task=memorization", "model.depth=2", "seed=3"])
+    again = compose(run.overrides)
+    assert again.config == run.config
+    assert again.identifier == run.identifier
+
+
+def test_the_machine_chooses_the_scale_unless_it_is_given() -> None:
+    default = "paper" if torch.cuda.is_available() else "smoke"
+    assert with_scale(["seed=1"]) == ["seed=1", f"scale={default}"]
+    assert with_scale(["scale=paper"]) == ["scale=paper"]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        # Keys and choices that are not there
+        ("model.dept=3", ["model.dept is unknown", "depth", "did you mean depth?"]),
+        ("modle.depth=3", ["modle.depth is unknown", "did you mean model?"]),
+        ("model.core.depth=3", ["model.core.depth is unknown", "kernel_size"]),
+        ("seed.x=3", ["seed.x is unknown", "seed is a single value"]),
+        ("hydra.job.chdir=true", ["hydra.job.chdir is unknown"]),
+        ("model=foo", ["model/foo", *LABELS]),
+        ("scale=foo", ["scale/foo", "paper", "smoke"]),
+        ("task=wikipedia", ["task/wikipedia", "addition", "memorization"]),
+        ("+a=1", ["+a=1", "key=value"]),
+        ("++seed=1", ["++seed=1", "key=value"]),
+        ("~seed", ["~seed", "key=value"]),
+        ("foo", ["foo"]),
+        # Values that cannot be
+        ("model.depth=0", ["model.depth", "at least 1", "got 0"]),
+        ("model.depth=foo", ["model.depth", "integer of at least 1", "got 'foo'"]),
+        ("model.depth=1.5", ["model.depth", "integer of at least 1", "got 1.5"]),
+        ("model.depth=true", ["model.depth", "integer of at least 1", "got True"]),
+        ("model.depth=[1]", ["model.depth", "integer of at least 1", "got [1]"]),
+        ("model.depth=null", ["model.depth", "integer of at least 1", "got None"]),
+        ("model.channels=0", ["model.channels", "at least 1", "got 0"]),
+        ("model.core.kernel_size=1", ["model.core.kernel_size", "at least 2", "got 1"]),
+        ("model.core.rank=1", ["model.core.rank", "at least 2", "got 1"]),
+        ("seed=-1", ["seed", "at least 0", "got -1"]),
+        ("seed=null", ["seed", "at least 0", "got None"]),
+        ("seed=4294967296", ["seed", "4294967295", "got 4294967296"]),
+        ("training.batch_size=0", ["training.batch_size", "at least 1", "got 0"]),
+        ("training.learning_rate=-1", ["training.learning_rate", "above 0", "got -1"]),
+        ("training.learning_rate=0", ["training.learning_rate", "above 0", "got 0"]),
+        ("training.learning_rate=nan", ["training.learning_rate", "above 0", "got nan"]),
+        ("training.learning_rate=inf", ["training.learning_rate", "above 0", "got inf"]),
+        ("training.learning_rate=fast", ["training.learning_rate", "above 0", "got 'fast'"]),
+        ("training.threshold=99", ["training.threshold", "at most 1", "got 99"]),
+        ("training.max_samples=100", ["training.max_samples", "multiple", "3000", "got 100"]),
+        ("training.max_samples=null", ["training.max_samples", "at least 1", "got None"]),
+        ("training.samples_per_epoch=0", ["training.samples_per_epoch", "at least 1", "got 0"]),
+        ("trainer.devices=0", ["trainer.devices", "at least 1", "got 0"]),
+        ("trainer.threads=0", ["trainer.threads", "at least 1", "got 0"]),
+        ("trainer.num_workers=-1", ["trainer.num_workers", "at least 0", "got -1"]),
+        ("trainer.float32_matmul_precision=foo", ["trainer.float32_matmul_precision", "highest"]),
+        # What would otherwise be found out when the record is written, after the training
+        ("experiment.name=a/b", ["experiment.name", "a/b"]),
+        ("model.name=../b", ["model.name", "../b"]),
+        ("model.label=5", ["model.label", "5"]),
+        ("output_dir=null", ["output_dir", "None"]),
+        # More than one value
+        ("model.depth=1,2", ["model.depth=1,2", "one value", "tlstm.sweep"]),
+        ("model.depth=range(1,3)", ["model.depth=range(1,3)", "one value", "tlstm.sweep"]),
+        ("model=slstm,srnn", ["model=slstm,srnn", "one value", "tlstm.sweep"]),
+        ("model=[slstm]", ["model"]),
+    ],
+)
+def test_refusals_name_the_key_and_what_it_may_be(override: str, said: list[str]) -> None:
+    message = refusal([override])
+    for words in said:
+        assert words in message
+    assert "\n" not in message
+    assert "http" not in message
+    assert len(message) < 400
+
+
+def test_what_is_refused_in_a_layer_is_said_in_its_own_words() -> None:
+    config = compose(["scale=smoke", "model.core.normalization=batch"]).config
+    with pytest.raises(ValueError, match=r"^normalization must be 'channel', 'layer' or None"):
+        make_module(config, make_data(config))
+    config = compose(["scale=smoke", "task.digits=0"]).config
+    with pytest.raises(ValueError, match=r"^digits must be an integer of at least 1, got 0$"):
+        make_data(config)
