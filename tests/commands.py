@@ -1,5 +1,6 @@
 """Tiny runs and what they leave, for the tests of training and of going on."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -7,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from tlstm import runtime
 from tlstm.config import compose
 from tlstm.job import prepared
 from tlstm.record import Record, read_record
@@ -56,6 +59,12 @@ def train_here(overrides: list[str]) -> Record:
     """A run within this process, from its command line to its record."""
     with prepared(compose(overrides), lambda status: None) as job:
         return train(job)
+
+
+def measure_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs measure their runtime in next to no time."""
+    quick = functools.partial(runtime.milliseconds_per_timestep, seconds=0.01)
+    monkeypatch.setattr(runtime, "milliseconds_per_timestep", quick)
 
 
 def run_directory(output_dir: Path) -> Path:

@@ -546,6 +546,18 @@ def test_drawing_again_changes_no_byte_wherever_it_is_done(results, tmp_path_fac
     assert contents() == before
 
 
+def test_hardware_in_words():
+    many = H200.model_copy(update={"devices": 4})
+    single = CPU.model_copy(update={"threads": 1})
+    rows = [machine.model_dump() for machine in (H200, many, CPU, single)]
+    assert [tables.describe_hardware(row) for row in rows] == [
+        "NVIDIA H200",
+        "4 x NVIDIA H200",
+        "AMD EPYC 9R14 Processor (2 threads)",
+        "AMD EPYC 9R14 Processor (1 thread)",
+    ]
+
+
 def test_smoke_is_last_and_the_paper_first():
     scales = ["smoke", "tiny", "short", "paper"]
     assert sorted(scales, key=tables.scale_order) == ["paper", "short", "tiny", "smoke"]

@@ -11,8 +11,6 @@ Dimension letters of this file:
     O       channels that the hidden convolution makes: M (tRNN), 4M (−M) or 4M + K^S
 """
 
-from collections.abc import Iterator
-from itertools import product
 from typing import Literal, NamedTuple
 
 import torch
@@ -22,7 +20,6 @@ from torch import Tensor
 from tlstm.geometry import padding
 
 NORMALIZATION_EPSILON = 1e-5
-CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 class Normalization(NamedTuple):
@@ -107,23 +104,8 @@ def hidden_convolution(projected: Tensor, hidden: Tensor, weight: Tensor, bias: 
     for _ in range(axes):
         corner = corner.select(1, before - 1)
     corner.copy_(projected)
-    return convolve(concatenated.movedim(-1, 1), weight, bias).movedim(1, -1)
-
-
-def convolve(tensor: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A convolution over any number of axes: [B, M, N..] ⊛ [O, M, K..] → [B, O, (N−K+1)..]."""
-    axes = tensor.dim() - 2
-    if axes in CONVOLUTIONS:
-        return CONVOLUTIONS[axes](tensor, weight, bias)
-    # torch ends at three axes: the first one, then, tap by tap, as more examples
-    size = tensor.shape[2] - weight.shape[2] + 1
-    taps = (
-        convolve(tensor[:, :, k : k + size].transpose(1, 2).flatten(0, 1), weight[:, :, k], None)
-        for k in range(weight.shape[2])
-    )
-    total = sum(taps, start=torch.zeros((), dtype=tensor.dtype, device=tensor.device))
-    convolved = total.unflatten(0, (tensor.shape[0], size)).transpose(1, 2)
-    return convolved if bias is None else convolved + bias.reshape(-1, *[1] * axes)
+    read = neighbourhoods(concatenated, weight.shape[-1])  # [B, P.., M, K^S]
+    return F.linear(read.flatten(-2), weight.flatten(1), bias)
 
 
 def memory_convolution(cell: Tensor, kernels: Tensor, kernel_size: int) -> Tensor:
@@ -140,13 +122,16 @@ def memory_convolution(cell: Tensor, kernels: Tensor, kernel_size: int) -> Tenso
     Returns:
         C^conv_{t−1}, [B, P.., M].
     """
-    padded = replicate_border(cell, *padding(kernel_size))
-    views = shifted_views(padded, cell.shape, kernel_size)
-    first, *others = kernels.split(1, dim=-1)  # each [B, P.., 1]
-    convolved = first * next(views)
-    for kernel, view in zip(others, views, strict=True):
-        convolved = torch.addcmul(convolved, kernel, view)
-    return convolved
+    read = neighbourhoods(replicate_border(cell, *padding(kernel_size)), kernel_size)
+    return (read @ kernels.unsqueeze(-1)).squeeze(-1)
+
+
+def neighbourhoods(padded: Tensor, kernel_size: int) -> Tensor:
+    """What a kernel reads at every location: [B, (P+K−1).., M] → [B, P.., M, K^S]."""
+    axes = padded.dim() - 2
+    for axis in range(1, axes + 1):
+        padded = padded.unfold(axis, kernel_size, 1)
+    return padded.flatten(-axes)
 
 
 def replicate_border(tensor: Tensor, before: int, after: int) -> Tensor:
@@ -155,16 +140,6 @@ def replicate_border(tensor: Tensor, before: int, after: int) -> Tensor:
         first, last = tensor.narrow(axis, 0, 1), tensor.narrow(axis, tensor.shape[axis] - 1, 1)
         tensor = torch.cat([first] * before + [tensor] + [last] * after, dim=axis)
     return tensor
-
-
-def shifted_views(padded: Tensor, shape: torch.Size, kernel_size: int) -> Iterator[Tensor]:
-    """What each tap of the kernel reads, row-major: K^S views of the given shape [B, P.., M]."""
-    axes = range(1, len(shape) - 1)
-    for tap in product(range(kernel_size), repeat=len(axes)):
-        view = padded
-        for axis, start in zip(axes, tap, strict=True):
-            view = view.narrow(axis, start, shape[axis])
-        yield view
 
 
 def normalize(cell: Tensor, normalization: Normalization | None) -> Tensor:

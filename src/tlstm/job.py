@@ -272,7 +272,7 @@ def check_checkpoint(path: Path, module: SequenceModule, max_samples: int) -> No
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         found, samples = checkpoint["description"], checkpoint["global_step"] * module.batch_size
-    except (KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (KeyError, TypeError, RuntimeError, OSError, EOFError, pickle.PickleError) as error:
         raise ValueError(f"{path} is no checkpoint of tlstm.train, or it is damaged") from error
     if (found["model"], found["symbols"]) != (description["model"], description["symbols"]):
         raise ValueError(

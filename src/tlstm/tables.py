@@ -111,9 +111,12 @@ def describe_task(record: Record) -> str:
 
 def describe_hardware(row: Mapping[Hashable, Any]) -> str:
     """Devices of a frame's row: "2 x NVIDIA H200"; threads are named where it is a processor."""
-    device = row["device"]
-    threads = "" if device.startswith("NVIDIA") else f" ({row['threads']} threads)"
-    return f"{row['devices']} x {device}" if row["devices"] > 1 else f"{device}{threads}"
+    device, threads = row["device"], row["threads"]
+    if row["devices"] > 1:
+        return f"{row['devices']} x {device}"
+    if device.startswith("NVIDIA"):
+        return str(device)
+    return f"{device} ({threads} thread{'s' if threads > 1 else ''})"
 
 
 def run_table(records: Sequence[Record]) -> pd.DataFrame:

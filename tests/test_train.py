@@ -1,0 +1,517 @@
+"""One run: what it leaves, when it ends, where it logs, what it refuses."""
+
+import csv
+import os
+import socket
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import wandb
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from commands import (
+    EASY,
+    files_below,
+    load,
+    measure_quickly,
+    record_of,
+    result,
+    run_directory,
+    start_process,
+    tiny,
+    train_here,
+)
+from tlstm import job
+from tlstm.config import compose, flat, plain
+from tlstm.job import make_data, make_module
+from tlstm.loggers import wandb_run_id
+from tlstm.module import SequenceModule
+from tlstm.record import read_record
+from tlstm.train import main, run_command
+
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    measure_quickly(monkeypatch)
+
+
+@pytest.fixture
+def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nobody is logged in to W&B, nobody is there to answer, and this process cannot connect."""
+    for variable in ("API_KEY", "MODE", "DIR", "RUN_ID", "PROJECT", "ENTITY"):
+        monkeypatch.delenv(f"WANDB_{variable}", raising=False)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "home" / ".netrc"))
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("nothing may be asked or sent")
+
+    connect = socket.socket.connect
+
+    def local_only(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "localhost", "::1"):
+            refuse()
+        connect(self, address)
+
+    monkeypatch.setattr("builtins.input", refuse)
+    monkeypatch.setattr("getpass.getpass", refuse)
+    monkeypatch.setattr(socket.socket, "connect", local_only)
+
+
+def refused(overrides: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a command is refused with, after exit code 2."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        run_command(overrides)
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def accuracy(module: SequenceModule, samples: list) -> float:
+    """The share of right symbols in the answers, one sample after the other."""
+    hits = []
+    for sample in samples:
+        with torch.no_grad():
+            guesses = module.network(sample.inputs[None])[0].argmax(-1)
+        hits += (guesses == sample.targets)[sample.answer].tolist()
+    return np.mean(hits)
+
+
+# What a run leaves
+
+
+@pytest.mark.parametrize(
+    "model", ["tlstm_3d_cn", "tlstm_3d_ln", "trnn_2d", "slstm", "slstm_unshared", "srnn"]
+)
+def test_a_run_leaves_its_record(model: str, tmp_path: Path) -> None:
+    overrides = tiny(tmp_path, f"model={model}", "experiment=depth", "seed=7")
+    returned = train_here(overrides)
+    record, run = record_of(tmp_path), compose(overrides)
+    assert record == returned
+    assert run_directory(tmp_path) == run.directory
+    names = (record.experiment, record.scale, record.task, record.model)
+    assert names == ("depth", "smoke", "memorization", model)
+    assert (record.label, record.depth, record.channels) == (run.config.model.label, 2, 4)
+    assert record.seed == 7
+
+    assert record.identifier == run.identifier == compose(record.overrides).identifier
+    assert record.config == plain(run.config)
+
+    weights = load(run.directory, "last")["state_dict"]
+    counted = sum(value.numel() for key, value in weights.items() if key.startswith("network."))
+    assert record.parameters == counted
+
+    assert [point.samples for point in record.curve] == [30, 60, 90]
+    assert record.samples == 90
+    best = max(record.curve, key=lambda point: point.accuracy)
+    assert record.best == best.model_dump(include={"accuracy", "loss", "samples"})
+    assert record.last == record.curve[-1].model_dump(include={"accuracy", "loss"})
+    assert record.test.keys() == {"accuracy", "loss"}
+    assert (record.outcome, record.samples_to_threshold) == ("budget spent", None)
+    assert all(earlier.seconds < later.seconds for earlier, later in pairwise(record.curve))
+
+    assert record.milliseconds_per_timestep > 0
+    assert record.wall_seconds >= record.curve[-1].seconds > 0
+    assert record.device_seconds == record.wall_seconds
+    assert record.started < record.finished
+
+    assert record.versions["torch"] == torch.__version__.partition("+")[0]
+    assert {"python", "tlstm", "lightning", "numpy"} <= record.versions.keys()
+    assert record.hardware.cores == os.cpu_count()
+    assert record.hardware.device
+
+
+def test_the_commit_is_written_down(tmp_path: Path) -> None:
+    here = Path(__file__).parent
+    git = subprocess.run(
+        ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True
+    )
+    if git.returncode:
+        pytest.skip("not in a repository")
+    assert train_here(tiny(tmp_path)).commit == git.stdout.strip()
+
+
+def test_the_best_checkpoint_is_what_was_tested(tmp_path: Path) -> None:
+    record = train_here(tiny(tmp_path, "training.max_samples=900", base=EASY))
+    config = compose(record.overrides).config
+    data = make_data(config)
+    module = make_module(config, data)
+    checkpoint = load(run_directory(tmp_path), "best")
+    module.load_state_dict(checkpoint["state_dict"])
+    assert record.best["samples"] == checkpoint["global_step"] * 15
+    assert record.best["accuracy"] == pytest.approx(accuracy(module, data.validation_set))
+    assert record.test["accuracy"] == pytest.approx(accuracy(module, data.test_set))
+
+
+def test_checkpoints_are_of_the_best_and_of_the_last_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of equals the earliest is the best; the last one is written whatever it is worth."""
+    told = iter([0.5, 0.75, 0.25, 0.75])
+
+    def validation_step(self: SequenceModule, batch: Any, index: int) -> None:
+        hit = torch.arange(100) < 100 * next(told)
+        self.validation_metrics["accuracy"].update(hit.long(), torch.ones(100).long())
+        self.validation_metrics["loss"].update(torch.tensor(1.0))
+
+    monkeypatch.setattr(SequenceModule, "validation_step", validation_step)
+    record = train_here(tiny(tmp_path, "training.max_samples=120"))
+    directory = run_directory(tmp_path)
+    assert [point.accuracy for point in record.curve] == [0.5, 0.75, 0.25, 0.75]
+    assert record.best["samples"] == 60
+    assert load(directory, "best")["global_step"] == 4
+    assert load(directory, "last")["global_step"] == 8
+    assert {file.name for file in (directory / "checkpoints").iterdir()} == {
+        "best.ckpt",
+        "last.ckpt",
+    }
+
+
+# When it ends
+
+
+def test_an_easy_task_is_solved_and_training_ends(tmp_path: Path) -> None:
+    record = train_here(tiny(tmp_path, base=EASY))
+    *earlier, last = record.curve
+    assert record.outcome == "solved"
+    assert record.samples_to_threshold == record.samples == last.samples < 12_000
+    assert last.accuracy > 0.85
+    assert all(point.accuracy <= 0.85 for point in earlier)
+    assert last.loss < record.curve[0].loss / 2
+    assert record.best == {"samples": last.samples, "accuracy": last.accuracy, "loss": last.loss}
+
+
+def test_a_diverging_run_ends_with_a_record(tmp_path: Path) -> None:
+    record = train_here(tiny(tmp_path, "training.learning_rate=1e30"))
+    assert record.outcome == "diverged"
+    assert record.samples == 30
+    assert record.last["loss"] is None
+    assert record_of(tmp_path) == record
+
+
+def test_a_run_that_diverges_later_keeps_its_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn = SequenceModule.training_step
+
+    def training_step(self: SequenceModule, batch: Any, index: int) -> torch.Tensor:
+        return learn(self, batch, index) * (float("nan") if self.global_step == 3 else 1)
+
+    monkeypatch.setattr(SequenceModule, "training_step", training_step)
+    record = train_here(tiny(tmp_path))
+    assert [(point.samples, point.loss is None) for point in record.curve] == [
+        (30, False),
+        (60, True),
+    ]
+    assert record.outcome == "diverged"
+    assert record.best["samples"] == 30
+    assert record.test["loss"] is not None
+
+
+def test_a_finished_run_is_not_trained_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_command(tiny(tmp_path))
+    first, files = capsys.readouterr(), files_below(tmp_path)
+    assert "did not pass 99% within 90 samples" in first.out
+    run_command(tiny(tmp_path, "logger=default"))
+    again = capsys.readouterr()
+    assert "This run is finished" in again.out
+    assert again.out.splitlines()[-1] == first.out.splitlines()[-1]
+    assert files_below(tmp_path) == files
+
+
+def test_resume_never_trains_beside_it(tmp_path: Path) -> None:
+    record = train_here(tiny(tmp_path))
+    files = files_below(tmp_path)
+    first = run_directory(tmp_path)
+    for number in (2, 3):
+        other = train_here(tiny(tmp_path, "resume=never"))
+        assert read_record(first.with_name(f"{first.name}-{number}") / "record.json") == other
+        assert result(other) == result(record)
+        assert other.key != record.key
+    assert files.items() <= files_below(tmp_path).items()
+
+
+def test_workers_that_draw_samples_change_nothing(tmp_path: Path) -> None:
+    here = train_here(tiny(tmp_path / "here"))
+    workers = train_here(tiny(tmp_path / "workers", "trainer.num_workers=2"))
+    assert workers.curve[-1].loss == here.curve[-1].loss
+
+
+# Where it logs
+
+
+def test_csv_holds_the_curve(tmp_path: Path) -> None:
+    record = train_here(tiny(tmp_path))
+    (file,) = run_directory(tmp_path).glob("csv/*/metrics.csv")
+    rows = [row for row in csv.DictReader(file.open()) if row["validation/accuracy"]]
+    found = [[float(row[f"validation/{name}"]) for name in ("accuracy", "loss")] for row in rows]
+    assert found == [[point.accuracy, point.loss] for point in record.curve]
+    assert [float(row["samples"]) for row in rows] == [30, 60, 90]
+    assert not list(run_directory(tmp_path).glob("tensorboard*"))
+    assert not list(run_directory(tmp_path).glob("wandb*"))
+
+
+def test_tensorboard_holds_the_curve_and_the_settings(tmp_path: Path) -> None:
+    record = train_here(tiny(tmp_path, "logger.tensorboard=true"))
+    events = EventAccumulator(str(run_directory(tmp_path) / "tensorboard"))
+    events.Reload()
+    curve = [event.value for event in events.Scalars("validation/accuracy")]
+    assert curve == pytest.approx([point.accuracy for point in record.curve])
+    plugin = events.SummaryMetadata("_hparams_/session_start_info").plugin_data
+    settings = {key: str(value) for key, value in flat(compose(record.overrides).config).items()}
+    for key in ("model", "model.depth", "training.learning_rate"):
+        assert key.encode() in plugin.content
+        assert settings[key].encode() in plugin.content
+    assert events.Scalars("best/accuracy")[-1].value == pytest.approx(record.best["accuracy"])
+
+
+@pytest.mark.usefixtures("no_account")
+def test_wandb_needs_no_account(tmp_path: Path) -> None:
+    record = train_here(tiny(tmp_path / "runs", "logger.wandb=true"))
+    assert wandb.run is None
+    directory = run_directory(tmp_path / "runs")
+    run_id = (directory / "wandb_run_id").read_text().strip()
+    (file,) = directory.glob("wandb/offline-run-*/*.wandb")
+    assert file.name == f"run-{run_id}.wandb"
+    content = file.read_bytes()
+    for words in ("model.depth", "tlstm_3d_cn", "validation/accuracy", "best/accuracy"):
+        assert words.encode() in content
+    assert directory.name.encode() in content
+    assert record.outcome == "budget spent"
+    assert "WANDB_MODE" not in os.environ  # or later runs would be offline too
+
+
+@pytest.mark.usefixtures("no_account")
+def test_wandb_online_without_an_account_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        run_command(tiny(tmp_path, "logger.wandb=true"))
+    assert ended.value.code == 2
+    assert "error: W&B: No API key configured" in capsys.readouterr().err
+
+
+def test_the_wandb_run_is_the_agents_else_the_runs_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_RUN_ID", raising=False)
+    own = wandb_run_id(tmp_path)
+    assert wandb_run_id(tmp_path) == own
+    monkeypatch.setenv("WANDB_RUN_ID", "agents")
+    assert wandb_run_id(tmp_path) == "agents"
+    monkeypatch.delenv("WANDB_RUN_ID")
+    assert wandb_run_id(tmp_path) == "agents"
+
+
+# What it refuses
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model=foo", "slstm"),
+        ("model.dept=3", "did you mean depth?"),
+        ("model.depth=0", "model.depth must be an integer of at least 1, got 0"),
+        ("model.core.normalization=batch", "normalization must be 'channel', 'layer' or None"),
+        ("model.core=3", "Cannot instantiate config of type int"),
+        ("task.alphabet=1", "has only 1 different samples"),
+        ("training.batch_size=7", "samples_per_epoch must be a multiple of batch_size=7, got 30"),
+        ("trainer.devices=2", "training.batch_size must be a multiple of the number of devices"),
+        ("trainer.accelerator=abacus", "abacus"),
+        ("trainer.precision=3", "Precision 3 is invalid"),
+        ("resume=nowhere.ckpt", "there is no file nowhere.ckpt"),
+        pytest.param("trainer.accelerator=gpu", "gpu", marks=needs_no_gpu),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    override: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in refused(tiny(tmp_path, override), capsys)
+    assert files_below(tmp_path) == {}
+
+
+def test_a_refusal_touches_nothing_that_is_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_command(tiny(tmp_path))
+    files = files_below(tmp_path)
+    for override in ("model=foo", "model.depth=0", "resume=nowhere.ckpt"):
+        refused(tiny(tmp_path, "seed=1", override), capsys)
+    assert files_below(tmp_path) == files
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model=slstm", ["of another model: tlstm_3d_cn, L=2, 9 symbols", "this run's is slstm"]),
+        ("model.channels=5", ["of another model", "channels=4", "channels=5"]),
+        ("task.alphabet=9", ["of another model", "9 symbols", "10 symbols"]),
+        ("seed=1", ["of another run: its seed is 0, this run's is 1"]),
+        ("training.batch_size=10", ["its training.batch_size is 15, this run's is 10"]),
+        ("training.learning_rate=0.1", ["its training.learning_rate is 0.003, this run's is 0.1"]),
+        ("training.max_samples=60", ["has seen 90 samples", "training.max_samples=60"]),
+    ],
+)
+def test_another_runs_checkpoint_is_refused(
+    override: str, said: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its record would tell of what it has not done."""
+    train_here(tiny(tmp_path / "first"))
+    checkpoint = run_directory(tmp_path / "first") / "checkpoints" / "last.ckpt"
+    line = refused(tiny(tmp_path / "second", override, f"resume={checkpoint}"), capsys)
+    for words in [str(checkpoint), *said]:
+        assert words in line
+    assert files_below(tmp_path / "second") == {}
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "short", "flipped", "foreign", "a list"])
+def test_a_damaged_checkpoint_is_refused(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_here(tiny(tmp_path))
+    directory = run_directory(tmp_path)
+    (directory / "record.json").unlink()
+    path = directory / "checkpoints" / "last.ckpt"
+    whole = path.read_bytes()
+    if damage in ("foreign", "a list"):
+        torch.save({"weights": torch.zeros(3)} if damage == "foreign" else [1], path)
+    else:
+        half = len(whole) // 2
+        content = {
+            "empty": b"",
+            "text": b"not a checkpoint",
+            "short": whole[:half],
+            "flipped": bytes(255 - byte for byte in whole),
+        }
+        path.write_bytes(content[damage])
+    files = files_below(tmp_path)
+    line = refused(tiny(tmp_path), capsys)
+    assert f"{path} is no checkpoint of tlstm.train, or it is damaged" in line
+    assert files_below(tmp_path) == files
+
+
+def test_an_output_directory_that_is_a_file_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("kept")
+    assert str(tmp_path / "file") in refused(tiny(tmp_path / "file"), capsys)
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_disk_that_fills_up_ends_the_run_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "cannot be written: No space left on device", str(path))
+
+    monkeypatch.setattr(job, "replace_file", full)
+    with pytest.raises(SystemExit) as ended:
+        run_command(tiny(tmp_path))
+    assert ended.value.code == 2
+    assert "best.ckpt: cannot be written: No space left" in capsys.readouterr().err
+
+
+def test_a_run_that_another_process_trains_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = compose(tiny(tmp_path)).directory
+    directory.mkdir(parents=True)
+    hold = (
+        "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(directory / ".lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        line = refused(tiny(tmp_path), capsys)
+        other.communicate("")
+    assert line == f"error: {directory}: another process is training this very run"
+    run_command(tiny(tmp_path))
+    assert record_of(tmp_path).samples == 90
+
+
+def test_a_damaged_record_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train_here(tiny(tmp_path))
+    path = run_directory(tmp_path) / "record.json"
+    path.write_text(path.read_text()[:100])
+    assert f"{path} is not a valid record" in refused(tiny(tmp_path), capsys)
+
+
+def test_many_runs_in_one_process_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", "--multirun", "model.depth=1,2"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "python -m tlstm.sweep runs many" in capsys.readouterr().err
+
+
+# As a command
+
+
+def test_hydras_own_options_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", "--cfg", "job", "scale=smoke", "model=srnn"])
+    main()
+    assert "name: srnn" in capsys.readouterr().out
+
+
+def test_hydras_run_option_is_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    new = tiny(tmp_path / "runs", "model=srnn", "experiment=width")  # not composed before
+    monkeypatch.setattr(sys, "argv", ["train", "--run", *new])
+    main()
+    assert record_of(tmp_path / "runs").samples == 90
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_the_command_refuses_with_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    process = start_process(tiny(tmp_path, "model=foo"))
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert out == ""
+    assert [line for line in err.splitlines() if "error" in line] == err.splitlines()[-1:]
+    assert err.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_two_devices_are_one_run_with_the_same_result(tmp_path: Path) -> None:
+    batch = ("training.batch_size=10", "resume=never")
+    alone = train_here(tiny(tmp_path / "alone", *batch))
+    process = start_process(tiny(tmp_path / "two", *batch, "trainer.devices=2"))
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert out.count("did not pass 99%") == 1
+    record = record_of(tmp_path / "two")
+    assert record.hardware.devices == 2
+    assert record.device_seconds == pytest.approx(2 * record.wall_seconds)
+    assert (record.identifier, record.samples) == (alone.identifier, alone.samples)
+    for found, expected in zip(record.curve, alone.curve, strict=True):
+        assert found.samples == expected.samples
+        assert found.accuracy == pytest.approx(expected.accuracy, abs=1e-6)
+        assert found.loss == pytest.approx(expected.loss, rel=1e-5)
+    assert record.test == pytest.approx(alone.test, rel=1e-5)
