@@ -43,9 +43,11 @@ lint: $(READY)  ## mend what can be mended of style and formatting
 	$(BIN)/ruff format
 
 reproduce-fig4: $(READY)  ## Figure 4 and its table: train what is missing, then draw (SCALE=smoke|paper)
-	$(SWEEP) sweeps/fig4-addition.yaml sweeps/fig4-memorization.yaml
-	$(BIN)/python -m tlstm.results collect fig4
-	$(BIN)/python -m tlstm.figures fig4
+	@# Runs that failed (exit code 1) do not keep what there is from being drawn
+	@$(SWEEP) sweeps/fig4-addition.yaml sweeps/fig4-memorization.yaml; swept=$$?; \
+		[ $$swept -le 1 ] || exit $$swept; \
+		$(BIN)/python -m tlstm.results collect fig4 && \
+		$(BIN)/python -m tlstm.figures fig4 && exit $$swept
 
 figures: $(READY)  ## draw every figure again from the committed records; trains nothing
 	$(BIN)/python -m tlstm.figures

@@ -105,7 +105,7 @@ def hidden_convolution(projected: Tensor, hidden: Tensor, weight: Tensor, bias: 
         corner = corner.select(1, before - 1)
     corner.copy_(projected)
     read = neighbourhoods(concatenated, weight.shape[-1])  # [B, P.., M, K^S]
-    return F.linear(read.flatten(-2), weight.flatten(1), bias)
+    return F.linear(read.flatten(-2), weight.movedim(1, -1).flatten(1), bias)
 
 
 def memory_convolution(cell: Tensor, kernels: Tensor, kernel_size: int) -> Tensor:
@@ -123,15 +123,16 @@ def memory_convolution(cell: Tensor, kernels: Tensor, kernel_size: int) -> Tenso
         C^conv_{t−1}, [B, P.., M].
     """
     read = neighbourhoods(replicate_border(cell, *padding(kernel_size)), kernel_size)
-    return (read @ kernels.unsqueeze(-1)).squeeze(-1)
+    return (kernels.unsqueeze(-2) @ read).squeeze(-2)
 
 
 def neighbourhoods(padded: Tensor, kernel_size: int) -> Tensor:
     """What a kernel reads at every location: [B, (P+K−1).., M] → [B, P.., M, K^S]."""
     axes = padded.dim() - 2
+    size = padded.shape[1] - kernel_size + 1
     for axis in range(1, axes + 1):
-        padded = padded.unfold(axis, kernel_size, 1)
-    return padded.flatten(-axes)
+        padded = torch.stack([padded.narrow(axis, k, size) for k in range(kernel_size)], dim=-2)
+    return padded.flatten(1 + axes, -2)
 
 
 def replicate_border(tensor: Tensor, before: int, after: int) -> Tensor:

@@ -7,6 +7,8 @@ import copy
 import difflib
 import hashlib
 import json
+import math
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -41,6 +43,10 @@ MINIMA = {
     "trainer.num_workers": 0,
 }
 
+OPTIONAL = {"model.core.rank", "model.core.kernel_size", "trainer.threads"}
+LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
+FLOAT32_PRECISIONS = ("highest", "high", "medium")
+
 OmegaConf.register_new_resolver("tensor_size", geometry.tensor_size, replace=True)
 
 
@@ -71,8 +77,13 @@ def compose(overrides: Sequence[str]) -> Run:
             and what it may be.
     """
     overrides = with_scale(overrides)
+    for text in overrides:
+        if "=" not in text and not text.startswith("~"):
+            raise ValueError(f"{text}: a setting is written as key=value")
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
+        for override in parsed:
+            _check_form(override)
         groups = [str(o.input_line) for o in parsed if _is_group(o.key_or_group)]
         config = copy.deepcopy(_compose_groups(*groups))
         for override in parsed:
@@ -165,6 +176,14 @@ def flat(config: DictConfig) -> dict[str, Any]:
 
 def _set_value(config: DictConfig, override: Override) -> None:
     """Set what one override sets, unless it chose a group; the key must be there."""
+    key = override.key_or_group
+    if not _is_group(key):
+        _check_key(OmegaConf.to_container(config, resolve=False), key)
+        OmegaConf.update(config, key, override.value())
+
+
+def _check_form(override: Override) -> None:
+    """An override sets one thing to one value, and a group to the name of a file."""
     if override.is_add() or override.is_force_add() or override.is_delete():
         raise ValueError(
             f"{override.input_line}: settings cannot be added or deleted, only set: key=value"
@@ -173,10 +192,8 @@ def _set_value(config: DictConfig, override: Override) -> None:
         raise ValueError(
             f"{override.input_line}: one run takes one value; python -m tlstm.sweep runs many"
         )
-    key = override.key_or_group
-    if not _is_group(key):
-        _check_key(OmegaConf.to_container(config, resolve=False), key)
-        OmegaConf.update(config, key, override.value())
+    if _is_group(override.key_or_group) and not isinstance(override.value(), str):
+        raise ValueError(f"{override.input_line}: {override.key_or_group} takes one name")
 
 
 def _is_group(key: str) -> bool:
@@ -200,11 +217,15 @@ def _check_key(known: Any, key: str) -> None:
 def _check_values(config: DictConfig) -> None:
     for key, minimum in MINIMA.items():
         value = OmegaConf.select(config, key)
-        if value is not None:
+        if value is not None or key not in OPTIONAL:
             at_least(key, value, minimum)
+    if config.seed > LARGEST_SEED:
+        raise ValueError(f"seed must be at most {LARGEST_SEED}, got {config.seed}")
+    _check_words(config)
     for key, maximum in (("training.learning_rate", float("inf")), ("training.threshold", 1)):
         value = OmegaConf.select(config, key)
-        if not isinstance(value, int | float) or not 0 < value <= maximum:
+        number = isinstance(value, int | float) and math.isfinite(value)
+        if not number or not 0 < value <= maximum:
             limit = "" if maximum > 1 else f" and at most {maximum}"
             raise ValueError(f"{key} must be a number above 0{limit}, got {value!r}")
     epoch = config.training.samples_per_epoch
@@ -212,4 +233,22 @@ def _check_values(config: DictConfig) -> None:
         raise ValueError(
             f"training.max_samples must be at least training.samples_per_epoch={epoch}, "
             f"got {config.training.max_samples}"
+        )
+
+
+def _check_words(config: DictConfig) -> None:
+    """Refuse before the training what a record or a directory cannot be named with."""
+    for group in ("scale", "task", "model", "experiment"):
+        name = config[group].name
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", str(name)):
+            raise ValueError(f"{group}.name must be letters, digits, _, . and -, got {name!r}")
+    for key in ("model.label", "output_dir", "resume"):
+        value = OmegaConf.select(config, key)
+        if not isinstance(value, str):
+            raise ValueError(f"{key} must be text, got {value!r}")
+    precision = config.trainer.float32_matmul_precision
+    if precision not in FLOAT32_PRECISIONS:
+        raise ValueError(
+            "trainer.float32_matmul_precision must be one of "
+            f"{', '.join(FLOAT32_PRECISIONS)}, got {precision!r}"
         )

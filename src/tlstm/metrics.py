@@ -1,5 +1,7 @@
 """What is measured of a model: the accuracy of its answers, and the samples it took."""
 
+import math
+
 import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric, MetricCollection
@@ -22,7 +24,9 @@ def answer_metrics(symbols: int) -> MetricCollection:
     accuracy = MulticlassAccuracy(
         symbols, average="micro", ignore_index=NO_ANSWER, validate_args=False
     )
-    return MetricCollection({"accuracy": accuracy, "loss": MeanMetric()}, compute_groups=False)
+    # By default NaN is left out of the mean, and a run that diverges in part would go on
+    loss = MeanMetric(nan_strategy=math.nan)
+    return MetricCollection({"accuracy": accuracy, "loss": loss}, compute_groups=False)
 
 
 class SamplesToThreshold(Metric):

@@ -1,5 +1,7 @@
 """How long a forward and backward pass takes, as the paper's figures give it."""
 
+from typing import Any
+
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch.utils.benchmark import Timer
@@ -38,6 +40,14 @@ class MeasureRuntime(Callback):
     """
 
     milliseconds: float = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps, for a run that has nothing left to train when it goes on."""
+        return {"milliseconds": self.milliseconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.milliseconds = state_dict["milliseconds"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, on the first training batch; the weights stay as they are."""

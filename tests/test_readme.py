@@ -1,0 +1,164 @@
+"""The README: its code runs, its commands exist and work, its table of nn.LSTM is true."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from tlstm import TensorizedLSTM, sweep, train
+from tlstm.config import CONFIGURATIONS, compose
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [
+    command.strip()
+    for language, block in BLOCKS
+    if language == "bash"
+    for line in block.splitlines()
+    for command in line.split("#")[0].split("&&")
+]
+TINY = [
+    "training.max_samples=30",
+    "training.samples_per_epoch=30",
+    "model.channels=4",
+    "model.depth=2",
+    "scale.addition.validation_samples=20",
+    "scale.addition.test_samples=20",
+    "scale.memorization.validation_samples=20",
+    "scale.memorization.test_samples=20",
+    "logger=csv",
+    "scale=smoke",
+]
+
+
+def blocks(language: str) -> list[str]:
+    return [block for found, block in BLOCKS if found == language]
+
+
+def commands(start: str) -> list[str]:
+    return [command for command in COMMANDS if command.startswith(start)]
+
+
+def test_python_blocks_run_and_say_what_comes_out() -> None:
+    (block,) = blocks("python")
+    names: dict = {}
+    exec(block, names)
+    assert names["output"].shape == (20, 8, 32)
+    assert names["delayed"].shape == (50, 8, 32)
+    assert names["y"].shape == (8, 32)
+    assert names["padded"].shape == (50, 8, 32)
+    assert names["h"].shape == (8, 4, 4, 32)
+
+
+def test_there_is_a_command_to_reproduce_and_one_to_test() -> None:
+    assert commands("make") == ["make reproduce-fig4", "make test"]
+
+
+@pytest.mark.parametrize("command", sorted({*commands("make"), "make help"}))
+def test_make_targets_exist(command: str) -> None:
+    done = subprocess.run(
+        [*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_target_named_in_the_readme_is_in_make_help() -> None:
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for target in re.findall(r"`make ([a-z0-9-]+)", README):
+        assert re.search(rf"^{target} ", done.stdout, flags=re.MULTILINE), target
+
+
+@pytest.mark.parametrize("command", commands("python -m tlstm.train"))
+def test_train_commands_train(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = shlex.split(command)[3:]
+    asks_for_help = "--help" in arguments
+    if not asks_for_help:
+        arguments = [a for a in arguments if not a.startswith(("model.depth", "scale="))]
+        arguments += [*TINY, f"output_dir={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    train.main()
+    said = capsys.readouterr().out
+    assert ("model: slstm" if asks_for_help else "test accuracy") in said
+
+
+@pytest.mark.parametrize("command", commands("python -m tlstm.sweep"))
+def test_sweep_commands_plan_their_runs(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(ROOT / a) if a.endswith(".yaml") else a for a in shlex.split(command)[3:]]
+    code = sweep.main([*arguments, *TINY, "--dry-run", f"output_dir={tmp_path}"])
+    assert code == 0
+    assert "to train at smoke scale" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", commands("wandb sweep"))
+def test_wandb_commands_name_files_that_are_there(command: str) -> None:
+    assert (ROOT / shlex.split(command)[-1]).is_file()
+
+
+def test_no_command_is_left_out() -> None:
+    tested = (
+        "make",
+        "python -m tlstm.train",
+        "python -m tlstm.sweep",
+        "wandb sweep",
+        "wandb agent",
+    )
+    assert [c for c in COMMANDS if c and not c.startswith(tested)] == []
+
+
+def test_the_variant_of_the_readme_is_a_tlstm_of_rank_4(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file of the README beside copies of all others makes a model that composes."""
+    (block,) = blocks("yaml")
+    for path in CONFIGURATIONS.rglob("*.yaml"):
+        copy = tmp_path / path.relative_to(CONFIGURATIONS)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    name = yaml.safe_load(block)["name"]
+    assert f"conf/model/{name}.yaml" in README
+    (tmp_path / "model" / f"{name}.yaml").write_text(block, encoding="utf-8")
+    monkeypatch.setattr("tlstm.config.CONFIGURATIONS", tmp_path)
+    core = compose([f"model={name}", "scale=smoke"]).config.model.core
+    assert core.rank == 4
+    assert core.normalization == "channel"
+
+
+def test_moving_from_nn_lstm_as_the_table_says() -> None:
+    torch.manual_seed(0)
+    layer = TensorizedLSTM(3, 4, tensor_size=1, memory_convolution=False).double()
+    reference = nn.LSTM(4, 4).double()
+
+    def tensorized(rows: torch.Tensor) -> torch.Tensor:
+        """Rows of the gates i, f, g, o in the order g, i, f, o."""
+        i, f, g, o = rows.chunk(4)
+        return torch.cat([g, i, f, o])
+
+    with torch.no_grad():
+        layer.weight_hidden[:, :, 0] = tensorized(reference.weight_ih_l0)
+        layer.weight_hidden[:, :, 1] = tensorized(reference.weight_hh_l0)
+        layer.bias_hidden.copy_(tensorized(reference.bias_ih_l0 + reference.bias_hh_l0))
+    x = torch.randn(6, 2, 3, dtype=torch.float64)
+    output, (h, c) = layer(x)
+    expected, (h_n, c_n) = reference(x @ layer.weight_input.T + layer.bias_input)
+    torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(h.transpose(0, 1), h_n, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(c.transpose(0, 1), c_n, rtol=1e-12, atol=1e-12)
+
+
+def test_pictures_and_pages_are_there() -> None:
+    for target in re.findall(r"\]\((results/[^)]+)\)", README):
+        assert (ROOT / target).is_file(), target
