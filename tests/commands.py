@@ -27,6 +27,7 @@ TINY = (
     "model.depth=2",
     "training.max_samples=90",
     "training.samples_per_epoch=30",
+    "training.batch_size=15",
     "scale.memorization.validation_samples=20",
     "scale.memorization.test_samples=20",
     "trainer.threads=1",

@@ -201,7 +201,8 @@ def test_a_value_is_the_same_wherever_it_comes_from() -> None:
     config = compose(["scale=smoke"]).config
     given = {key: value for key, value in flat(config).items() if key.startswith("scale.addition")}
     overrides = [as_override(key, value) for key, value in given.items()]
-    written_out = compose(["scale=paper", *overrides, "scale.learning_rate=0.003"])
+    common = [f"scale.{key}={config.scale[key]}" for key in ("batch_size", "learning_rate")]
+    written_out = compose(["scale=paper", *overrides, *common])
     assert written_out.identifier == identifier()
 
 
@@ -275,7 +276,7 @@ def test_the_machine_chooses_the_scale_unless_it_is_given() -> None:
         ("training.learning_rate=inf", ["training.learning_rate", "above 0", "got inf"]),
         ("training.learning_rate=fast", ["training.learning_rate", "above 0", "got 'fast'"]),
         ("training.threshold=99", ["training.threshold", "at most 1", "got 99"]),
-        ("training.max_samples=100", ["training.max_samples", "at least", "3000", "got 100"]),
+        ("training.max_samples=100", ["training.max_samples", "at least", "3200", "got 100"]),
         ("training.max_samples=null", ["training.max_samples", "at least 1", "got None"]),
         ("training.samples_per_epoch=0", ["training.samples_per_epoch", "at least 1", "got 0"]),
         ("trainer.devices=0", ["trainer.devices", "at least 1", "got 0"]),

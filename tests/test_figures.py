@@ -38,7 +38,7 @@ LABELS = {
     "tlstm_3d_cn": "3D tLSTM+CN",
 }
 TASKS = {
-    "addition": {"paper": {"digits": 15}, "smoke": {"digits": 2}},
+    "addition": {"paper": {"digits": 15, "base": 10}, "smoke": {"digits": 2, "base": 6}},
     "memorization": {
         "paper": {"symbols": 20, "alphabet": 64},
         "smoke": {"symbols": 4, "alphabet": 8},
@@ -213,7 +213,7 @@ def test_published_marks_stand_where_the_csv_says(published, task):
 
 def test_a_smoke_picture_says_so_on_its_face(published):
     smoke = figure4(synthetic_records("smoke", "addition", (1,)), published)
-    assert "SMOKE SCALE: addition of 2-digit integers, M = 48, not the paper's" in words(smoke)
+    assert "SMOKE SCALE: addition of 2-digit integers in base 6, M = 48, not the paper's" in words(smoke)
     assert "published marks are for the paper's sizes" in words(smoke).replace("\n", " ")
     paper = words(figure4(synthetic_records("paper", "addition", (1,), (0, 3)), published))
     assert "SCALE" not in paper

@@ -81,6 +81,7 @@ def test_training_runs_and_says_where(device: str, tmp_path: Path) -> None:
             "model.depth=2",
             "training.max_samples=60",
             "training.samples_per_epoch=30",
+            "training.batch_size=15",
             "logger=csv",
             f"output_dir={tmp_path}",
             f"trainer.accelerator={'gpu' if device == 'cuda' else 'cpu'}",

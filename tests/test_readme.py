@@ -27,6 +27,7 @@ COMMANDS = [
 TINY = [
     "training.max_samples=30",
     "training.samples_per_epoch=30",
+    "training.batch_size=15",
     "model.channels=4",
     "model.depth=2",
     "scale.addition.validation_samples=20",

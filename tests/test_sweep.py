@@ -31,6 +31,7 @@ TINY = [
     "model.channels=4",
     "training.max_samples=60",
     "training.samples_per_epoch=30",
+    "training.batch_size=15",
     "scale.memorization.validation_samples=20",
     "scale.memorization.test_samples=20",
     "logger=csv",

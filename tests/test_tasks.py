@@ -160,6 +160,24 @@ def test_sums_are_those_of_python(digits: int, data: st.DataObject) -> None:
     assert set(render(targets[~answer]).split()) == {"-"}
 
 
+@given(st.integers(2, 36), st.integers(1, 12))
+def test_sums_in_any_base_are_those_of_python(base: int, digits: int) -> None:
+    if (base - 1) * base ** (digits - 1) < 20:
+        return  # too few different samples for three splits
+    for inputs, targets, answer in AdditionDataModule(digits, base=base).validation_set[:5]:
+        render = AdditionTask(digits, base).render
+        operands = render(inputs).replace(" ", "").strip("-").split("-")
+        written = render(targets[answer]).replace(" ", "").rstrip("-")
+        assert [len(operand) for operand in operands] == [digits, digits]
+        assert int(written, base) == sum(int(operand, base) for operand in operands)
+
+
+def test_base_10_is_the_default_and_draws_what_it_always_drew() -> None:
+    assert AdditionTask(4, 10).radices == AdditionTask(4).radices
+    assert AdditionTask(4).vocabulary_size == 11
+    assert AdditionTask(2, base=16).render([10, 15, 16]) == "a f -"
+
+
 @pytest.mark.parametrize("digits", [1, 3, 15, 18, 19, 40])
 def test_longest_carry(digits: int) -> None:
     first, second = 10**digits - 1, 10 ** (digits - 1)

@@ -241,5 +241,5 @@ def parse_record(content: bytes, place: str) -> Record:
 def sentence(error: OSError | ValueError) -> str:
     """What went wrong and with which file, for a person at a terminal."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}"
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)

@@ -1,13 +1,18 @@
 """How long a forward and backward pass takes, as the paper's figures give it."""
 
+import logging
+from importlib import import_module
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from torch.utils.benchmark import Timer
 
 from tlstm.module import SequenceModule
 from tlstm.tasks.generated import Batch
+
+# Its import remarks, on the error stream of every command, on CUDA's compiler without a GPU
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+Timer = import_module("torch.utils.benchmark").Timer
 
 
 def milliseconds_per_timestep(module: SequenceModule, batch: Batch, seconds: float = 0.3) -> float:

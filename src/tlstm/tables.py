@@ -25,7 +25,7 @@ CONFIGURATIONS = (
 )
 SCALES = ("paper", "short")  # in the order of the page; smoke is always last
 PHRASES = {
-    "addition": "addition of {digits}-digit integers",
+    "addition": "addition of {digits}-digit integers in base {base}",
     "memorization": "memorization of {symbols} symbols from an alphabet of {alphabet}",
 }
 # Sections of a configuration that decide what is learnt, and those of their leaves that do not.
@@ -104,9 +104,10 @@ def describe_task(record: Record) -> str:
     """What was learnt and how large: "addition of 3-digit integers"."""
     settings = record.config.get("task")
     try:
-        return PHRASES[record.task].format_map(settings if isinstance(settings, dict) else {})
+        phrase = PHRASES[record.task].format_map(settings if isinstance(settings, dict) else {})
     except KeyError:
         return record.task
+    return phrase.removesuffix(" in base 10")
 
 
 def describe_hardware(row: Mapping[Hashable, Any]) -> str:

@@ -19,9 +19,10 @@ from rich.console import Console
 
 from tlstm import provenance
 from tlstm.config import CONFIGURATIONS, Run, compose, plain, with_scale
-from tlstm.job import Job, is_first_process, make_module, prepared
+from tlstm.job import Job, make_module, prepared
 from tlstm.loggers import log_result
 from tlstm.module import SequenceModule
+from tlstm.processes import is_first_process
 from tlstm.progress import Display
 from tlstm.record import Record, read_record, write_record
 from tlstm.refusal import interruptions, refusals, refuse

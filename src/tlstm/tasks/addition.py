@@ -1,5 +1,7 @@
 """Addition (Figure 4, Table 2): read two integers digit by digit, then write their sum."""
 
+import string
+
 import numpy as np
 
 from tlstm.checks import at_least
@@ -9,15 +11,16 @@ from tlstm.tasks.generated import (
     Integers,
 )
 
-MARK = 10  # the token '-'; the tokens 0..9 are the digits
+DIGITS = string.digits + string.ascii_lowercase
 
 
-def add_digits(first: Integers, second: Integers) -> Integers:
-    """Add decimal integers of any length, column by column.
+def add_digits(first: Integers, second: Integers, base: int = 10) -> Integers:
+    """Add integers of any length, column by column.
 
     Args:
         first: digits, most significant first, [B, n].
         second: the same, [B, n].
+        base: how many different digits there are.
 
     Returns:
         Digits of the sums, most significant first, [B, n+1]; the first is the carry out, 0 or 1.
@@ -26,7 +29,7 @@ def add_digits(first: Integers, second: Integers) -> Integers:
     total = np.empty((columns.shape[0], columns.shape[1] + 1), dtype=np.int64)
     carry = np.zeros(columns.shape[0], dtype=np.int64)
     for place in reversed(range(columns.shape[1])):
-        carry, total[:, place + 1] = np.divmod(columns[:, place] + carry, 10)
+        carry, total[:, place + 1] = np.divmod(columns[:, place] + carry, base)
     total[:, 0] = carry
     return total
 
@@ -36,23 +39,24 @@ class AdditionTask(GeneratedTask):
 
     Args:
         digits: number n of digits of each operand.
+        base: how many different digits there are; the token after them is the mark.
 
     Raises:
-        ValueError: if ``digits`` is below 1.
+        ValueError: if ``digits`` is below 1 or ``base`` below 2.
     """
 
-    def __init__(self, digits: int) -> None:
-        at_least("digits", digits, 1)
-        self.digits = digits
-        self.description = f"addition of {digits}-digit integers"
-        self.radices = (9, *[10] * (digits - 1)) * 2
-        self.vocabulary_size = MARK + 1
+    def __init__(self, digits: int, base: int = 10) -> None:
+        self.digits = at_least("digits", digits, 1)
+        self.base = self.mark = at_least("base", base, 2)
+        self.description = f"addition of {digits}-digit integers in base {base}"
+        self.radices = (base - 1, *[base] * (digits - 1)) * 2
+        self.vocabulary_size = base + 1
         self.timesteps = 3 * digits + 4
         self.answer_positions = range(2 * digits + 2, 3 * digits + 3)
 
     def inputs(self, choices: Integers) -> Integers:
         """``- first - second`` and marks to the end, [B, T]."""
-        tokens = np.full((len(choices), self.timesteps), MARK, dtype=np.int64)
+        tokens = np.full((len(choices), self.timesteps), self.mark, dtype=np.int64)
         tokens[:, 1 : self.digits + 1], tokens[:, self.digits + 2 : 2 * self.digits + 2] = (
             self._operands(choices)
         )
@@ -60,17 +64,19 @@ class AdditionTask(GeneratedTask):
 
     def targets(self, choices: Integers) -> Integers:
         """Marks, then the sum right after the last digit, and marks to the end, [B, T]."""
-        tokens = np.full((len(choices), self.timesteps), MARK, dtype=np.int64)
+        tokens = np.full((len(choices), self.timesteps), self.mark, dtype=np.int64)
         start, stop = self.answer_positions.start, self.answer_positions.stop
-        total = add_digits(*self._operands(choices))
+        total = add_digits(*self._operands(choices), self.base)
         carried = total[:, 0] > 0
         tokens[carried, start:stop] = total[carried]
         tokens[~carried, start : stop - 1] = total[~carried, 1:]
         return tokens
 
     def token_name(self, token: int) -> str:
-        """The digit itself, or ``-``."""
-        return "-" if token == MARK else str(token)
+        """The digit, beyond 9 a letter and beyond z a number, or ``-``."""
+        if token == self.mark:
+            return "-"
+        return DIGITS[token] if token < len(DIGITS) else str(token)
 
     def _operands(self, choices: Integers) -> tuple[Integers, Integers]:
         operands = choices.reshape(-1, 2, self.digits).copy()
@@ -94,10 +100,11 @@ class AdditionDataModule(GeneratedDataModule):
 
     The answer is n+1 positions, 8..11 here: a sum with no carry out has n digits and one more ``-``
     after them [ours]. Operands are uniform over the integers of n digits with a nonzero first digit
-    [ours]. Tokens 0..9 are the digits, 10 is ``-``.
+    [ours]. Tokens 0..9 are the digits, 10 is ``-``; in another base, as many as it has.
 
     Args:
         digits: number n of digits of each operand; 15 in the paper.
+        base: how many different digits there are; 10 in the paper.
         batch_size: training samples of all devices together per step; 15 in the paper.
         samples_per_epoch: training samples from one validation to the next, a multiple of
             ``batch_size``.
@@ -114,6 +121,7 @@ class AdditionDataModule(GeneratedDataModule):
     def __init__(
         self,
         digits: int = 15,
+        base: int = 10,
         batch_size: int = 15,
         samples_per_epoch: int = 3000,
         validation_samples: int = 1000,
@@ -123,7 +131,7 @@ class AdditionDataModule(GeneratedDataModule):
         evaluation_batch_size: int = 100,
     ) -> None:
         super().__init__(
-            AdditionTask(digits),
+            AdditionTask(digits, base),
             batch_size=batch_size,
             samples_per_epoch=samples_per_epoch,
             validation_samples=validation_samples,

@@ -1,0 +1,130 @@
+"""A run's checkpoints: how they are written, found and told from those of other runs."""
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
+from omegaconf import DictConfig, OmegaConf
+
+from tlstm.config import flat
+from tlstm.history import History
+from tlstm.module import SequenceModule
+from tlstm.record import replace_file
+
+
+def describe(config: DictConfig, symbols: int) -> dict[str, Any]:
+    """What a checkpoint says of its run: all but the budget, which a run that goes on may raise."""
+    settings = {
+        key: value
+        for part in ("seed", "training.", "task.data.")
+        for key, value in flat(config).items()
+        if key.startswith(part) and key != "training.max_samples"
+    }
+    return {
+        "model": OmegaConf.to_container(config.model, resolve=True),
+        "symbols": symbols,
+        "settings": settings,
+    }
+
+
+class KeepCheckpoints(Checkpoint):
+    """Keeps the best checkpoint and the last one, at the end of every epoch.
+
+    Lightning's own writes the last one only where it is the best, and forgets how good the best
+    was when a directory has been moved.
+
+    Args:
+        directory: where they go.
+        history: tells whether the last validation was the best.
+    """
+
+    def __init__(self, directory: Path, history: History) -> None:
+        self._directory = directory
+        self._history = history
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write them, the last one last: a run that goes on from it finds its best one."""
+        *earlier, accuracy = (point["accuracy"] for point in self._history.curve)
+        if accuracy > max(earlier, default=-1):
+            trainer.save_checkpoint(self._directory / "best.ckpt")
+        trainer.save_checkpoint(self._directory / "last.ckpt")
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are written whole or not at all, whenever the process is killed.
+
+    Lightning's own are copied from the directory of temporary files where that is another disk.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint in the place of the one before."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        replace_file(Path(path), content.getvalue())
+
+
+def find_checkpoint(resume: str, directory: Path) -> Path | None:
+    """The checkpoint to go on from: the one that was named, else the run's own last one."""
+    if resume not in ("auto", "never"):
+        if not Path(resume).is_file():
+            raise ValueError(
+                f"resume must be auto, never or a checkpoint's path; there is no file {resume}"
+            )
+        return Path(resume)
+    own = directory / "checkpoints" / "last.ckpt"
+    return own if own.exists() else None
+
+
+def check_checkpoint(path: Path, module: SequenceModule, max_samples: int) -> None:
+    """Make sure that a checkpoint is of this very run, but for its budget.
+
+    Raises:
+        ValueError: it is another model's or another run's, it has seen more samples than this
+            run may, or it is no checkpoint.
+    """
+    description = module.description
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        found, samples = checkpoint["description"], checkpoint["global_step"] * module.batch_size
+    except (KeyError, TypeError, RuntimeError, OSError, EOFError, pickle.PickleError) as error:
+        raise ValueError(f"{path} is no checkpoint of tlstm.train, or it is damaged") from error
+    if (found["model"], found["symbols"]) != (description["model"], description["symbols"]):
+        raise ValueError(
+            f"{path} is a checkpoint of another model: {_in_words(found)}; "
+            f"this run's is {_in_words(description)}"
+        )
+    if found != description:
+        theirs, ours = found["settings"], description["settings"]
+        key = next(key for key in ours | theirs if theirs.get(key) != ours.get(key))
+        raise ValueError(
+            f"{path} is a checkpoint of another run: its {key} is {theirs.get(key)}, "
+            f"this run's is {ours.get(key)}"
+        )
+    if samples > max_samples:
+        raise ValueError(
+            f"{path} has seen {samples} samples, more than training.max_samples={max_samples}"
+        )
+
+
+def adopt_best(checkpoint: Path, directory: Path) -> None:
+    """Bring the best checkpoint along where a run goes on from another directory's last one.
+
+    Raises:
+        OSError: there is none.
+    """
+    best = checkpoint.with_name("best.ckpt")
+    if best.resolve() != (directory / "best.ckpt").resolve():
+        replace_file(directory / "best.ckpt", best.read_bytes())
+
+
+def _in_words(description: dict[str, Any]) -> str:
+    model = description["model"]
+    core = ", ".join(f"{key}={value}" for key, value in model["core"].items() if key[0] != "_")
+    return f"{model['name']}, L={model['depth']}, {description['symbols']} symbols ({core})"
