@@ -276,7 +276,7 @@ def test_the_machine_chooses_the_scale_unless_it_is_given() -> None:
         ("training.learning_rate=inf", ["training.learning_rate", "above 0", "got inf"]),
         ("training.learning_rate=fast", ["training.learning_rate", "above 0", "got 'fast'"]),
         ("training.threshold=99", ["training.threshold", "at most 1", "got 99"]),
-        ("training.max_samples=100", ["training.max_samples", "at least", "3200", "got 100"]),
+        ("training.max_samples=100", ["training.max_samples", "at least", "3000", "got 100"]),
         ("training.max_samples=null", ["training.max_samples", "at least 1", "got None"]),
         ("training.samples_per_epoch=0", ["training.samples_per_epoch", "at least 1", "got 0"]),
         ("trainer.devices=0", ["trainer.devices", "at least 1", "got 0"]),
