@@ -223,11 +223,13 @@ def _draw_published(
     """Stars in the colour of their line; grey and named where there is none to compare with."""
     for mark in marks:
         line = styles.get(mark.model, {"color": GREY})
+        panel.scatter(mark.samples, mark.accuracy, color=line["color"], zorder=5, **STAR)
+    named = sorted((mark for mark in marks if mark.model not in styles), key=lambda m: m.samples)
+    for number, mark in enumerate(named):
+        # In turn above and below, so that neighbours leave each other room
+        offset: Look = {"xytext": (6, -14 if number % 2 else 7), "textcoords": "offset points"}
         place = mark.samples, mark.accuracy
-        panel.scatter(*place, color=line["color"], zorder=5, **STAR)
-        if mark.model not in styles:
-            offset: Look = {"xytext": (6, 7), "textcoords": "offset points", "ha": "right"}
-            panel.annotate(mark.model, place, fontsize=7, color="#6E6E6E", **offset)
+        panel.annotate(mark.model, place, fontsize=7, color="#6E6E6E", ha="right", **offset)
 
 
 def _accuracy_axes(panels: Sequence[Axes], threshold: float) -> None:
