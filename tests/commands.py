@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -132,4 +133,10 @@ def start_process(overrides: list[str], module: str = "tlstm.train") -> subproce
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"WANDB_MODE": "offline"},
+        preexec_fn=heed_interruptions,
     )
+
+
+def heed_interruptions() -> None:
+    """Let Ctrl-C be heard: what a shell starts in the background is made deaf to it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -25,7 +25,7 @@ from commands import (
     tiny,
     train_here,
 )
-from tlstm import job, train
+from tlstm import checkpoints, train
 from tlstm.config import compose
 from tlstm.job import make_data
 from tlstm.module import SequenceModule
@@ -108,9 +108,9 @@ def test_a_failure_at_any_step_changes_nothing(
     ("place", "name", "call"),
     [
         (SequenceModule, "on_validation_epoch_end", 2),
-        (job, "replace_file", 1),  # no best checkpoint yet
-        (job, "replace_file", 2),  # the first best checkpoint is there, no last one
-        (job, "replace_file", 3),  # in the next epoch
+        (checkpoints, "replace_file", 1),  # no best checkpoint yet
+        (checkpoints, "replace_file", 2),  # the first best checkpoint is there, no last one
+        (checkpoints, "replace_file", 3),  # in the next epoch
         (Trainer, "test", 1),
         (train, "make_record", 1),
         (train, "write_record", 1),

@@ -27,7 +27,7 @@ from commands import (
     tiny,
     train_here,
 )
-from tlstm import job
+from tlstm import checkpoints
 from tlstm.config import compose, flat, plain
 from tlstm.job import make_data, make_module
 from tlstm.loggers import wandb_run_id
@@ -421,7 +421,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_a_sentence(
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "cannot be written: No space left on device", str(path))
 
-    monkeypatch.setattr(job, "replace_file", full)
+    monkeypatch.setattr(checkpoints, "replace_file", full)
     with pytest.raises(SystemExit) as ended:
         run_command(tiny(tmp_path))
     assert ended.value.code == 2
