@@ -238,3 +238,11 @@ def processes_in(directory: Path) -> list[str]:
         except OSError:
             continue
     return found
+
+
+def test_estimate_grows_with_the_budget_and_counts_more_than_the_passes() -> None:
+    task = ["task=memorization", *TINY]
+    few, many = ([*task, f"training.max_samples={samples}"] for samples in (60, 60_000))
+    assert sweep.RUN_SECONDS < sweep.estimate(few) < sweep.RUN_SECONDS + 5
+    least = 60_000 / 15 * sweep.STEP_SECONDS
+    assert sweep.estimate(many) > sweep.RUN_SECONDS + least

@@ -25,6 +25,11 @@ from tlstm.sweep_display import Entry, SweepDisplay, failures_table, hours
 from tlstm.sweep_file import points, read_sweep_file
 from tlstm.train import find_record, outcome, title
 
+# What a run takes beside its passes, as seen on two processor cores: the optimizer and the
+# trainer for every step; loggers, checkpoints, the test and its process for the whole
+STEP_SECONDS = 1.5e-3
+RUN_SECONDS = 5.0
+
 
 class Plan(NamedTuple):
     """What a sweep is going to do.
@@ -159,7 +164,11 @@ def estimate(overrides: list[str]) -> float:
     batch = next(iter(data.train_dataloader()))
     batch = type(batch)(*(part.to(device) for part in batch))
     milliseconds = milliseconds_per_timestep(module.to(device), batch, seconds=0.02)
-    return 1e-3 * milliseconds * data.timesteps * config.training.max_samples
+    sample = 1e-3 * milliseconds * data.timesteps  # forward and backward
+    samples, epoch = config.training.max_samples, config.training.samples_per_epoch
+    learning = samples * sample + samples / config.training.batch_size * STEP_SECONDS
+    validating = samples // epoch * data.validation_samples * sample / 3  # forward alone
+    return learning + validating + RUN_SECONDS
 
 
 def announcement(plan: Plan) -> str:
