@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from tlstm.module import SequenceModule
@@ -96,9 +97,9 @@ def bar(console: Console | None = None) -> Progress:
     """The display of runs: a bar, samples of at most so many, speed, accuracy, time left."""
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        TextColumn("{task.completed:,.0f} of {task.total:,.0f} at the most"),
-        SpeedColumn(),
+        BarColumn(bar_width=20),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        SpeedColumn(table_column=Column(no_wrap=True)),
         TimeRemainingColumn(compact=True),
         console=console,
     )
