@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from tlstm import cell, geometry
 from tlstm.checks import at_least, true_or_false
+from tlstm.fused.operator import Kernels, sequence
+from tlstm.fused.pytorch import Weights
+from tlstm.fused.selection import Implementation, asked_for, choose, operands, report
 from tlstm.recurrent import RecurrentLayer, beyond
 
 NormalizationKind = Literal["channel", "layer"]
@@ -46,8 +49,10 @@ class TensorizedLayer(RecurrentLayer):
         rank: int,
         kernel_size: int,
         batch_first: bool,
+        implementation: Implementation | None,
     ) -> None:
         super().__init__(input_size, channels, batch_first)
+        self.implementation = asked_for(implementation)
         self.tensor_size = at_least("tensor_size", tensor_size, 1)
         self.rank = at_least("rank", rank, 2)
         self.kernel_size = at_least("kernel_size", kernel_size, 2)
@@ -99,6 +104,41 @@ class TensorizedLayer(RecurrentLayer):
         if not stream:
             projected = F.pad(projected, (0, 0, 0, 0, 0, self.delay))
 
+        chosen = self._choose(projected)
+        if chosen == "autograd":
+            output, state = self._one_by_one(projected, state, lengths, time)
+        else:
+            output, state = self._at_once(projected, state, lengths, time, chosen)
+        if lengths is not None:
+            output = output.masked_fill(after, 0)
+        return output, state
+
+    def _at_once(
+        self,
+        projected: Tensor,
+        state: tuple[Tensor, ...],
+        lengths: Tensor | None,
+        time: int,
+        kernels: Kernels,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """All the timesteps as one operation, with a backward pass of its own."""
+        normalization = self._normalization()
+        kind, gain, bias = normalization or ("", None, None)
+        return sequence(
+            projected,
+            state,
+            Weights(self.weight_hidden, self.bias_hidden, gain, bias),
+            lengths,
+            time,
+            operands(projected.device, self.weight_hidden.dtype),
+            kind,
+            kernels,
+        )
+
+    def _one_by_one(
+        self, projected: Tensor, state: tuple[Tensor, ...], lengths: Tensor | None, time: int
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The timesteps as the cell writes them, under autograd."""
         outputs = []
         last = state
         for t, step in enumerate(projected.unbind(0), start=1):
@@ -108,10 +148,25 @@ class TensorizedLayer(RecurrentLayer):
                 last = _where(lengths == t, state, last)
             elif t == time:
                 last = state
-        output = torch.stack(outputs[-time:])
-        if lengths is not None:
-            output = output.masked_fill(after, 0)
-        return output, last
+        return torch.stack(outputs[-time:]), last
+
+    def _choose(self, projected: Tensor) -> Implementation:
+        """The implementation for these tensors, noted for `extra_repr` and in the debug log."""
+        device = projected.device
+        chosen = choose(
+            self.implementation,
+            device,
+            operands(device, self.weight_hidden.dtype),
+            self.rank,
+            self.kernel_size ** (self.rank - 1),
+        )
+        if not torch.compiler.is_compiling():
+            report(str(self), str(device), chosen)
+        return chosen
+
+    def _normalization(self) -> cell.Normalization | None:
+        """The memory cell's; none here."""
+        return None
 
     def advance(self, step: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """One timestep on [B, input_size]."""
@@ -154,10 +209,13 @@ class TensorizedRNN(TensorizedLayer):
         rank: int = 2,
         kernel_size: int = 3,
         batch_first: bool = False,
+        implementation: Implementation | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(input_size, channels, tensor_size, rank, kernel_size, batch_first)
+        super().__init__(
+            input_size, channels, tensor_size, rank, kernel_size, batch_first, implementation
+        )
         self._create_weights(channels, device, dtype)
         self.reset_parameters()
 
@@ -194,6 +252,10 @@ class TensorizedLSTM(TensorizedLayer):
             have read later inputs, so that y_t depends on x up to x_{t+L−1}.
         forget_bias: what the bias of the forget gate starts with: 1, or 4 for MNIST [paper].
         batch_first: whether batches come as [B, T, input_size].
+        implementation: "autograd" runs `tlstm.cell` step by step under autograd; "pytorch" the
+            whole sequence as one operation with a backward pass of its own; "triton" the same
+            in kernels for NVIDIA GPUs. None: what the environment variable TLSTM_IMPLEMENTATION
+            asks for, or else the fastest that the tensors allow.
         device: of the weights.
         dtype: of the weights.
 
@@ -220,10 +282,13 @@ class TensorizedLSTM(TensorizedLayer):
         normalization: NormalizationKind | None = None,
         forget_bias: float = 1.0,
         batch_first: bool = False,
+        implementation: Implementation | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(input_size, channels, tensor_size, rank, kernel_size, batch_first)
+        super().__init__(
+            input_size, channels, tensor_size, rank, kernel_size, batch_first, implementation
+        )
         if normalization not in (None, "channel", "layer"):
             raise ValueError(
                 f"normalization must be 'channel', 'layer' or None, got {normalization!r}"
