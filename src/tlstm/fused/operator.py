@@ -63,10 +63,15 @@ def sequence(
 def _module(kernels: str) -> Any:
     """Where the computation is; the kernels are imported only where they are used."""
     if kernels == "triton":
-        from tlstm.fused import triton
+        from tlstm.fused import nvidia
 
-        return triton
+        return nvidia
     return pytorch
+
+
+def _without_autocast(tensor: Tensor) -> torch.autocast:
+    """Products of the types that are asked for, also where autocast is on, as in a backward."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 @torch.library.custom_op("tlstm::sequence", mutates_args=())
@@ -85,17 +90,18 @@ def _forward(
     kernels: str,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    output, last_hidden, last_cell, history = _module(kernels).forward(
-        projected,
-        hidden,
-        cell,
-        pytorch.Weights(weight, bias, gain, shift),
-        lengths,
-        time,
-        operands,
-        normalization,
-        keep,
-    )
+    with _without_autocast(hidden):
+        output, last_hidden, last_cell, history = _module(kernels).forward(
+            projected,
+            hidden,
+            cell,
+            pytorch.Weights(weight, bias, gain, shift),
+            lengths,
+            time,
+            operands,
+            normalization,
+            keep,
+        )
     if last_cell is None:
         last_cell = hidden.new_empty([0])
     return output, last_hidden, last_cell, *history
@@ -143,20 +149,23 @@ def _backward(
     history: list[Tensor],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     module = _module(kernels)
-    gradients = module.backward(
-        grad_output,
-        grad_hidden,
-        grad_cell,
-        projected,
-        hidden,
-        cell,
-        pytorch.Weights(weight, bias, gain, shift),
-        lengths,
-        time,
-        normalization,
-        module.History(*history),
+    with _without_autocast(hidden):
+        gradients = module.backward(
+            grad_output,
+            grad_hidden,
+            grad_cell,
+            projected,
+            hidden,
+            cell,
+            pytorch.Weights(weight, bias, gain, shift),
+            lengths,
+            time,
+            normalization,
+            module.History(*history),
+        )
+    return tuple(  # type: ignore[return-value]
+        hidden.new_empty([0]) if one is None else one.contiguous() for one in gradients
     )
-    return tuple(hidden.new_empty([0]) if one is None else one for one in gradients)  # type: ignore[return-value]
 
 
 @_backward.register_fake
@@ -179,13 +188,13 @@ def _(
 ) -> Outputs:
     arguments = (projected, hidden, cell, weight, bias, gain, shift)
     return tuple(  # type: ignore[return-value]
-        hidden.new_empty([0]) if one is None else torch.empty_like(one) for one in arguments
+        hidden.new_empty([0]) if one is None else one.new_empty(one.shape) for one in arguments
     )
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     """Keep for the backward pass the arguments, and the history that the forward pass wrote."""
-    time, _, normalization, kernels, _ = inputs[8:]
+    time, _, normalization, kernels, ctx.kept = inputs[8:]
     ctx.options = (time, normalization, kernels)
     ctx.given = [argument is not None for argument in inputs[:8]]
     ctx.save_for_backward(*(each for each in inputs[:8] if each is not None), *output[3:])
@@ -195,6 +204,11 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     """The gradients of all the arguments."""
+    if not ctx.kept:
+        raise RuntimeError(
+            "the gradients of a tensorized layer are not there where it was exported without "
+            "them; export it with gradients enabled"
+        )
     saved = iter(ctx.saved_tensors)
     inputs = [next(saved) if given else None for given in ctx.given]
     has_cell = ctx.given[2]

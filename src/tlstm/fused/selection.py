@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Literal, get_args
 
 import torch
+from torch.autograd import forward_ad
 
 Implementation = Literal["autograd", "pytorch", "triton"]
 
@@ -31,8 +32,12 @@ def asked_for(implementation: str | None) -> Implementation | None:
 
 
 def operands(device: torch.device, dtype: torch.dtype) -> torch.dtype:
-    """The type of the matrix products' operands: autocast's where it is on, else the weights'."""
-    if torch.is_autocast_enabled(device.type):
+    """The type of the matrix products' operands: autocast's where it is on, else the weights'.
+
+    Autocast leaves float64 as it is, and there is none without a device.
+    """
+    exempt = dtype == torch.float64 or device.type == "meta"
+    if not exempt and torch.is_autocast_enabled(device.type):
         return torch.get_autocast_dtype(device.type)
     return dtype
 
@@ -45,7 +50,16 @@ def choose(
     Raises:
         ValueError: the one that was asked for cannot.
     """
-    if asked in ("autograd", "pytorch"):
+    if asked == "autograd":
+        return asked
+    if _being_transformed():
+        if asked is None:
+            return "autograd"
+        raise ValueError(
+            f"implementation {asked!r} takes no torch.func transforms and no forward-mode "
+            "derivatives; 'autograd' does"
+        )
+    if asked == "pytorch":
         return asked
     obstacle = _obstacle_to_kernels(device, operands, rank, taps)
     if obstacle is None:
@@ -61,6 +75,14 @@ def report(layer: str, device: str, chosen: Implementation) -> None:
     log.debug("%s on %s: implementation %r", layer, device, chosen)
 
 
+def _being_transformed() -> bool:
+    """Whether the tensors may carry derivatives that an operator of one's own would drop."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+@torch.compiler.assume_constant_result
 def _obstacle_to_kernels(
     device: torch.device, operands: torch.dtype, rank: int, taps: int
 ) -> str | None:
