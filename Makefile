@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SWEEP := $(BIN)/python -m tlstm.sweep $(if $(SCALE),scale=$(SCALE)) $(ARGUMENTS)
 
-.PHONY: help setup test test-gpu lint reproduce-fig4 figures lock clean
+.PHONY: help setup test test-gpu lint reproduce-fig4 bench figures lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -48,6 +48,13 @@ reproduce-fig4: $(READY)  ## Figure 4 and its table: train what is missing, then
 		[ $$swept -le 1 ] || exit $$swept; \
 		$(BIN)/python -m tlstm.results collect fig4 && \
 		$(BIN)/python -m tlstm.figures fig4 && exit $$swept
+
+bench: $(READY)  ## runtime beside the peers: measure on this machine (minutes), then draw
+	@# Competitors that failed (exit code 1) do not keep what there is from being drawn
+	@$(BIN)/python -m tlstm.bench $(ARGUMENTS); measured=$$?; \
+		[ $$measured -le 1 ] || exit $$measured; \
+		$(BIN)/python -m tlstm.results collect runtime && \
+		$(BIN)/python -m tlstm.figures runtime && exit $$measured
 
 figures: $(READY)  ## draw every figure again from the committed records; trains nothing
 	$(BIN)/python -m tlstm.figures

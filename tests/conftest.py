@@ -4,8 +4,11 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, and for processes that tests start
 
+from collections.abc import Iterator
+
 import pytest
 import torch
+from torch.utils import deterministic
 
 
 def pytest_configure() -> None:
@@ -18,3 +21,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
+
+
+@pytest.fixture
+def poisoned_memory() -> Iterator[None]:
+    """What a tensor holds before it is written is NaN, and no product takes short cuts."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    assert deterministic.fill_uninitialized_memory
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_float32_matmul_precision(precision)

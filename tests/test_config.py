@@ -10,6 +10,7 @@ from tlstm.config import CONFIGURATIONS, compose, flat, instantiate, plain, with
 from tlstm.job import make_data, make_module
 from tlstm.models.network import SequenceNetwork
 
+RESULTS = Path(__file__).parents[1] / "results"
 GROUPS = {
     group.name: sorted(file.stem for file in group.glob("*.yaml"))
     for group in CONFIGURATIONS.iterdir()
@@ -163,6 +164,9 @@ def test_the_papers_settings(task: str, settings: dict[str, int]) -> None:
         "trainer.threads=1",
         "trainer.num_workers=2",
         "trainer.accelerator=cpu",
+        "trainer.float32_matmul_precision=high",
+        "trainer.capture=false",
+        "trainer.steps_at_a_time=20",
         "experiment=fig4",
         "model.depth=4",
         "seed=0",
@@ -189,11 +193,30 @@ def test_what_decides_nothing_changes_no_identifier(override: str) -> None:
         "training.samples_per_epoch=1_500",
         "training.threshold=0.9",
         "trainer.precision=64-true",
+        "trainer.precision=bf16-mixed",
+        "trainer.float32_matmul_precision=highest",
+        "trainer.float32_matmul_precision=medium",
         "scale=paper",
     ],
 )
 def test_what_decides_the_result_changes_the_identifier(override: str) -> None:
     assert identifier(override) != identifier()
+
+
+def test_the_ways_to_multiply_have_identifiers_of_their_own() -> None:
+    ways = [
+        f"trainer.precision={operands} trainer.float32_matmul_precision={products}".split()
+        for operands in ("32-true", "bf16-mixed", "64-true")
+        for products in ("highest", "high", "medium")
+    ]
+    assert len({identifier(*way) for way in ways}) == len(ways)
+
+
+def test_committed_records_are_still_those_of_their_commands() -> None:
+    """So that what is recorded is not trained again."""
+    lines = (RESULTS / "fig4" / "records.jsonl").read_text(encoding="utf-8").splitlines()
+    for record in map(json.loads, lines):
+        assert compose(record["overrides"]).identifier == record["identifier"]
 
 
 def test_a_value_is_the_same_wherever_it_comes_from() -> None:
@@ -282,6 +305,11 @@ def test_the_machine_chooses_the_scale_unless_it_is_given() -> None:
         ("trainer.devices=0", ["trainer.devices", "at least 1", "got 0"]),
         ("trainer.threads=0", ["trainer.threads", "at least 1", "got 0"]),
         ("trainer.num_workers=-1", ["trainer.num_workers", "at least 0", "got -1"]),
+        ("trainer.steps_at_a_time=0", ["trainer.steps_at_a_time", "at least 1", "got 0"]),
+        ("trainer.steps_at_a_time=all", ["trainer.steps_at_a_time", "got 'all'"]),
+        ("trainer.devices=auto", ["trainer.devices", "at least 1", "got 'auto'"]),
+        ("trainer.capture=1", ["trainer.capture", "auto, true or false", "got 1"]),
+        ("trainer.capture=always", ["trainer.capture", "auto, true or false", "got 'always'"]),
         ("trainer.float32_matmul_precision=foo", ["trainer.float32_matmul_precision", "highest"]),
         # What would otherwise be found out when the record is written, after the training
         ("experiment.name=a/b", ["experiment.name", "a/b"]),

@@ -578,7 +578,8 @@ def test_without_records_it_says_what_to_run(results, capsys):
 
 def test_what_it_cannot_draw_is_one_sentence(results, capsys):
     assert main(["fig9", "--results", str(results)]) == 2
-    assert "EXPERIMENT must be one of fig4, depth, width, got fig9" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "EXPERIMENT must be one of fig4, depth, width, runtime, got fig9" in said
     append([make_record(started=STARTED)], results)
     (results / "published.csv").unlink()
     assert main(["--results", str(results)]) == 2

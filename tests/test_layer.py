@@ -1,5 +1,6 @@
 """The layers over sequences: values and gradients, every form of a call, delay and causality."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -56,6 +57,14 @@ SOME = [
     Options(3, 2, 3, memory_convolution=False, normalization="layer"),
     Options(4, 2, 2, normalization="channel"),
 ]
+
+
+@pytest.fixture(autouse=True, scope="module", params=["autograd", "pytorch"])
+def implementation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything below holds for the cell step by step and for the whole sequence at once."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("TLSTM_IMPLEMENTATION", request.param)
+        yield
 
 
 def for_each(options: list[Options]) -> pytest.MarkDecorator:

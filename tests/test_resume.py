@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -242,6 +243,46 @@ def test_checkpoints_are_whole_wherever_temporary_files_are(
     monkeypatch.setattr("tempfile.tempdir", "/dev/shm")
     train_here(tiny(tmp_path))
     assert load(run_directory(tmp_path), "last")["global_step"] == 6
+
+
+def test_a_checkpoint_is_of_the_moment_it_was_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However late it is written."""
+    go_on, write = threading.Event(), checkpoints.replace_file
+
+    def late(path: Path, content: bytes) -> None:
+        assert go_on.wait(60)
+        write(path, content)
+
+    monkeypatch.setattr(checkpoints, "replace_file", late)
+    weights, curve = torch.ones(3), [1]
+    writer, path = checkpoints.WholeCheckpoints(), tmp_path / "last.ckpt"
+    writer.save_checkpoint({"weights": weights, "curve": curve}, path)
+    weights.zero_()
+    curve.append(2)
+    assert not path.exists()
+    go_on.set()
+    writer.teardown()
+    found = torch.load(path)
+    assert found["weights"].tolist() == [1, 1, 1]
+    assert found["curve"] == [1]
+
+
+def test_after_a_checkpoint_that_cannot_be_written_none_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a last one could be left without its best one."""
+    failing = nth_call_raises(1, checkpoints.replace_file, OSError(28, "No space"))
+    monkeypatch.setattr(checkpoints, "replace_file", failing)
+    writer = checkpoints.WholeCheckpoints()
+    writer.save_checkpoint({}, tmp_path / "best.ckpt")
+    writer.save_checkpoint({}, tmp_path / "last.ckpt")
+    for _ in range(2):  # each is told of
+        with pytest.raises(OSError, match="No space"):
+            writer.teardown()
+    writer.teardown()
+    assert list(tmp_path.iterdir()) == []
 
 
 # Ended, but not recorded

@@ -1,17 +1,21 @@
 """Sweep files, and running them here with no server."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tlstm import sweep
+from tlstm import pool, sharing, sweep
 from tlstm.config import compose
+from tlstm.progress import Status
 from tlstm.record import read_record
+from tlstm.sweep_display import Throughput
 from tlstm.sweep_file import SweepFile, points, read_sweep_file
 
 SWEEPS = sorted((Path(__file__).parents[1] / "sweeps").glob("*.yaml"))
@@ -185,6 +189,7 @@ def test_records_all_goes_on_past_failures_and_trains_nothing_twice(tmp_path: Pa
     assert "3 runs, 0 of them recorded already; 3 to train at smoke scale" in first.stdout
     assert "1 runs failed" in first.stdout
     assert "Traceback" not in first.stdout + first.stderr
+    assert "120 training samples in" in first.stdout
     assert (runs[0].directory / "record.json").exists()
     assert (runs[2].directory / "record.json").exists()
     assert not (blocked / "record.json").exists()
@@ -238,6 +243,120 @@ def processes_in(directory: Path) -> list[str]:
         except OSError:
             continue
     return found
+
+
+# Several runs on a GPU, where none is needed to see how they are spread
+
+
+@pytest.mark.parametrize(
+    ("devices", "taken", "chosen"),
+    [
+        ([], [], None),
+        (["0"], ["0", "0"], "0"),
+        (["0", "1", "2"], [], "0"),
+        (["0", "1", "2"], ["0"], "1"),
+        (["0", "1", "2"], ["2", "0", "0", "1", "1"], "2"),
+    ],
+)
+def test_a_run_takes_the_device_with_the_fewest(
+    devices: list[str], taken: list[str], chosen: str | None
+) -> None:
+    assert pool.least_busy(devices, taken) == chosen
+
+
+@pytest.mark.parametrize(
+    ("arguments", "devices", "jobs"),
+    [
+        ([], ["0", "1"], 2),
+        (["--jobs", "5"], ["0", "1"], 5),
+        (["--jobs-per-device", "3"], ["0", "1"], 6),
+        (["--jobs-per-device", "3", "--jobs", "4"], ["0", "1"], 4),
+        (["--jobs-per-device", "1", "--jobs", "4"], ["0", "1"], 2),
+        (["--jobs", "4"], [], 4),
+    ],
+)
+def test_jobs_and_jobs_per_device(arguments: list[str], devices: list[str], jobs: int) -> None:
+    options = sweep.parse(["sweeps/depth.yaml", *arguments])
+    assert sweep.number_of_jobs(options.jobs, options.jobs_per_device, devices) == jobs
+
+
+def test_jobs_per_device_without_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sweep, "visible_gpus", list)
+    with pytest.raises(SystemExit) as ended:
+        sweep.main([str(SWEEPS[0]), "--jobs-per-device", "2", "--dry-run"])
+    assert ended.value.code == 2
+    assert "--jobs-per-device shares GPUs, and there is none here" in capsys.readouterr().err
+
+
+def stay_a_while(order: pool.Order, connection: Connection, device: str | None) -> None:
+    """In the place of a run: note which GPU it sees and with how many others."""
+    assert device is not None
+    pool.use_device(device)
+    order.log.write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+    connection.send(Status(0, None, 0.0))
+    while len(list(order.log.parent.iterdir())) < int(order.overrides[0]):
+        time.sleep(0.01)
+
+
+def test_runs_are_spread_over_the_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four at a time on two devices: two on each."""
+    monkeypatch.setattr(pool, "_work", stay_a_while)
+    orders = [pool.Order(["4"], tmp_path / str(number)) for number in range(4)]
+    failures: dict[int, str | None] = {}
+    pool.run_all(orders, 4, ["3", "7"], lambda *_: None, failures.__setitem__)
+    assert failures == dict.fromkeys(range(4))
+    assert [order.log.read_text() for order in orders] == ["3", "7", "3", "7"]
+
+
+def test_throughput_is_of_all_runs_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run 0 goes on from 500 samples; four seconds from the first report to the last."""
+    clock = iter([10.0, 11.0, 12.0, 14.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    throughput = Throughput()
+    for index, samples in ((0, 500), (1, 0), (0, 900), (1, 1600)):
+        throughput.note(index, Status(samples, None, 0.0))
+    assert throughput.in_words() == (
+        "2,000 training samples in 4 s, 500 a second of all runs together"
+    )
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_the_service_that_shares_gpus_is_started_tried_and_ended(
+    works: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = tmp_path / "calls"
+    control = tmp_path / sharing.CONTROL
+    control.write_text(
+        f'#!/bin/sh\n[ "$1" = -d ] && said=start || read said\n'
+        f'echo "$said ${{CUDA_VISIBLE_DEVICES-every}} ${sharing.PIPES}" >> {calls}\n'
+    )
+    control.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.delenv(sharing.PIPES, raising=False)
+    trial = f"import os, sys; sys.exit({not works} or '{sharing.PIPES}' not in os.environ)"
+    monkeypatch.setattr(sharing, "USE_GPU", trial)
+    with sharing.side_by_side() as found:
+        assert found == works
+        assert (sharing.PIPES in os.environ) == works
+    assert sharing.PIPES not in os.environ
+    (start, place), (end, same) = (line.rsplit(" ", 1) for line in calls.read_text().splitlines())
+    assert (start, end) == ("start every", "quit every")
+    assert place == same
+    assert not Path(place).exists()
+
+
+def test_gpus_are_shared_in_turns_without_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv(sharing.PIPES, raising=False)
+    with sharing.side_by_side() as found:
+        assert not found
+    monkeypatch.setenv(sharing.PIPES, "/somewhere")
+    with sharing.side_by_side() as found:
+        assert found
+    assert os.environ[sharing.PIPES] == "/somewhere"
 
 
 def test_estimate_grows_with_the_budget_and_counts_more_than_the_passes() -> None:

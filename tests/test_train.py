@@ -205,12 +205,12 @@ def test_a_diverging_run_ends_with_a_record(tmp_path: Path) -> None:
 def test_a_run_that_diverges_later_keeps_its_best(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learn = SequenceModule.training_step
+    right = SequenceModule.loss
 
-    def training_step(self: SequenceModule, batch: Any, index: int) -> torch.Tensor:
-        return learn(self, batch, index) * (float("nan") if self.global_step == 3 else 1)
+    def loss(self: SequenceModule, batch: Any) -> torch.Tensor:
+        return right(self, batch) * (float("nan") if self.global_step == 3 else 1)
 
-    monkeypatch.setattr(SequenceModule, "training_step", training_step)
+    monkeypatch.setattr(SequenceModule, "loss", loss)
     record = train_here(tiny(tmp_path))
     assert [(point.samples, point.loss is None) for point in record.curve] == [
         (30, False),
@@ -336,6 +336,7 @@ def test_the_wandb_run_is_the_agents_else_the_runs_own(
         ("trainer.devices=2", "training.batch_size must be a multiple of the number of devices"),
         ("trainer.accelerator=abacus", "abacus"),
         ("trainer.precision=3", "Precision 3 is invalid"),
+        ("trainer.capture=true", "trainer.capture=true cannot be: CUDA graphs need a GPU"),
         ("resume=nowhere.ckpt", "there is no file nowhere.ckpt"),
         pytest.param("trainer.accelerator=gpu", "gpu", marks=needs_no_gpu),
     ],
@@ -502,7 +503,8 @@ def test_the_command_refuses_with_one_line_and_exit_code_2(tmp_path: Path) -> No
 def test_two_devices_are_one_run_with_the_same_result(tmp_path: Path) -> None:
     batch = ("training.batch_size=10", "resume=never")
     alone = train_here(tiny(tmp_path / "alone", *batch))
-    process = start_process(tiny(tmp_path / "two", *batch, "trainer.devices=2"))
+    several = ("trainer.devices=2", "trainer.steps_at_a_time=2")
+    process = start_process(tiny(tmp_path / "two", *batch, *several))
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert out.count("did not pass 99%") == 1

@@ -144,7 +144,7 @@ def state_names(prefix: str, state: Any) -> dict[str, Tensor]:
 def generic_loss(tensors: Iterable[Tensor]) -> Tensor:
     """A sum with fixed random weights, so that no gradient cancels."""
     terms = [
-        (tensor * random_tensor(*tensor.shape, seed=100 + number)).sum()
+        (tensor * random_tensor(*tensor.shape, seed=100 + number).to(tensor.device)).sum()
         for number, tensor in enumerate(tensors)
     ]
     return torch.stack(terms).sum()
@@ -168,6 +168,17 @@ def assert_close(
     torch.testing.assert_close(
         actual, expected, rtol=tolerance, atol=tolerance, msg=lambda text: f"{name}: {text}"
     )
+
+
+def assert_near(actual: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
+    """Equal within a root mean square error, name by name; zero where zero is expected."""
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        found = actual[name].to(value)
+        error = float((found - value).norm())
+        assert error <= tolerance * float(value.norm()), (
+            f"{name}: root mean square error {error:.1e} of {float(value.norm()):.1e}"
+        )
 
 
 def relative_rms_error(actual: Tensor, expected: Tensor) -> float:

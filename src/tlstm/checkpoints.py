@@ -2,6 +2,8 @@
 
 import io
 import pickle
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning_utilities.core.apply_func import apply_to_collection
 from omegaconf import DictConfig, OmegaConf
 
 from tlstm.config import flat
@@ -56,18 +59,54 @@ class KeepCheckpoints(Checkpoint):
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are written whole or not at all, whenever the process is killed.
+    """Checkpoints that are written whole or not at all, while training goes on.
 
-    Lightning's own are copied from the directory of temporary files where that is another disk.
+    What they hold is copied at once; a thread writes it, in the order given, and nothing more
+    after a failure: a last checkpoint never lacks its best one. Lightning's own are copied from
+    the directory of temporary files where that is another disk.
     """
+
+    def __init__(self) -> None:
+        self._writer = ThreadPoolExecutor(max_workers=1)
+        self._pending: deque[Future[None]] = deque()
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Write a checkpoint in the place of the one before."""
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        replace_file(Path(path), content.getvalue())
+        """Have a checkpoint written in the place of the one before.
+
+        Raises:
+            OSError: an earlier one could not be written.
+        """
+        self._wait(at_most=1)  # the best and the last one of an epoch may be on their way together
+        copied = apply_to_collection(checkpoint, torch.Tensor, _on_host)
+        previous = self._pending[-1] if self._pending else None
+        self._pending.append(self._writer.submit(_write, copied, Path(path), previous))
+
+    def teardown(self) -> None:
+        """Wait until all are written.
+
+        Raises:
+            OSError: one could not be written.
+        """
+        self._wait(at_most=0)
+
+    def _wait(self, at_most: int) -> None:
+        """Wait until no more than so many are still to be written."""
+        while len(self._pending) > at_most:
+            self._pending.popleft().result()
+
+
+def _on_host(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", copy=True)
+
+
+def _write(checkpoint: dict[str, Any], path: Path, previous: Future[None] | None) -> None:
+    if previous is not None:
+        previous.result()  # raises what kept it from being written
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    replace_file(path, content.getvalue())
 
 
 def find_checkpoint(resume: str, directory: Path) -> Path | None:

@@ -41,11 +41,14 @@ MINIMA = {
     "trainer.devices": 1,
     "trainer.threads": 1,
     "trainer.num_workers": 0,
+    "trainer.steps_at_a_time": 1,
 }
 
 OPTIONAL = {"model.core.rank", "model.core.kernel_size", "trainer.threads"}
+AUTOMATIC = {"trainer.steps_at_a_time"}  # "auto" leaves them to the machine
 LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
 FLOAT32_PRECISIONS = ("highest", "high", "medium")
+DEFAULT_FLOAT32_PRECISION = "high"
 
 OmegaConf.register_new_resolver("tensor_size", geometry.tensor_size, replace=True)
 
@@ -130,9 +133,15 @@ def default_scale() -> str:
 
 
 def identify(config: DictConfig) -> str:
-    """Sixteen hexadecimal digits of what decides a run's result, and of nothing else."""
+    """Sixteen hexadecimal digits of what decides a run's result, and of nothing else.
+
+    The precision of float32 products counts where it is not the default, whose runs were given
+    their identifiers before it did.
+    """
     decisive = {key: config[key] for key in ("seed", "task", "model", "training")}
     decisive["precision"] = config.trainer.precision
+    if config.trainer.float32_matmul_precision != DEFAULT_FLOAT32_PRECISION:
+        decisive["float32_matmul_precision"] = config.trainer.float32_matmul_precision
     plain = OmegaConf.to_container(OmegaConf.create(decisive), resolve=True)
     text = json.dumps(plain, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -217,7 +226,8 @@ def _check_key(known: Any, key: str) -> None:
 def _check_values(config: DictConfig) -> None:
     for key, minimum in MINIMA.items():
         value = OmegaConf.select(config, key)
-        if value is not None or key not in OPTIONAL:
+        left_open = OPTIONAL if value is None else AUTOMATIC if value == "auto" else set()
+        if key not in left_open:
             at_least(key, value, minimum)
     if config.seed > LARGEST_SEED:
         raise ValueError(f"seed must be at most {LARGEST_SEED}, got {config.seed}")
@@ -252,3 +262,6 @@ def _check_words(config: DictConfig) -> None:
             "trainer.float32_matmul_precision must be one of "
             f"{', '.join(FLOAT32_PRECISIONS)}, got {precision!r}"
         )
+    capture = config.trainer.capture
+    if capture != "auto" and not isinstance(capture, bool):
+        raise ValueError(f"trainer.capture must be auto, true or false, got {capture!r}")

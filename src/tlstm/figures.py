@@ -17,6 +17,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from tlstm import tables
+from tlstm.bench import drawing as bench_drawing
+from tlstm.bench import page as bench_page
+from tlstm.bench import store as bench_store
 from tlstm.drawing import figure4, style, sweep_figure
 from tlstm.page import page
 from tlstm.record import Record, replace_file, sentence
@@ -54,6 +57,9 @@ EXPERIMENTS = {
         "Width: channels", partial(_sweep, "channels"), "python -m tlstm.sweep sweeps/width.yaml"
     ),
 }
+RUNTIME = bench_store.EXPERIMENT
+COMMANDS = {name: experiment.command for name, experiment in EXPERIMENTS.items()}
+COMMANDS[RUNTIME] = "make bench"
 
 
 def save(figure: Figure, stem: Path) -> None:
@@ -102,6 +108,23 @@ def draw(experiment: str, results_dir: Path) -> list[Path]:
     return pictures
 
 
+def draw_runtime(results_dir: Path) -> list[Path]:
+    """Draws the benchmark from its records and writes its page; as `draw`."""
+    measurements = bench_store.latest(bench_store.load(results_dir))
+    if not measurements:
+        return []
+    directory = results_dir / RUNTIME
+    pictures = []
+    for machine, shown in bench_drawing.machines(measurements).items():
+        for name, figure in bench_drawing.pictures(machine, shown).items():
+            pictures.append(directory / name)
+            save(figure, pictures[-1])
+    names = [picture.name for picture in pictures]
+    replace_file(directory / "measurements.csv", bench_page.flat(measurements).encode())
+    replace_file(directory / "README.md", bench_page.page(measurements, names).encode())
+    return pictures
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0, or 2 where nothing could be drawn."""
     parser = argparse.ArgumentParser(prog="python -m tlstm.figures", description=__doc__)
@@ -110,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "experiments",
         nargs="*",
         metavar="EXPERIMENT",
-        help=f"{', '.join(EXPERIMENTS)} (default: all that have records)",
+        help=f"{', '.join(COMMANDS)} (default: all that have records)",
     )
     chosen = parser.parse_args(arguments)
     try:
@@ -122,9 +145,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _draw_all(experiments: Sequence[str], results_dir: Path) -> int:
     for name in experiments:
-        if name not in EXPERIMENTS:
-            raise ValueError(f"EXPERIMENT must be one of {', '.join(EXPERIMENTS)}, got {name}")
-    drawn = {name: draw(name, results_dir) for name in experiments or EXPERIMENTS}
+        if name not in COMMANDS:
+            raise ValueError(f"EXPERIMENT must be one of {', '.join(COMMANDS)}, got {name}")
+    drawn = {
+        name: draw_runtime(results_dir) if name == RUNTIME else draw(name, results_dir)
+        for name in experiments or COMMANDS
+    }
     for pictures in drawn.values():
         for picture in pictures:
             print(f"drew {picture}.svg and .png")
@@ -137,7 +163,7 @@ def _draw_all(experiments: Sequence[str], results_dir: Path) -> int:
 
 def _nothing_to_draw(names: Sequence[str], results_dir: Path) -> str:
     stores = ", ".join(str(results_dir / name / "records.jsonl") for name in names)
-    commands = " and ".join(f"`{EXPERIMENTS[name].command}`" for name in names)
+    commands = " and ".join(f"`{COMMANDS[name]}`" for name in names)
     return f"there are no records in {stores}; make them with {commands}"
 
 

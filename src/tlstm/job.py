@@ -16,6 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from omegaconf import DictConfig, OmegaConf
 
+from tlstm.captured import why_not
 from tlstm.checkpoints import (
     KeepCheckpoints,
     WholeCheckpoints,
@@ -31,12 +32,16 @@ from tlstm.models.network import SequenceNetwork
 from tlstm.module import SequenceModule
 from tlstm.processes import is_first_process
 from tlstm.progress import Report, SampleProgress
-from tlstm.runtime import MeasureRuntime
+from tlstm.runtime import MeasureBusy, MeasureRuntime
 from tlstm.stopping import StopWhenDecided
 from tlstm.tasks.generated import GeneratedDataModule
 
 # Tells the processes of the other devices where the first one leaves the run's files
 RUN_DIRECTORY = "TLSTM_RUN_DIRECTORY"
+
+STEPS_ON_GPU = 50  # Lightning's loop takes about a millisecond for each of its steps
+
+log = logging.getLogger(__name__)
 
 
 class Job(NamedTuple):
@@ -91,7 +96,10 @@ def prepared(run: Run, report: Report) -> Iterator[Job]:
                 adopt_best(checkpoint, directory / "checkpoints")
         history, runtime, stopping = History(), MeasureRuntime(), StopWhenDecided()
         keep = KeepCheckpoints(directory / "checkpoints", history)
-        trainer = make_trainer(config, [history, runtime, stopping, SampleProgress(report), keep])
+        callbacks = [history, runtime, MeasureBusy(), stopping, SampleProgress(report), keep]
+        trainer = make_trainer(config, callbacks)
+        module.captured = captures(config, trainer)
+        data.batches_at_a_time = steps_at_a_time(config, trainer)
         trainer.loggers = make_loggers(config, directory)  # once nothing can be refused any more
         if is_first_process():
             OmegaConf.save(config, directory / "config.yaml")
@@ -185,7 +193,6 @@ def make_trainer(config: DictConfig, callbacks: list[Callback]) -> Trainer:
             callbacks=callbacks,
             plugins=[WholeCheckpoints()],
             num_sanity_val_steps=0,
-            log_every_n_steps=50,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
@@ -200,6 +207,31 @@ def make_trainer(config: DictConfig, callbacks: list[Callback]) -> Trainer:
     return trainer
 
 
+def captures(config: DictConfig, trainer: Trainer) -> bool:
+    """Whether optimizer steps shall replay from a CUDA graph.
+
+    Raises:
+        ValueError: they shall, and cannot.
+    """
+    if config.trainer.capture is False:
+        return False
+    reason = why_not(
+        trainer.strategy.root_device, trainer.world_size, trainer.precision_plugin.precision
+    )
+    if reason is not None and config.trainer.capture is True:
+        raise ValueError(f"trainer.capture=true cannot be: {reason}")
+    if reason is not None:
+        log.debug("optimizer steps are not captured: %s", reason)
+    return reason is None
+
+
+def steps_at_a_time(config: DictConfig, trainer: Trainer) -> int:
+    """Optimizer steps per step of Lightning's loop."""
+    if config.trainer.steps_at_a_time != "auto":
+        return int(config.trainer.steps_at_a_time)
+    return STEPS_ON_GPU if trainer.strategy.root_device.type == "cuda" else 1
+
+
 @contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Without Lightning's advice on settings that are meant as they are."""
@@ -210,6 +242,7 @@ def quiet_lightning() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PossibleUserWarning)
             warnings.filterwarnings("ignore", message=".*treespec.*")  # its own, of torch
+            warnings.filterwarnings("ignore", message="You have overridden `on_before_batch")
             yield
     finally:
         logger.setLevel(level)

@@ -10,6 +10,7 @@ Dimension letters of this file:
 
 from abc import abstractmethod
 from math import prod
+from types import ModuleType
 from typing import Literal
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from tlstm import cell, geometry
 from tlstm.checks import at_least, true_or_false
+from tlstm.fused import step as lean_step
 from tlstm.fused.operator import Kernels, sequence
 from tlstm.fused.pytorch import Weights
 from tlstm.fused.selection import Implementation, asked_for, choose, operands, report
@@ -84,6 +86,10 @@ class TensorizedLayer(RecurrentLayer):
             weight.uniform_(-bound, bound)
             bias.uniform_(-bound, bound)
 
+    def a_weight(self) -> Tensor:
+        """One of the weights, found at once: single timesteps ask for it."""
+        return self.weight_hidden
+
     def state_shape(self, batch_size: int) -> tuple[int, ...]:
         """[B, P.., M]."""
         return (batch_size, *[self.tensor_size] * (self.rank - 1), self.channels)
@@ -96,7 +102,7 @@ class TensorizedLayer(RecurrentLayer):
         A whole sequence runs T + L − 1 timesteps, the last L − 1 with a zero projected input
         [ours]; a stream runs T.
         """
-        time = len(steps)
+        time = steps.shape[0]
         projected = self._project(steps)
         if lengths is not None:
             after = beyond(lengths, time)
@@ -142,7 +148,7 @@ class TensorizedLayer(RecurrentLayer):
         outputs = []
         last = state
         for t, step in enumerate(projected.unbind(0), start=1):
-            state = self._next_state(step, state)
+            state = self._next_state(step, state, cell)
             outputs.append(self._read_out(state[0]))
             if lengths is not None:
                 last = _where(lengths == t, state, last)
@@ -151,17 +157,16 @@ class TensorizedLayer(RecurrentLayer):
         return torch.stack(outputs[-time:]), last
 
     def _choose(self, projected: Tensor) -> Implementation:
-        """The implementation for these tensors, noted for `extra_repr` and in the debug log."""
-        device = projected.device
+        """The implementation for tensors on this one's device, noted in the debug log."""
         chosen = choose(
             self.implementation,
-            device,
-            operands(device, self.weight_hidden.dtype),
+            projected.device,
+            operands(projected.device, self.weight_hidden.dtype),
             self.rank,
             self.kernel_size ** (self.rank - 1),
         )
         if not torch.compiler.is_compiling():
-            report(str(self), str(device), chosen)
+            report(type(self).__name__, projected.device, chosen)
         return chosen
 
     def _normalization(self) -> cell.Normalization | None:
@@ -170,12 +175,26 @@ class TensorizedLayer(RecurrentLayer):
 
     def advance(self, step: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """One timestep on [B, input_size]."""
-        state = self._next_state(self._project(step), state)
+        projected = self._project(step)
+        chosen = self._choose(projected)
+        if chosen == "triton":
+            output, state = self._at_once(projected.unsqueeze(0), state, None, 1, chosen)
+            return output.squeeze(0), state
+        # The lean step keeps to what is quick on a CPU, and gives no gradients
+        lean = (
+            chosen == "pytorch"
+            and projected.device.type == "cpu"
+            and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
+            and not torch.compiler.is_compiling()
+        )
+        state = self._next_state(projected, state, lean_step if lean else cell)
         return self._read_out(state[0]), state
 
     @abstractmethod
-    def _next_state(self, projected: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The state after one timestep with the projected input [B, M]."""
+    def _next_state(
+        self, projected: Tensor, state: tuple[Tensor, ...], cells: ModuleType
+    ) -> tuple[Tensor, ...]:
+        """The state after one timestep with the projected input [B, M], by a module's functions."""
 
     def _project(self, input: Tensor) -> Tensor:
         """The projected input, x Wˣ + bˣ, [.., M]."""
@@ -186,10 +205,11 @@ class TensorizedLayer(RecurrentLayer):
         return hidden.flatten(1, -2)[:, -1]
 
     def extra_repr(self) -> str:
-        """The options that shape the layer, for printing."""
+        """The options that shape the layer and what it runs by, for printing."""
         return (
             f"{self.input_size}, {self.channels}, tensor_size={self.tensor_size}, "
-            f"rank={self.rank}, kernel_size={self.kernel_size}, depth={self.depth}"
+            f"rank={self.rank}, kernel_size={self.kernel_size}, depth={self.depth}, "
+            f"implementation={self._choose(self.weight_hidden)!r}"
         )
 
 
@@ -219,9 +239,11 @@ class TensorizedRNN(TensorizedLayer):
         self._create_weights(channels, device, dtype)
         self.reset_parameters()
 
-    def _next_state(self, projected: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def _next_state(
+        self, projected: Tensor, state: tuple[Tensor, ...], cells: ModuleType
+    ) -> tuple[Tensor, ...]:
         (hidden,) = state
-        return (cell.rnn_step(projected, hidden, self.weight_hidden, self.bias_hidden),)
+        return (cells.rnn_step(projected, hidden, self.weight_hidden, self.bias_hidden),)
 
 
 class TensorizedLSTM(TensorizedLayer):
@@ -313,9 +335,11 @@ class TensorizedLSTM(TensorizedLayer):
             self.normalization_gain.fill_(1)
             self.normalization_bias.fill_(0)
 
-    def _next_state(self, projected: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def _next_state(
+        self, projected: Tensor, state: tuple[Tensor, ...], cells: ModuleType
+    ) -> tuple[Tensor, ...]:
         hidden, memory = state
-        return cell.lstm_step(
+        return cells.lstm_step(
             projected,
             hidden,
             memory,
@@ -332,7 +356,7 @@ class TensorizedLSTM(TensorizedLayer):
         )
 
     def extra_repr(self) -> str:
-        """The options that shape the layer, for printing."""
+        """The options that shape the layer and what it runs by, for printing."""
         return (
             f"{super().extra_repr()}, memory_convolution={self.memory_convolution}, "
             f"normalization={self.normalization!r}, forget_bias={self.forget_bias}"

@@ -1,20 +1,29 @@
 """The LightningModule of the family: a network, its loss over the answer, and its metrics."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
+import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from lightning import LightningModule
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torchmetrics import MetricCollection
 
+from tlstm.captured import CapturedStep
 from tlstm.metrics import NO_ANSWER, SamplesToThreshold, answer_metrics, answer_targets
 from tlstm.models.network import SequenceNetwork
 from tlstm.tasks.generated import Batch
 
+LOGGED_STEPS = 50  # optimizer steps from one logged training loss to the next
+STEPS_COUNTED = "epoch_loop.manual_optimization.optim_step_progress"
+
 
 class SequenceModule(LightningModule):
     """Trains a network to answer: negative log-likelihood over the answer [ours], Adam [paper].
+
+    The optimization is manual in Lightning's sense, so that one step of Lightning's loop can make
+    many optimizer steps, each of them a single launch on a GPU.
 
     Args:
         network: symbols in, logits out.
@@ -23,7 +32,12 @@ class SequenceModule(LightningModule):
         batch_size: training samples of all devices together per step.
         description: what the network is, kept in every checkpoint so that it can be told from
             another's; plain values only.
+
+    Attributes:
+        captured: whether optimizer steps replay from a CUDA graph.
     """
+
+    captured = False
 
     def __init__(
         self,
@@ -34,6 +48,7 @@ class SequenceModule(LightningModule):
         description: dict[str, Any],
     ) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.network = network
         self.learning_rate = learning_rate
         self.batch_size = batch_size
@@ -41,6 +56,8 @@ class SequenceModule(LightningModule):
         self.validation_metrics = answer_metrics(network.head.out_features)
         self.test_metrics = answer_metrics(network.head.out_features)
         self.samples_to_threshold = SamplesToThreshold(threshold)
+        self._captured_step: CapturedStep | None = None
+        self._losses: list[tuple[int, Tensor]] = []
 
     @property
     def samples_seen(self) -> int:
@@ -51,11 +68,55 @@ class SequenceModule(LightningModule):
         """Mean negative log-likelihood of the symbols of the answer."""
         return self._loss(self.network(batch.inputs), answer_targets(batch.targets, batch.answer))
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """One optimizer step's loss."""
-        loss = self.loss(batch)
-        self.log("training/loss", loss)
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Check the symbols on the host, where a CUDA graph cannot."""
+        if self.captured:
+            self.network.check_symbols(batch.inputs)
+        return batch
+
+    def training_step(self, batch: Batch, batch_index: int) -> None:
+        """An optimizer step on each of the batches that have come as one."""
+        size = self.batch_size // self.trainer.world_size
+        for parts in zip(*(part.split(size) for part in batch), strict=True):
+            loss = self.learn(Batch(*parts))
+            if self.global_step % LOGGED_STEPS == 0:
+                self._losses.append((self.global_step, loss.clone()))
+
+    def learn(self, batch: Batch) -> Tensor:
+        """One optimizer step.
+
+        Returns:
+            The loss before it, which the next step may overwrite.
+        """
+        if not self.captured:
+            return self._learn(batch, cast(Optimizer, self.optimizers()), self.manual_backward)
+        if self._captured_step is None:
+            optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=False))
+            self._captured_step = CapturedStep(
+                lambda fixed: self._learn(fixed, optimizer, Tensor.backward), optimizer, batch
+            )
+        loss = self._captured_step(batch)
+        self._count_step()
         return loss
+
+    def busy_seconds(self) -> float | None:
+        """Seconds of the GPU that captured steps took since last asked; None where there are none.
+
+        This waits for the last of them.
+        """
+        return self._captured_step.recording.busy_seconds() if self._captured_step else None
+
+    def on_train_end(self) -> None:
+        """Give back the memory of the captured step."""
+        self._captured_step = None
+
+    def on_validation_start(self) -> None:
+        """Log the training losses, now that nobody has to wait for them."""
+        for step, loss in self._losses:
+            metrics = {"training/loss": float(loss), "samples": float(step * self.batch_size)}
+            for logger in self.loggers:
+                logger.log_metrics(metrics, step)
+        self._losses.clear()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Take a batch of validation samples into account."""
@@ -68,6 +129,7 @@ class SequenceModule(LightningModule):
         self.samples_to_threshold.update(metrics["accuracy"], self.samples_seen)
         self.log_dict({f"validation/{name}": value for name, value in metrics.items()})
         self.log("samples", float(self.samples_seen))
+        self.log("step", float(self.global_step))
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Take a batch of test samples into account."""
@@ -81,11 +143,36 @@ class SequenceModule(LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         """Adam with torch's other defaults."""
-        return Adam(self.parameters(), lr=self.learning_rate)
+        return Adam(self.parameters(), lr=self.learning_rate, **adam_options(self.device))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write down whose checkpoint it is."""
         checkpoint["description"] = self.description
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with this run's device and way to step, whatever those of the checkpoint were."""
+        # Where Lightning counts the steps of manual optimization
+        counted = checkpoint["loops"]["fit_loop"][STEPS_COUNTED]["total"]
+        counted["ready"] = counted["completed"] = checkpoint["global_step"]
+        for state in checkpoint["optimizer_states"]:
+            for group in state["param_groups"]:
+                group |= adam_options(self.trainer.strategy.root_device)
+
+    def _learn(
+        self, batch: Batch, optimizer: Optimizer, backward: Callable[[Tensor], None]
+    ) -> Tensor:
+        optimizer.zero_grad()
+        loss = self.loss(batch)
+        with torch.autocast(loss.device.type, enabled=False):  # which is for the forward pass alone
+            backward(loss)
+            optimizer.step()
+        return loss.detach()
+
+    def _count_step(self) -> None:
+        """Tell Lightning, whose optimizers count by themselves, of a step without them."""
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress.increment_ready()
+        progress.increment_completed()
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=NO_ANSWER)
@@ -95,3 +182,9 @@ class SequenceModule(LightningModule):
         targets = answer_targets(batch.targets, batch.answer)
         metrics["accuracy"].update(logits.flatten(0, 1), targets.flatten())
         metrics["loss"].update(self._loss(logits, targets), weight=batch.answer.sum())
+
+
+def adam_options(device: torch.device) -> dict[str, Any]:
+    """What of Adam depends on the device: on a GPU one kernel, which a CUDA graph can hold."""
+    on_gpu = device.type == "cuda"
+    return {"capturable": on_gpu, "fused": True if on_gpu else None}

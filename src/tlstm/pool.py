@@ -48,14 +48,14 @@ class Active:
         index: which of the orders.
         process: that trains it.
         connection: on which it reports.
-        slot: the place it takes among those that run at a time.
+        device: the GPU that it takes, None for the CPU.
         failure: why it failed, as far as is known.
     """
 
     index: int
     process: BaseProcess
     connection: Connection
-    slot: int
+    device: str | None
     failure: str | None = None
 
 
@@ -80,17 +80,19 @@ def run_all(
     Args:
         orders: the runs.
         jobs: how many at a time.
-        devices: GPUs to spread them over, as CUDA_VISIBLE_DEVICES names them; may be empty.
+        devices: GPUs to spread them over, as CUDA_VISIBLE_DEVICES names them; may be empty. A run
+            begins on the one that has the fewest.
         show: called with a run's index and its status.
         ended: called with a run's index when it has ended, and why if it failed.
     """
-    waiting, free = list(enumerate(orders))[::-1], list(range(jobs))
+    waiting = list(enumerate(orders))[::-1]
     active: list[Active] = []
     with _stopping(active):
         while waiting or active:
-            while waiting and free:
+            while waiting and len(active) < jobs:
                 index, order = waiting.pop()
-                active.append(_begin(context(devices), index, order, free.pop(0), devices))
+                device = least_busy(devices, [run.device for run in active])
+                active.append(_begin(context(devices), index, order, device))
             wait([channel for run in active for channel in (run.connection, run.process.sentinel)])
             for run in list(active):
                 finished = not run.process.is_alive()  # asked first, so that no message is missed
@@ -101,7 +103,6 @@ def run_all(
                         run.failure = message
                 if finished:
                     active.remove(run)
-                    free.append(run.slot)
                     ended(run.index, run.failure or _died(run.process))
 
 
@@ -117,13 +118,27 @@ def _stopping(active: list[Active]) -> Iterator[None]:
             run.process.join()
 
 
-def _begin(context: Context, index: int, order: Order, slot: int, devices: Sequence[str]) -> Active:
+def least_busy(devices: Sequence[str], taken: Sequence[str | None]) -> str | None:
+    """The device with the fewest runs, the first of equals; None where there are no devices.
+
+    Args:
+        devices: to choose from.
+        taken: the device of every run in progress.
+    """
+    return min(devices, key=taken.count, default=None)
+
+
+def use_device(device: str) -> None:
+    """Let this process see one GPU alone; called before it has seen any."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = device
+
+
+def _begin(context: Context, index: int, order: Order, device: str | None) -> Active:
     ours, theirs = context.Pipe(duplex=False)
-    device = devices[slot % len(devices)] if devices else None
     process = context.Process(target=_work, args=(order, theirs, device))
     process.start()
     theirs.close()
-    return Active(index, process, ours, slot)
+    return Active(index, process, ours, device)
 
 
 def _received(connection: Connection) -> Iterator[Any]:
@@ -146,7 +161,7 @@ def _work(order: Order, connection: Connection, device: str | None) -> None:
     _end_with_parent()
     _print_to(order.log)
     if device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = device
+        use_device(device)
     try:
         with prepared(compose(order.overrides), connection.send) as job:
             train(job)

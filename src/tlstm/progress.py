@@ -39,34 +39,35 @@ class SampleProgress(Callback):
     def __init__(self, report: Report) -> None:
         self._report = report
         self._first_samples = 0
+        self._accuracy: float | None = None
         self._started = self._reported = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start counting."""
         self._first_samples = self._samples(pl_module)
         self._started = time.perf_counter()
-        self._send(trainer, pl_module)
+        self._send(pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any
     ) -> None:
         """Report, unless the last report is very fresh."""
         if time.perf_counter() - self._reported > DISPLAY_SECONDS:
-            self._send(trainer, pl_module)
+            self._send(pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report the new accuracy."""
-        self._send(trainer, pl_module)
+        self._accuracy = float(trainer.callback_metrics["validation/accuracy"])
+        self._send(pl_module)
 
-    def _send(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _send(self, pl_module: LightningModule) -> None:
         self._reported = time.perf_counter()
         samples = self._samples(pl_module)
         elapsed = max(self._reported - self._started, 1e-9)
-        accuracy = trainer.callback_metrics.get("validation/accuracy")
         self._report(
             Status(
                 samples,
-                None if accuracy is None else float(accuracy),
+                self._accuracy,
                 (samples - self._first_samples) / elapsed,
             )
         )

@@ -126,14 +126,18 @@ class RecurrentLayer(nn.Module, ABC):
         if input.dim() == 1:
             output, state = self.step(input.unsqueeze(0), self._batch_of_one(state))
             return output.squeeze(0), self._only_one(state)
-        output, parts = self.advance(input, self._read_state(state, len(input)))
+        output, parts = self.advance(input, self._read_state(state, input.shape[0]))
         return output, self._public(parts)
 
     def initial_state(self, batch_size: int) -> State:
         """The zero state of `batch_size` examples, in the weights' dtype and on their device."""
-        weight = next(self.parameters())
+        weight = self.a_weight()
         shape = self.state_shape(batch_size)
         return self._public(tuple(weight.new_zeros(shape) for _ in self.state_names))
+
+    def a_weight(self) -> Tensor:
+        """One of the weights, which all have one dtype and device."""
+        return next(self.parameters())
 
     def _run_batch(
         self,
@@ -165,7 +169,7 @@ class RecurrentLayer(nn.Module, ABC):
         self._check_dtype("input", input)
 
     def _check_dtype(self, name: str, tensor: Tensor) -> None:
-        dtype = next(self.parameters()).dtype
+        dtype = self.a_weight().dtype
         if tensor.dtype != dtype and not (
             tensor.is_floating_point() and torch.is_autocast_enabled(tensor.device.type)
         ):
@@ -215,7 +219,8 @@ def _read_lengths(
         raise ValueError(f"{message}, got {lengths!r}") from error
     if read.shape != (batch_size,) or read.is_floating_point() or read.dtype == torch.bool:
         raise ValueError(f"{message}, got shape {list(read.shape)} of {read.dtype}")
-    if read.min() < 1 or read.max() > time:
+    # What a traced program is given later cannot be looked at now
+    if not torch.compiler.is_compiling() and (read.min() < 1 or read.max() > time):
         raise ValueError(f"lengths must be between 1 and {time} timesteps, got {read.tolist()}")
     return read
 

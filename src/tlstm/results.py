@@ -1,8 +1,8 @@
 """The committed store of records, from which every figure and table is made.
 
 `python -m tlstm.results collect` takes the record of every finished run,
-`runs/<experiment>/<run>/record.json`, into `results/<experiment>/records.jsonl`, one line each.
-Lines are only ever added.
+`runs/<experiment>/<run>/record.json`, into `results/<experiment>/records.jsonl`, one line each,
+and the benchmark's measurements, `runs/runtime/*.jsonl`. Lines are only ever added.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
+from tlstm.bench import store as bench_store
 from tlstm.record import (
     CurvePoint,
     Hardware,
@@ -248,6 +249,27 @@ def collect(source: Path, results_dir: Path, experiments: Sequence[str] = ()) ->
     return 1 if problems else 0
 
 
+def collect_all(source: Path, results_dir: Path, experiments: Sequence[str] = ()) -> int:
+    """Takes in records of runs and the benchmark's measurements; as `collect`.
+
+    Args:
+        source: directory of runs, an archive of one, or a file of measurements.
+        results_dir: the directory of all results.
+        experiments: those to take in; "runtime" are the measurements.
+    """
+    runtime = bench_store.EXPERIMENT
+    of_runs = [name for name in experiments if name != runtime]
+    if runtime in experiments or not experiments:
+        found = bench_store.read_all(source)
+        if found:
+            new = bench_store.append(found, results_dir)
+            print(f"{runtime}: {len(found)} records, {new} of them new in {results_dir / runtime}")
+        elif runtime in experiments:
+            raise ValueError(f"{source} holds no record of {runtime}")
+    only_measurements = bench_store.is_file(source) or runtime in experiments
+    return collect(source, results_dir, of_runs) if of_runs or not only_measurements else 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tlstm.results", description=__doc__)
@@ -263,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=Path,
         default=Path("runs"),
         metavar="SOURCE",
-        help="directory of runs, or a .tar.gz of one (default: runs)",
+        help="directory of runs, a .tar.gz of one, or a file of the benchmark (default: runs)",
     )
     command.add_argument("--results", type=Path, default=Path("results"), metavar="DIRECTORY")
     command.add_argument(
@@ -274,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     chosen = parser.parse_args(arguments)
     try:
-        return collect(chosen.runs, chosen.results, chosen.experiments)
+        return collect_all(chosen.runs, chosen.results, chosen.experiments)
     except (OSError, ValueError) as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         return 2

@@ -5,10 +5,13 @@ keep the others from running.
 """
 
 import argparse
+import contextlib
+import math
 import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,18 +20,33 @@ from rich.console import Console
 
 from tlstm import provenance
 from tlstm.config import Run, compose, with_scale
-from tlstm.job import make_data, make_module, set_up_torch
-from tlstm.pool import Order, context, run_all
+from tlstm.job import (
+    captures,
+    make_data,
+    make_module,
+    make_trainer,
+    quiet_lightning,
+    set_up_torch,
+)
+from tlstm.pool import Order, context, run_all, use_device
+from tlstm.progress import Status
 from tlstm.refusal import refusals
 from tlstm.runtime import milliseconds_per_timestep
-from tlstm.sweep_display import Entry, SweepDisplay, failures_table, hours
+from tlstm.sharing import side_by_side
+from tlstm.sweep_display import Entry, SweepDisplay, Throughput, failures_table, hours
 from tlstm.sweep_file import points, read_sweep_file
 from tlstm.train import find_record, outcome, title
 
 # What a run takes beside its passes, as seen on two processor cores: the optimizer and the
 # trainer for every step; loggers, checkpoints, the test and its process for the whole
 STEP_SECONDS = 1.5e-3
+CAPTURED_STEP_SECONDS = 0.2e-3  # where a step is replayed from a CUDA graph
 RUN_SECONDS = 5.0
+
+SHARING = {
+    True: "Runs on the same GPU run side by side, through NVIDIA's Multi-Process Service.",
+    False: "Runs on the same GPU take turns: NVIDIA's Multi-Process Service does not run here.",
+}
 
 
 class Plan(NamedTuple):
@@ -59,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     console = Console()
     with refusals(ValueError, OSError):
-        plan = make_plan(options.files, options.overrides, options.jobs)
+        plan = make_plan(options.files, options.overrides, options.jobs, options.jobs_per_device)
         console.print(announcement(plan), soft_wrap=True)
     if options.dry_run or not plan.runs:
         return 0
@@ -78,7 +96,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "files", nargs="+", metavar="FILE|key=value", help="sweep files, and settings of every run"
     )
     parser.add_argument(
-        "--jobs", type=int, help="runs at a time (as many as GPUs, or else as processor cores)"
+        "--jobs",
+        type=int,
+        help="runs at a time, over all GPUs together, each on the one with the fewest "
+        "(as many as GPUs, or else as processor cores)",
+    )
+    parser.add_argument(
+        "--jobs-per-device",
+        type=int,
+        help="runs at a time on each GPU: small ones that leave it idle are trained faster "
+        "together, but the runtimes in their records are then those of a shared GPU (1, unless "
+        "--jobs is more than there are GPUs; given both, --jobs is the most of all together)",
     )
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
     options = parser.parse_intermixed_args(arguments)
@@ -86,20 +114,30 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.files = [Path(text) for text in options.files if "=" not in text]
     if not options.files:
         parser.error("name a sweep file, such as sweeps/depth.yaml")
-    if options.jobs is not None and options.jobs < 1:
-        parser.error(f"--jobs must be at least 1, got {options.jobs}")
+    for name, value in (
+        ("--jobs", options.jobs),
+        ("--jobs-per-device", options.jobs_per_device),
+    ):
+        if value is not None and value < 1:
+            parser.error(f"{name} must be at least 1, got {value}")
     return options
 
 
-def make_plan(files: Sequence[Path], overrides: Sequence[str], jobs: int | None) -> Plan:
+def make_plan(
+    files: Sequence[Path],
+    overrides: Sequence[str],
+    jobs: int | None,
+    jobs_per_device: int | None,
+) -> Plan:
     """What there is to be done, and how long it will take.
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: a file is no sweep file, or one of its points cannot be run.
+        ValueError: a file is no sweep file, or one of its points cannot be run, or there is no
+            device to put so many jobs on.
     """
     devices = visible_gpus()
-    jobs = jobs or len(devices) or os.cpu_count() or 1
+    jobs = number_of_jobs(jobs, jobs_per_device, devices)
     runs = [run for file in files for run in read_runs(file, with_scale(overrides))]
     unique = list({run.directory: run for run in runs}.values())
     missing = [run for run in unique if find_record(run) is None]
@@ -115,6 +153,22 @@ def make_plan(files: Sequence[Path], overrides: Sequence[str], jobs: int | None)
         jobs=min(jobs, len(missing) or 1),
         devices=devices,
     )
+
+
+def number_of_jobs(jobs: int | None, jobs_per_device: int | None, devices: Sequence[str]) -> int:
+    """How many runs at a time, from what was asked for and the GPUs there are.
+
+    Raises:
+        ValueError: GPUs shall be shared, and there is none.
+    """
+    if jobs_per_device is None:
+        return jobs or len(devices) or os.cpu_count() or 1
+    if not devices:
+        raise ValueError(
+            "--jobs-per-device shares GPUs, and there is none here; --jobs shares the processor"
+        )
+    most = jobs_per_device * len(devices)
+    return most if jobs is None else min(jobs, most)
 
 
 def visible_gpus() -> list[str]:
@@ -147,11 +201,28 @@ def with_threads(run: Run, threads: int) -> Run:
 
 
 def estimate_all(runs: Sequence[Run], jobs: int, devices: Sequence[str]) -> list[float]:
-    """Seconds that each run takes at the most, from a few measured passes of each."""
+    """Seconds that each run takes at the most, from a few measured passes of each.
+
+    One process measures on each GPU, so that none disturbs another.
+    """
     if not runs:
         return []
-    with ProcessPoolExecutor(jobs, mp_context=context(devices)) as pool:
+    start = context(devices)
+    places: list[str | None] = [*devices] or [None] * jobs
+    free = start.Queue()
+    for place in places:
+        free.put(place)
+    with ProcessPoolExecutor(
+        len(places), mp_context=start, initializer=_take_place, initargs=(free,)
+    ) as pool:
         return list(pool.map(estimate, [run.overrides for run in runs], chunksize=4))
+
+
+def _take_place(free: "Queue[str | None]") -> None:
+    """Let this process measure where no other does: on a GPU of its own or on the CPU."""
+    device = free.get()
+    if device is not None:
+        use_device(device)
 
 
 def estimate(overrides: list[str]) -> float:
@@ -160,13 +231,18 @@ def estimate(overrides: list[str]) -> float:
     set_up_torch(config)
     data = make_data(config)
     module = make_module(config, data)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with quiet_lightning():
+        trainer = make_trainer(config, [])
+    module.captured = captures(config, trainer)
+    trainer.precision_plugin.convert_module(module.to(trainer.strategy.root_device))
     batch = next(iter(data.train_dataloader()))
-    batch = type(batch)(*(part.to(device) for part in batch))
-    milliseconds = milliseconds_per_timestep(module.to(device), batch, seconds=0.02)
+    batch = type(batch)(*(part.to(module.device) for part in batch))
+    with trainer.precision_plugin.train_step_context():
+        milliseconds = milliseconds_per_timestep(module, batch, seconds=0.02)
     sample = 1e-3 * milliseconds * data.timesteps  # forward and backward
     samples, epoch = config.training.max_samples, config.training.samples_per_epoch
-    learning = samples * sample + samples / config.training.batch_size * STEP_SECONDS
+    step = CAPTURED_STEP_SECONDS if module.captured else STEP_SECONDS
+    learning = samples * sample + samples / config.training.batch_size * step
     validating = samples // epoch * data.validation_samples * sample / 3  # forward alone
     return learning + validating + RUN_SECONDS
 
@@ -184,10 +260,13 @@ def announcement(plan: Plan) -> str:
         if plan.devices
         else f"{provenance.processor()}, {os.cpu_count()} cores, {max(threads)} thread(s) a run"
     )
-    wall = max(sum(plan.seconds) / plan.jobs, max(plan.seconds))
+    # What runs gain by sharing a GPU is not known beforehand
+    wall = max(sum(plan.seconds) / min(plan.jobs, len(plan.devices) or plan.jobs), *plan.seconds)
+    shared = math.ceil(plan.jobs / len(plan.devices)) if plan.devices else 1
+    at_a_time = f"{plan.jobs} at a time" + (f", {shared} on a GPU" if shared > 1 else "")
     return (
         f"{said}; {len(plan.runs)} to train at {' and '.join(sorted(scales))} scale, "
-        f"{plan.jobs} at a time, on {machine}: {hours(wall)} at the most "
+        f"{at_a_time}, on {machine}: {hours(wall)} at the most "
         "(runs end early where the task is solved)."
     )
 
@@ -203,6 +282,11 @@ def carry_out(plan: Plan, console: Console) -> int:
         for run, seconds in zip(plan.runs, plan.seconds, strict=True)
     ]
     display, failures = SweepDisplay(entries, console), dict[int, str]()
+    throughput = Throughput()
+
+    def show(index: int, status: Status) -> None:
+        throughput.note(index, status)
+        display.show(index, status)
 
     def ended(index: int, failure: str | None) -> None:
         if failure is not None:
@@ -210,9 +294,13 @@ def carry_out(plan: Plan, console: Console) -> int:
         record = find_record(plan.runs[index])
         display.ended(index, failure, outcome(record) if record else "no record")
 
-    with display:
+    with contextlib.ExitStack() as stack:
+        if plan.devices and plan.jobs > len(plan.devices):
+            console.print(SHARING[stack.enter_context(side_by_side())])
+        stack.enter_context(display)
         orders = [Order(run.overrides, log_file(run)) for run in plan.runs]
-        run_all(orders, plan.jobs, plan.devices, display.show, ended)
+        run_all(orders, plan.jobs, plan.devices, show, ended)
+    console.print(f"{throughput.in_words()}, {plan.jobs} at a time.", soft_wrap=True)
     if failures:
         console.print(failures_table(entries, failures))
         console.print("The same command tries them again, and only them.")

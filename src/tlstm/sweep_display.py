@@ -108,6 +108,38 @@ class SweepDisplay:
         self._overall.update(self._all, completed=sum(self._seconds.values()))
 
 
+class Throughput:
+    """How fast all runs of a sweep learn together, from the first report to the last.
+
+    The start of the processes before the first report does not count.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[int, int] = {}  # samples at a run's first report and its last, by index
+        self._last: dict[int, int] = {}
+        self._times: list[float] = []
+
+    def note(self, index: int, status: Status) -> None:
+        """Take in a run's status."""
+        self._first.setdefault(index, status.samples)
+        self._last[index] = status.samples
+        self._times = [*self._times[:1], time.perf_counter()]
+
+    @property
+    def samples(self) -> int:
+        """Training samples of all runs."""
+        return sum(self._last.values()) - sum(self._first.values())
+
+    def in_words(self) -> str:
+        """What is known of it, in a clause."""
+        seconds = self._times[-1] - self._times[0] if self._times else 0.0
+        rate = self.samples / seconds if seconds else 0.0
+        return (
+            f"{self.samples:,} training samples in {hours(seconds)}, "
+            f"{rate:,.0f} a second of all runs together"
+        )
+
+
 def failures_table(entries: Sequence[Entry], failures: Mapping[int, str]) -> Table:
     """Which runs failed and why."""
     table = Table("run", "why it failed", "all it printed", title=f"{len(failures)} runs failed")

@@ -11,32 +11,37 @@ Layouts, with M padded to W, a multiple of eight, so that every row starts on 16
     activation  A_t, [slots, B, P.., 4W and room for the logits]
 A slot is a timestep where the backward pass needs them all, and one of two otherwise.
 
-A program takes one row, a location of an example, and all its channels. Every kernel may start
-while the one before it still runs (`EARLY`): it then waits for that one's results before it
-touches memory.
+A program takes one row, a location of an example, and all its channels.
 """
 
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 
 @triton.jit
-def tanh(x):
-    """The hyperbolic tangent, exact to rounding near zero too, where 2σ(2x) − 1 cancels."""
-    square = x * x
-    series = x * (
-        1 + square * (-1 / 3 + square * (2 / 15 + square * (-17 / 315 + square * 62 / 2835)))
-    )
-    return tl.where(tl.abs(x) < 0.25, series, 2 * tl.sigmoid(2 * x) - 1)
+def tanh(x, FAST: tl.constexpr):
+    """The hyperbolic tangent.
+
+    `FAST` is the hardware's, with an error of 2⁻¹¹, below what operands of half precision make.
+    Otherwise exact to rounding, near zero too, where 2σ(2x) − 1 cancels.
+    """
+    if FAST:
+        y = tl.inline_asm_elementwise(
+            "tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        square = x * x
+        series = x * (
+            1 + square * (-1 / 3 + square * (2 / 15 + square * (-17 / 315 + square * 62 / 2835)))
+        )
+        y = tl.where(tl.abs(x) < 0.25, series, 2 * tl.sigmoid(2 * x) - 1)
+    return y
 
 
 @triton.jit
-def begin(EARLY: tl.constexpr):
-    """Let the next kernel get ready, and wait for the one before."""
-    if EARLY:
-        gdc_launch_dependents()
-        gdc_wait()
+def sigmoid(x, FAST: tl.constexpr):
+    """The logistic function, by way of `tanh` where that is the hardware's."""
+    return 0.5 + 0.5 * tanh(0.5 * x, FAST) if FAST else tl.sigmoid(x)
 
 
 @triton.jit(do_not_specialize=["slot"])
@@ -51,14 +56,12 @@ def product(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_DEPTH: tl.constexpr,
-    EARLY: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
     """`out` = `left`[slot] · `right`, where `right` is padded with zeros to whole blocks.
 
     `UPCAST` is for the interpreter, whose product of bfloat16 takes their bits for numbers.
     """
-    begin(EARLY)
     across: tl.constexpr = (COLUMNS + BLOCK_COLUMNS - 1) // BLOCK_COLUMNS
     blocks: tl.constexpr = (DEPTH + BLOCK_DEPTH - 1) // BLOCK_DEPTH
     tile = tl.program_id(0)
@@ -81,6 +84,75 @@ def product(
         sums.to(out.dtype.element_ty),
         (row < rows)[:, None] & (column < COLUMNS)[None, :],
     )
+
+
+@triton.jit
+def pack(
+    weight,
+    bias,
+    wide,
+    wide_bias,
+    M: tl.constexpr,
+    WIDTH: tl.constexpr,
+    TAPS: tl.constexpr,
+    GATES: tl.constexpr,
+    LOGITS: tl.constexpr,
+    ACTIVATIONS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Wʰ [O, M, K..] as the matrix of a product, [K.., W, A], and bʰ [O] as [A]; zeros between."""
+    read = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)  # numbers the (channel, tap) pairs
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    made, real = made_by(column, M, WIDTH, GATES, LOGITS)
+    at = weight + made[:, None].to(tl.int64) * (M * TAPS) + read[None, :]
+    value = tl.load(at, real[:, None] & (read < M * TAPS)[None, :], 0)
+    row = read % TAPS * WIDTH + read // TAPS
+    at = wide + row[None, :].to(tl.int64) * ACTIVATIONS + column[:, None]
+    held = (column < ACTIVATIONS)[:, None] & (read < WIDTH * TAPS)[None, :]
+    tl.store(at, value.to(wide.dtype.element_ty), held)
+    if tl.program_id(0) == 0:
+        by = tl.load(bias + made, real, 0)
+        tl.store(wide_bias + column, by.to(tl.float32), column < ACTIVATIONS)
+
+
+@triton.jit
+def unpack(
+    wide,
+    wide_bias,
+    weight,
+    bias,
+    M: tl.constexpr,
+    WIDTH: tl.constexpr,
+    TAPS: tl.constexpr,
+    GATES: tl.constexpr,
+    LOGITS: tl.constexpr,
+    ACTIVATIONS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The inverse of `pack`."""
+    read = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    made, real = made_by(column, M, WIDTH, GATES, LOGITS)
+    held = real[:, None] & (read < M * TAPS)[None, :]
+    row = read % TAPS * WIDTH + read // TAPS
+    at = wide + row[None, :].to(tl.int64) * ACTIVATIONS + column[:, None]
+    value = tl.load(at, held, 0)
+    at = weight + made[:, None].to(tl.int64) * (M * TAPS) + read[None, :]
+    tl.store(at, value.to(weight.dtype.element_ty), held)
+    if tl.program_id(0) == 0:
+        by = tl.load(wide_bias + column, real, 0)
+        tl.store(bias + made, by.to(bias.dtype.element_ty), real)
+
+
+@triton.jit
+def made_by(
+    column, M: tl.constexpr, WIDTH: tl.constexpr, GATES: tl.constexpr, LOGITS: tl.constexpr
+):
+    """Which row of Wʰ makes a column of A_t, and whether any does."""
+    gate = tl.minimum(column // WIDTH, GATES)
+    inside = column - gate * WIDTH
+    real = inside < tl.where(gate < GATES, M, LOGITS)
+    return gate * M + inside, real
 
 
 @triton.jit
@@ -137,7 +209,7 @@ def spread(
 
 
 @triton.jit
-def gates(activation, bias, channel, M: tl.constexpr, WIDTH: tl.constexpr):
+def gates(activation, bias, channel, M: tl.constexpr, WIDTH: tl.constexpr, FAST: tl.constexpr):
     """G, I, F and O of a row of A_t, which is still without its bias."""
     present = channel < M
     at = activation + channel
@@ -146,7 +218,7 @@ def gates(activation, bias, channel, M: tl.constexpr, WIDTH: tl.constexpr):
     i = tl.load(at + WIDTH, present, 0).to(tl.float32) + tl.load(by + WIDTH, present, 0)
     f = tl.load(at + 2 * WIDTH, present, 0).to(tl.float32) + tl.load(by + 2 * WIDTH, present, 0)
     o = tl.load(at + 3 * WIDTH, present, 0).to(tl.float32) + tl.load(by + 3 * WIDTH, present, 0)
-    return tanh(g), tl.sigmoid(i), tl.sigmoid(f), tl.sigmoid(o)
+    return tanh(g, FAST), sigmoid(i, FAST), sigmoid(f, FAST), sigmoid(o, FAST)
 
 
 @triton.jit
@@ -206,10 +278,8 @@ def enter(
     TAPS: tl.constexpr,
     LOCATIONS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
-    EARLY: tl.constexpr,
 ):
     """From H_0 and the first input to what the first step's kernel reads."""
-    begin(EARLY)
     row = tl.program_id(0)
     location = row % LOCATIONS
     channel = tl.arange(0, BLOCK_CHANNELS)
@@ -258,10 +328,9 @@ def advance(
     HAS_LENGTHS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_LOCATIONS: tl.constexpr,
-    EARLY: tl.constexpr,
+    FAST: tl.constexpr,
 ):
     """From A_t and C_{t−1} to C_t and H_t, and to what the next step's kernel reads."""
-    begin(EARLY)
     row = tl.program_id(0)
     location = row % LOCATIONS
     example = row // LOCATIONS
@@ -277,9 +346,9 @@ def advance(
 
     if GATES == 1:
         by = tl.load(bias + channel, present, 0)
-        h = tanh(tl.load(activation + channel, present, 0).to(tl.float32) + by)
+        h = tanh(tl.load(activation + channel, present, 0).to(tl.float32) + by, FAST)
     else:
-        g, i, f, o = gates(activation, bias, channel, M, WIDTH)
+        g, i, f, o = gates(activation, bias, channel, M, WIDTH, FAST)
         new = cell + (after.to(tl.int64) * rows + row) * WIDTH + channel
         if PASS == 2:
             c = tl.load(new, present, 0)
@@ -320,7 +389,7 @@ def advance(
                 scale = tl.rsqrt(squares / (M * LOCATIONS) + EPSILON)
             normal = (c - mean) * scale * tl.load(gain + in_gain, present, 0)
             normal += tl.load(shift + in_gain, present, 0)
-        h = tanh(normal) * o
+        h = tanh(normal, FAST) * o
 
     if PASS != 1:
         h = tl.where(present, h, 0)
@@ -344,6 +413,7 @@ def gradient_of_hidden(
     row,
     location,
     channel,
+    follows,
     M: tl.constexpr,
     WIDTH: tl.constexpr,
     AXES: tl.constexpr,
@@ -353,39 +423,34 @@ def gradient_of_hidden(
     TAPS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """The sum over the locations that read a location, of the gradient of what they read."""
+    """The sum over the locations that read a location, of the gradient of what they read.
+
+    Zero where no step `follows`.
+    """
     sums = tl.zeros([BLOCK_CHANNELS], tl.float32)
     base = (row - location).to(tl.int64)
     for each in tl.static_range(TAPS):
         reader, inside, _ = offset(location, RADIUS - each // K, RADIUS - each % K, AXES, P)
         at = of_read + ((base + reader) * TAPS + each) * WIDTH + channel
-        sums += tl.load(at, (channel < M) & inside, 0).to(tl.float32)
+        sums += tl.load(at, (channel < M) & inside & follows, 0).to(tl.float32)
     return sums
 
 
 @triton.jit
-def mixed_in(
-    mixing,
-    source,
+def folded(
+    weights,
     location,
+    tap,
     AXES: tl.constexpr,
     P: tl.constexpr,
     K: tl.constexpr,
     RADIUS: tl.constexpr,
     TAPS: tl.constexpr,
-    BLOCK_TAPS: tl.constexpr,
 ):
-    """How much of a location's cell the memory convolution at `source` takes in.
-
-    `mixing` is that one's kernel. More than one tap counts where they come to the border.
-    """
-    tap = tl.arange(0, BLOCK_TAPS)
-    line = source % P - RADIUS + tap % K
-    hit = tl.minimum(tl.maximum(line, 0), P - 1) == location % P
-    if AXES == 2:
-        column = source // P - RADIUS + tap // K
-        hit = hit & (tl.minimum(tl.maximum(column, 0), P - 1) == location // P)
-    return tl.sum(tl.load(mixing + tap, hit & (tap < TAPS), 0), axis=0)
+    """A convolution kernel whose taps beyond the border have gone to those that they repeat."""
+    source, inside, _ = offset(location, tap // K - RADIUS, tap % K - RADIUS, AXES, P)
+    same = (source[:, None] == source[None, :]) & inside[:, None] & (tap < TAPS)[None, :]
+    return tl.sum(tl.where(same, weights[None, :], 0), axis=1)
 
 
 @triton.jit
@@ -395,6 +460,7 @@ def gradient_of_cell(
     row,
     location,
     channel,
+    follows,
     M: tl.constexpr,
     WIDTH: tl.constexpr,
     AXES: tl.constexpr,
@@ -406,20 +472,23 @@ def gradient_of_cell(
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_TAPS: tl.constexpr,
 ):
-    """The sum over the locations that mix a location's cell in, of the mixture's gradient."""
+    """The sum over the locations that mix a location's cell in, of the mixture's gradient.
+
+    `mixing` holds their convolution kernels, folded at the border.
+
+    Zero where no step `follows`.
+    """
+    present = (channel < M) & follows
     base = (row - location).to(tl.int64)
     if LOGITS == 0:
-        sums = tl.load(of_mixed + row.to(tl.int64) * WIDTH + channel, channel < M, 0)
+        sums = tl.load(of_mixed + row.to(tl.int64) * WIDTH + channel, present, 0)
     else:
         sums = tl.zeros([BLOCK_CHANNELS], tl.float32)
         for each in tl.static_range(TAPS):
             mixer, inside, _ = offset(location, RADIUS - each // K, RADIUS - each % K, AXES, P)
-            weight = mixed_in(
-                mixing + (base + mixer) * BLOCK_TAPS, mixer, location,
-                AXES, P, K, RADIUS, TAPS, BLOCK_TAPS,
-            )  # fmt: skip
+            weight = tl.load(mixing + (base + mixer) * BLOCK_TAPS + each, inside & follows, 0)
             at = of_mixed + (base + mixer) * WIDTH + channel
-            sums += weight * tl.load(at, (channel < M) & inside, 0)
+            sums += tl.load(at, present & inside, 0) * weight
     return sums
 
 
@@ -435,6 +504,7 @@ def retreat(
     of_read,
     of_mixed,
     mixing,
+    of_cell,
     of_activation,
     of_gain,
     of_shift,
@@ -461,6 +531,7 @@ def retreat(
     NORMALIZATION: tl.constexpr,
     PASS: tl.constexpr,
     EPSILON: tl.constexpr,
+    APART: tl.constexpr,  # the memory convolution's own gradients are `unmix`'s
     HAS_LENGTHS: tl.constexpr,
     HAS_OUTPUT: tl.constexpr,
     HAS_HIDDEN: tl.constexpr,
@@ -468,15 +539,15 @@ def retreat(
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_TAPS: tl.constexpr,
     BLOCK_LOCATIONS: tl.constexpr,
-    EARLY: tl.constexpr,
+    FAST: tl.constexpr,
 ):
     """From the gradients of the H and C that step t made, to that of its A.
 
     What step t + 1 left: `of_read`, the gradient of what its kernel read; `of_mixed`, that of its
     C^conv, and its convolution's kernels, `mixing`. The last two are left for step t − 1 in
-    turn, in two slots that alternate.
+    turn, in two slots that alternate. Where the memory convolution is taken `APART`, `unmix` has
+    made of them the gradient of what step t + 1 had of C, `of_cell`.
     """
-    begin(EARLY)
     row = tl.program_id(0)
     location = row % LOCATIONS
     example = row // LOCATIONS
@@ -492,9 +563,11 @@ def retreat(
     else:
         ends = t + 1 == time
 
+    follows = t + 1 < steps
     dh = gradient_of_hidden(
-        of_read, row, location, channel, M, WIDTH, AXES, P, K, RADIUS, TAPS, BLOCK_CHANNELS
-    )
+        of_read, row, location, channel, follows,
+        M, WIDTH, AXES, P, K, RADIUS, TAPS, BLOCK_CHANNELS,
+    )  # fmt: skip
     if HAS_OUTPUT:
         step = t - (steps - time)
         at = grad_output + (step.to(tl.int64) * (rows // LOCATIONS) + example) * M + channel
@@ -507,10 +580,10 @@ def retreat(
     kind = of_activation.dtype.element_ty
     if GATES == 1:
         by = tl.load(bias + channel, present, 0)
-        h = tanh(tl.load(activation + channel, present, 0).to(tl.float32) + by)
+        h = tanh(tl.load(activation + channel, present, 0).to(tl.float32) + by, FAST)
         tl.store(of_activation + channel, (dh * (1 - h * h)).to(kind), wide)
     else:
-        g, i, f, o = gates(activation, bias, channel, M, WIDTH)
+        g, i, f, o = gates(activation, bias, channel, M, WIDTH, FAST)
         old = cell + (slot * rows + first) * WIDTH + channel
         c = tl.load(cell + ((slot + 1) * rows + row) * WIDTH + channel, present, 0)
         normal = c
@@ -527,7 +600,7 @@ def retreat(
             gain_here = tl.load(gain + in_gain, present, 0)
             standard = tl.where(present, (c - mean) * scale, 0)
             normal = standard * gain_here + tl.load(shift + in_gain, present, 0)
-        squashed = tanh(normal)
+        squashed = tanh(normal, FAST)
         dn = dh * o * (1 - squashed * squashed)
         dc = dn
         if NORMALIZATION > 0:
@@ -552,43 +625,113 @@ def retreat(
                 tl.store(of_shift + in_state, total + dn, present)
             from_ring = ((t + 1) % 2).to(tl.int64) * rows
             to_ring = (t % 2).to(tl.int64) * rows + row
-            dc += gradient_of_cell(
-                of_mixed + from_ring * WIDTH, mixing + from_ring * BLOCK_TAPS,
-                row, location, channel,
-                M, WIDTH, AXES, P, K, RADIUS, TAPS, LOGITS, BLOCK_CHANNELS, BLOCK_TAPS,
-            )  # fmt: skip
+            if APART:
+                dc += tl.load(of_cell + row * WIDTH + channel, present & follows, 0)
+            else:
+                dc += gradient_of_cell(
+                    of_mixed + from_ring * WIDTH, mixing + from_ring * BLOCK_TAPS,
+                    row, location, channel, follows,
+                    M, WIDTH, AXES, P, K, RADIUS, TAPS, LOGITS, BLOCK_CHANNELS, BLOCK_TAPS,
+                )  # fmt: skip
             if HAS_CELL:
                 dc += tl.load(grad_cell + in_state, present & ends, 0).to(tl.float32)
             dc = tl.where(present, dc, 0)
             de = dc * f
             tl.store(of_mixed + to_ring * WIDTH + channel, de, present)
 
-            if LOGITS > 0:
+            if LOGITS > 0 and not APART:
                 logits = activation + 4 * WIDTH
                 by = bias + 4 * WIDTH
                 largest, total = largest_and_total(logits, by, LOGITS)
                 tap = tl.arange(0, BLOCK_TAPS)
                 weights = tl.zeros([BLOCK_TAPS], tl.float32)
                 of_weights = tl.zeros([BLOCK_TAPS], tl.float32)
-                kept = tl.zeros([BLOCK_CHANNELS], tl.float32)
                 for each in tl.static_range(TAPS):
                     source, _, _ = offset(location, each // K - RADIUS, each % K - RADIUS, AXES, P)
                     logit = tl.load(logits + each).to(tl.float32) + tl.load(by + each)
-                    weight = tl.exp(logit - largest) / total
-                    value = tl.load(old + source * WIDTH, present, 0)
-                    kept += weight * value
-                    weights = tl.where(tap == each, weight, weights)
-                    of_weights = tl.where(tap == each, tl.sum(de * value, axis=0), of_weights)
+                    weights = tl.where(tap == each, tl.exp(logit - largest) / total, weights)
+                    grad = tl.sum(de * tl.load(old + source * WIDTH, present, 0), axis=0)
+                    of_weights = tl.where(tap == each, grad, of_weights)
                 dq = weights * (of_weights - tl.sum(weights * of_weights, axis=0))
                 tl.store(of_activation + 4 * WIDTH + tap, dq.to(kind))
+                weights = folded(weights, location, tap, AXES, P, K, RADIUS, TAPS)
                 tl.store(mixing + to_ring * BLOCK_TAPS + tap, weights)
-            else:
-                kept = tl.load(old + location * WIDTH, present, 0)
             at = of_activation + channel
             tl.store(at, (dc * i * (1 - g * g)).to(kind), wide)
             tl.store(at + WIDTH, (dc * g * i * (1 - i)).to(kind), wide)
-            tl.store(at + 2 * WIDTH, (dc * kept * f * (1 - f)).to(kind), wide)
+            tl.store(at + 2 * WIDTH, (dc * (c - g * i) * (1 - f)).to(kind), wide)
             tl.store(at + 3 * WIDTH, (dh * squashed * o * (1 - o)).to(kind), wide)
+
+
+@triton.jit(do_not_specialize=["of_slot", "t"])
+def unmix(
+    cell,
+    activation,
+    bias,
+    of_mixed,
+    of_cell,
+    of_activation,
+    of_slot,
+    t,
+    rows,
+    M: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ACTIVATIONS: tl.constexpr,
+    AXES: tl.constexpr,
+    P: tl.constexpr,
+    K: tl.constexpr,
+    RADIUS: tl.constexpr,
+    TAPS: tl.constexpr,
+    LOCATIONS: tl.constexpr,
+    BLOCK_LOCATIONS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+    BLOCK_TAPS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """From the gradient of C^conv to those of C and of the logits, of an example at once.
+
+    The convolution is a matrix between the locations, and its gradients are matrix products.
+    """
+    first = tl.program_id(0) * LOCATIONS
+    place = tl.arange(0, BLOCK_LOCATIONS)
+    there = place < LOCATIONS
+    tap = tl.arange(0, BLOCK_TAPS)
+    counts = tap < TAPS
+    row = t.to(tl.int64) * rows + first
+    cell += row * WIDTH
+    in_logits = place[:, None] * ACTIVATIONS + 4 * WIDTH + tap[None, :]
+    held = there[:, None] & counts[None, :]
+    logits = tl.load(activation + row * ACTIVATIONS + in_logits, held, 0).to(tl.float32)
+    logits += tl.load(bias + 4 * WIDTH + tap, counts, 0)[None, :]
+    logits = tl.where(counts[None, :], logits, float("-inf"))
+    powers = tl.exp(logits - tl.max(logits, axis=1)[:, None])
+    weights = powers / tl.sum(powers, axis=1)[:, None]
+
+    matrix = tl.zeros([BLOCK_LOCATIONS, BLOCK_LOCATIONS], tl.float32)
+    of_matrix = tl.zeros([BLOCK_LOCATIONS, BLOCK_LOCATIONS], tl.float32)
+    for each in tl.static_range(TAPS):
+        source, _, _ = offset(place, each // K - RADIUS, each % K - RADIUS, AXES, P)
+        weight = tl.sum(tl.where((tap == each)[None, :], weights, 0), axis=1)
+        matrix += tl.where(source[:, None] == place[None, :], weight[:, None], 0)
+    matrix = tl.where(there[:, None], matrix, 0)
+    for start in range(0, WIDTH, BLOCK_CHANNELS):
+        channel = start + tl.arange(0, BLOCK_CHANNELS)
+        present = there[:, None] & (channel < M)[None, :]
+        at = place[:, None] * WIDTH + channel[None, :]
+        grad = tl.load(of_mixed + first * WIDTH + at, present, 0)
+        value = tl.load(cell + at, present, 0)
+        of_matrix = tl.dot(grad, tl.trans(value), of_matrix, input_precision=PRECISION)
+        of_value = tl.dot(tl.trans(matrix), grad, input_precision=PRECISION)
+        tl.store(of_cell + first * WIDTH + at, of_value, present)
+
+    of_weights = tl.zeros([BLOCK_LOCATIONS, BLOCK_TAPS], tl.float32)
+    for each in tl.static_range(TAPS):
+        source, _, _ = offset(place, each // K - RADIUS, each % K - RADIUS, AXES, P)
+        grad = tl.sum(tl.where(source[:, None] == place[None, :], of_matrix, 0), axis=1)
+        of_weights = tl.where((tap == each)[None, :], grad[:, None], of_weights)
+    dq = weights * (of_weights - tl.sum(weights * of_weights, axis=1)[:, None])
+    at = of_activation + (of_slot.to(tl.int64) * rows + first) * ACTIVATIONS + in_logits
+    tl.store(at, dq.to(of_activation.dtype.element_ty), there[:, None])
 
 
 @triton.jit
@@ -596,6 +739,7 @@ def arrive(
     of_read,
     of_mixed,
     mixing,
+    of_first,
     of_hidden,
     of_cell,
     M: tl.constexpr,
@@ -608,23 +752,26 @@ def arrive(
     LOCATIONS: tl.constexpr,
     GATES: tl.constexpr,
     LOGITS: tl.constexpr,
+    APART: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_TAPS: tl.constexpr,
-    EARLY: tl.constexpr,
 ):
-    """The gradients of H_0 and C_0, from what the first step left."""
-    begin(EARLY)
+    """The gradients of H_0 and C_0, from what the first step left, `of_first` where APART."""
     row = tl.program_id(0)
     location = row % LOCATIONS
     channel = tl.arange(0, BLOCK_CHANNELS)
     in_state = row.to(tl.int64) * M + channel
     dh = gradient_of_hidden(
-        of_read, row, location, channel, M, WIDTH, AXES, P, K, RADIUS, TAPS, BLOCK_CHANNELS
-    )
+        of_read, row, location, channel, True,
+        M, WIDTH, AXES, P, K, RADIUS, TAPS, BLOCK_CHANNELS,
+    )  # fmt: skip
     tl.store(of_hidden + in_state, dh.to(of_hidden.dtype.element_ty), channel < M)
     if GATES == 4:
-        dc = gradient_of_cell(
-            of_mixed, mixing, row, location, channel,
-            M, WIDTH, AXES, P, K, RADIUS, TAPS, LOGITS, BLOCK_CHANNELS, BLOCK_TAPS,
-        )  # fmt: skip
+        if APART:
+            dc = tl.load(of_first + row * WIDTH + channel, channel < M, 0)
+        else:
+            dc = gradient_of_cell(
+                of_mixed, mixing, row, location, channel, True,
+                M, WIDTH, AXES, P, K, RADIUS, TAPS, LOGITS, BLOCK_CHANNELS, BLOCK_TAPS,
+            )  # fmt: skip
         tl.store(of_cell + in_state, dc.to(of_cell.dtype.element_ty), channel < M)

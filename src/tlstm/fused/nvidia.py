@@ -28,9 +28,11 @@ from tlstm.geometry import radius
 
 INTERPRETED = triton.knobs.runtime.interpret
 # Numbers in the gradients of A_t that wait to become, in one product, a gradient of the weights
-GRADIENT_NUMBERS = 2**27
+GRADIENT_NUMBERS = 2**28
 # Multiplications of a matrix product below which the library's takes longer than ours
 SMALL_PRODUCT = 1e8
+MANY_EXAMPLES, MANY_CHANNELS, MOST_LOCATIONS = 64, 256, 64
+WEIGHT_BLOCK = 64  # of the tiles in which the weights are transposed
 NORMALIZATIONS = {"": 0, "channel": 1, "layer": 2}
 
 
@@ -112,11 +114,11 @@ def forward(
     output = hidden.new_empty([time, sizes.batch_size, sizes.channels], dtype=operands)
     last_hidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
     last_cell = torch.empty_like(last_hidden, dtype=None if cell is None else cell.dtype)
-    bias = wide_bias(weights.bias, sizes)
+    weight, bias = pack(weights, sizes, operands)
     gain, shift = _affine(weights, bias)
     constants = _constants(sizes)
-    options = constants | _options(sizes, normalization, lengths)
-    multiply = matrix_product(history.read, wide_weight(weights.hidden, sizes, operands))
+    options = constants | _options(sizes, normalization, lengths, history.read.dtype)
+    multiply = matrix_product(history.read, weight)
 
     if cell is not None:
         history.cell[0, :, : sizes.channels] = cell.flatten(0, -2)
@@ -173,19 +175,21 @@ def backward(
     """The gradients of the operator's arguments."""
     sizes = Sizes.of(projected, hidden, cell, weights.hidden, time)
     layout, rows = Layout.of(sizes), sizes.rows
-    weight = wide_weight(weights.hidden, sizes, history.read.dtype)
-    bias = wide_bias(weights.bias, sizes)
+    weight, bias = pack(weights, sizes, history.read.dtype)
     gain, shift = _affine(weights, bias)
-    chunk = max(1, min(sizes.steps, GRADIENT_NUMBERS // (rows * layout.activations)))
+    chunks = triton.cdiv(sizes.steps * rows * layout.activations, GRADIENT_NUMBERS)
+    chunk = triton.cdiv(sizes.steps, min(sizes.steps, chunks))
     of_activations = history.activations.new_empty([chunk, rows, layout.activations])
-    of_read = history.read.new_zeros([rows, sizes.taps * layout.width])
-    of_mixed = history.cell.new_zeros([2, rows, layout.width])
-    mixing = history.cell.new_zeros([2, rows, _block_taps(sizes)])
+    of_read = history.read.new_empty([rows, sizes.taps * layout.width])
+    of_mixed = history.cell.new_empty([2, rows, layout.width])
+    mixing = history.cell.new_empty([2, rows, _block_taps(sizes)])
+    apart = _mixes_apart(sizes)
+    of_cells = torch.empty_like(of_mixed[0]) if apart else of_mixed
     sums = torch.empty_like(history.partial[0])
     normalized = sizes.batch_size if weights.gain is not None else 0
-    of_gain, of_shift = mixing.new_zeros([2, normalized, *sizes.grid, sizes.channels])
-    of_weight = weight.new_zeros(weight.shape, dtype=torch.float32)
-    of_bias = torch.zeros_like(bias)
+    of_affine = mixing.new_zeros([2, normalized, *sizes.grid, sizes.channels])
+    of_gain, of_shift = of_affine
+    of_weights: list[Tensor] = []
     of_projected = torch.empty_like(projected, memory_format=torch.contiguous_format)
     multiply = matrix_product(of_activations, weight.T)
     given = [
@@ -193,7 +197,8 @@ def backward(
         for grad in (grad_output, grad_hidden, grad_cell)
     ]
     constants = _constants(sizes)
-    options = constants | _options(sizes, normalization, lengths)
+    options = constants | _options(sizes, normalization, lengths, history.read.dtype)
+    mixer = _mixer(sizes, history.read.dtype)
     for name, grad in zip(("OUTPUT", "HIDDEN", "CELL"), given, strict=True):
         options[f"HAS_{name}"] = grad is not None
 
@@ -212,6 +217,7 @@ def backward(
                     of_read,
                     of_mixed,
                     mixing,
+                    of_cells,
                     of_activations,
                     of_gain,
                     of_shift,
@@ -223,12 +229,26 @@ def backward(
                     time,
                     rows,
                     PASS=part,
+                    APART=apart,
                     BLOCK_TAPS=_block_taps(sizes),
-                    **options,
+                    **(options | {"num_warps": _warps_backward(sizes)}),
+                )
+            if apart:
+                kernels.unmix[(sizes.batch_size,)](
+                    history.cell,
+                    history.activations,
+                    bias,
+                    of_mixed[t % 2],
+                    of_cells,
+                    of_activations,
+                    t - begin,
+                    t,
+                    rows,
+                    **mixer,
                 )
             multiply(t - begin, of_read)
         grads = of_activations[: end - begin]
-        _add_weight_gradients(of_weight, of_bias, history.read[begin:end], grads)
+        of_weights = _weight_gradients(history.read[begin:end], grads, of_weights)
         of_projected[begin:end] = _gradient_of_projected(grads, weight, sizes)
 
     of_hidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
@@ -237,73 +257,64 @@ def backward(
         of_read,
         of_mixed,
         mixing,
+        of_cells,
         of_hidden,
         of_cell,
+        APART=apart,
         LOCATIONS=sizes.locations,
         GATES=sizes.gates,
         LOGITS=sizes.logits,
         BLOCK_TAPS=_block_taps(sizes),
         **constants,
     )
-    over = (0,) if normalization == "channel" else tuple(range(sizes.axes + 1))
+    over = (1,) if normalization == "channel" else tuple(range(1, sizes.axes + 2))
+    of_gain, of_shift = of_affine.sum(over)
     return Gradients(
         of_projected,
         of_hidden,
         None if cell is None else of_cell,
-        narrow_weight(of_weight, weights.hidden, sizes),
-        _narrow_columns(of_bias, sizes).to(weights.bias.dtype),
-        None if weights.gain is None else of_gain.sum(over).to(weights.gain.dtype),
-        None if weights.shift is None else of_shift.sum(over).to(weights.shift.dtype),
+        *unpack(of_weights, weights, sizes),
+        None if weights.gain is None else of_gain.to(weights.gain.dtype, copy=True),
+        None if weights.shift is None else of_shift.to(weights.shift.dtype, copy=True),
     )
 
 
-def wide_weight(weight: Tensor, sizes: Sizes, dtype: torch.dtype) -> Tensor:
-    """Wʰ [O, M, K..] as the matrix of a product with what the kernel reads, [K^S·W, A]."""
+def pack(weights: Weights, sizes: Sizes, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Wʰ [O, M, K..] as the matrix of a product with what is read, [K^S·W, A]; bʰ as [A]."""
     layout = Layout.of(sizes)
-    wide = weight.new_zeros([sizes.taps, layout.width, layout.activations], dtype=dtype)
-    inner = wide[:, : sizes.channels]
-    taps_last = weight.flatten(2)  # [O, M, K^S]
-    for part, columns in _columns(sizes):
-        inner[..., columns] = taps_last[part].movedim(-1, 0).mT
-    return wide.flatten(0, 1)
+    wide = weights.hidden.new_empty([sizes.taps * layout.width, layout.activations], dtype=dtype)
+    wide_bias = weights.bias.new_empty([layout.activations], dtype=torch.float32)
+    kernels.pack[_weight_grid(layout, sizes.taps)](
+        weights.hidden.contiguous(), weights.bias.contiguous(), wide, wide_bias, **_packing(sizes)
+    )
+    return wide, wide_bias
 
 
-def narrow_weight(matrix: Tensor, weight: Tensor, sizes: Sizes) -> Tensor:
-    """The inverse of `wide_weight`, in the shape and type of `weight`."""
-    narrow = torch.empty_like(weight, memory_format=torch.contiguous_format)
-    inner = matrix.view(sizes.taps, -1, matrix.shape[-1])[:, : sizes.channels]
-    taps_last = narrow.flatten(2)
-    for part, columns in _columns(sizes):
-        taps_last[part] = inner[..., columns].mT.movedim(0, -1).to(weight.dtype)
-    return narrow
+def unpack(wide: list[Tensor], weights: Weights, sizes: Sizes) -> tuple[Tensor, Tensor]:
+    """The inverse of `pack`, in the shapes and types of Wʰ and bʰ."""
+    layout = Layout.of(sizes)
+    weight = torch.empty_like(weights.hidden, memory_format=torch.contiguous_format)
+    bias = torch.empty_like(weights.bias)
+    kernels.unpack[_weight_grid(layout, sizes.taps)](*wide, weight, bias, **_packing(sizes))
+    return weight, bias
 
 
-def wide_bias(bias: Tensor, sizes: Sizes) -> Tensor:
-    """bʰ [O] where A_t has its columns, [A], float32."""
-    wide = bias.new_zeros([Layout.of(sizes).activations], dtype=torch.float32)
-    for part, columns in _columns(sizes):
-        wide[columns] = bias[part]
-    return wide
+def _weight_grid(layout: Layout, taps: int) -> tuple[int, int]:
+    read = taps * layout.width
+    return triton.cdiv(read, WEIGHT_BLOCK), triton.cdiv(layout.activations, WEIGHT_BLOCK)
 
 
-def _narrow_columns(wide: Tensor, sizes: Sizes) -> Tensor:
-    return torch.cat([wide[columns] for _, columns in _columns(sizes)])
-
-
-def _columns(sizes: Sizes) -> list[tuple[slice, slice]]:
-    """Where the rows of Wʰ of every gate, and of the logits, stand among the columns of A_t."""
-    channels, width = sizes.channels, Layout.of(sizes).width
-    pairs = [
-        (
-            slice(gate * channels, (gate + 1) * channels),
-            slice(gate * width, gate * width + channels),
-        )
-        for gate in range(sizes.gates)
-    ]
-    if sizes.logits:
-        start = sizes.gates * width
-        pairs.append((slice(sizes.gates * channels, None), slice(start, start + sizes.logits)))
-    return pairs
+def _packing(sizes: Sizes) -> dict[str, Any]:
+    layout = Layout.of(sizes)
+    return {
+        "M": sizes.channels,
+        "WIDTH": layout.width,
+        "TAPS": sizes.taps,
+        "GATES": sizes.gates,
+        "LOGITS": sizes.logits,
+        "ACTIVATIONS": layout.activations,
+        "BLOCK": WEIGHT_BLOCK,
+    }
 
 
 def _affine(weights: Weights, instead: Tensor) -> tuple[Tensor, Tensor]:
@@ -331,11 +342,12 @@ def _constants(sizes: Sizes) -> dict[str, Any]:
         "TAPS": sizes.taps,
         "BLOCK_CHANNELS": channels,
         "num_warps": max(1, min(8, channels // 128)),
-        **_early(),
     }
 
 
-def _options(sizes: Sizes, normalization: str, lengths: Tensor | None) -> dict[str, Any]:
+def _options(
+    sizes: Sizes, normalization: str, lengths: Tensor | None, operands: torch.dtype
+) -> dict[str, Any]:
     """And what the steps are compiled for."""
     return {
         "ACTIVATIONS": Layout.of(sizes).activations,
@@ -345,18 +357,44 @@ def _options(sizes: Sizes, normalization: str, lengths: Tensor | None) -> dict[s
         "NORMALIZATION": NORMALIZATIONS[normalization],
         "EPSILON": NORMALIZATION_EPSILON,
         "HAS_LENGTHS": lengths is not None,
+        "FAST": operands != torch.float32 and not INTERPRETED,
         "BLOCK_LOCATIONS": triton.next_power_of_2(sizes.locations),
     }
 
 
+def _warps_backward(sizes: Sizes) -> int:
+    """Warps of a row of `retreat`, which does much that every warp repeats for its channels."""
+    channels = triton.next_power_of_2(Layout.of(sizes).width)
+    each = 512 if sizes.axes == 2 and not _mixes_apart(sizes) else 128
+    return max(1, min(8, channels // each))
+
+
+def _mixes_apart(sizes: Sizes) -> bool:
+    """Whether a kernel by itself for the memory convolution's gradients is faster.
+
+    It is one program an example, and saves what a row reads of its neighbours' channels.
+    """
+    many = sizes.batch_size >= MANY_EXAMPLES and sizes.channels >= MANY_CHANNELS
+    return many and sizes.axes == 2 and sizes.logits > 0 and sizes.locations <= MOST_LOCATIONS
+
+
+def _mixer(sizes: Sizes, operands: torch.dtype) -> dict[str, Any]:
+    """What `unmix` is compiled for."""
+    unneeded = ("BLOCK_CHANNELS", "num_warps")
+    constants = {name: value for name, value in _constants(sizes).items() if name not in unneeded}
+    return constants | {
+        "ACTIVATIONS": Layout.of(sizes).activations,
+        "LOCATIONS": sizes.locations,
+        "BLOCK_LOCATIONS": max(16, triton.next_power_of_2(sizes.locations)),
+        "BLOCK_CHANNELS": 128 if sizes.locations <= 32 else 64,
+        "BLOCK_TAPS": _block_taps(sizes),
+        "PRECISION": "ieee" if operands == torch.float32 else "tf32",
+        "num_warps": 4,
+    }
+
+
 def _block_taps(sizes: Sizes) -> int:
-    return max(16, triton.next_power_of_2(sizes.taps))
-
-
-def _early() -> dict[str, bool]:
-    """Whether a kernel may start before the one in front of it has ended."""
-    can = not INTERPRETED and torch.cuda.get_device_capability() >= (9, 0)
-    return {"EARLY": True, "launch_pdl": True} if can else {"EARLY": False}
+    return max(8, triton.next_power_of_2(sizes.taps))
 
 
 @cache
@@ -399,7 +437,6 @@ def matrix_product(left: Tensor, right: Tensor) -> Callable[[int, Tensor], None]
             UPCAST=INTERPRETED,
             num_warps=size.warps,
             num_stages=size.stages,
-            **_early(),
         )
 
     return by_kernel
@@ -419,19 +456,26 @@ def pad_to_blocks(matrix: Tensor, size: Tile) -> Tensor:
     return padded
 
 
-def _add_weight_gradients(
-    of_weight: Tensor, of_bias: Tensor, read: Tensor, of_activations: Tensor
-) -> None:
-    """Take in timesteps: what was read [n, B·L, K^S·W] and the gradient of A [n, B·L, A]."""
-    left, right = read.flatten(0, 1), of_activations.flatten(0, 1)
-    ones = right.new_ones([1, len(right)])  # a product, because it sums faster than a sum
-    for total, factor in ((of_weight, left.T), (of_bias.unsqueeze(0), ones)):
-        if right.dtype == torch.float32:
-            total.addmm_(factor, right)
-        elif right.is_cuda:
-            total += torch.mm(factor, right, out_dtype=torch.float32)
-        else:
-            total += factor.float() @ right.float()
+def _weight_gradients(read: Tensor, of_activations: Tensor, before: list[Tensor]) -> list[Tensor]:
+    """Those of the wide weight and bias from what was read, [n, B·L, K^S·W], and that of A.
+
+    Added to those of other timesteps, `before`.
+    """
+    right = of_activations.flatten(0, 1)
+    ones = right.new_ones([len(right), 1])  # a product, because it sums faster than a sum
+    grads = [_summed(left.T, right) for left in (read.flatten(0, 1), ones)]
+    return (
+        [grad.add_(other) for grad, other in zip(grads, before, strict=True)] if before else grads
+    )
+
+
+def _summed(left: Tensor, right: Tensor) -> Tensor:
+    """Their product in float32."""
+    if right.dtype == torch.float32:
+        return left @ right
+    if right.is_cuda:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return left.float() @ right.float()
 
 
 def _gradient_of_projected(of_activations: Tensor, weight: Tensor, sizes: Sizes) -> Tensor:

@@ -102,9 +102,8 @@ def _forward(
             normalization,
             keep,
         )
-    if last_cell is None:
-        last_cell = hidden.new_empty([0])
-    return output, last_hidden, last_cell, *history
+    last_cell = hidden.new_empty([0]) if last_cell is None else last_cell.contiguous()
+    return output, last_hidden.contiguous(), last_cell, *history
 
 
 @_forward.register_fake
@@ -125,9 +124,9 @@ def _(
 ) -> Outputs:
     sizes = Sizes.of(projected, hidden, cell, weight, time)
     output = projected.new_empty([time, sizes.batch_size, sizes.channels], dtype=operands)
-    last_cell = hidden.new_empty([0]) if cell is None else torch.empty_like(cell)
+    last_cell = hidden.new_empty([0]) if cell is None else cell.new_empty(cell.shape)
     history = _module(kernels).empty_history(sizes, operands, keep, hidden)
-    return output, torch.empty_like(hidden), last_cell, *history
+    return output, hidden.new_empty(hidden.shape), last_cell, *history
 
 
 @torch.library.custom_op("tlstm::sequence_backward", mutates_args=())

@@ -10,25 +10,31 @@ memory cell and normalization are computed in float32 or better.
 Dimension letters of this file:
     T       timesteps that are computed
     B       examples
-    P..     the location axes; L = P^S locations
-    K..     the kernel's axes; K^S taps
+    P..     the location axes
+    K..     the kernel's axes
     M       channels
     O       channels that the hidden convolution makes: M (tRNN), 4M (−M) or 4M + K^S
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from tlstm.cell import NORMALIZATION_EPSILON
-from tlstm.fused.sizes import Sizes, corner, interior, sources, taps, windows
+from tlstm.fused.convolution import Reading, ReadingBackward
+from tlstm.fused.entrance import Entrance
+from tlstm.fused.gates import GatesBackward, GatesForward, RnnBackward, RnnForward
+from tlstm.fused.history import History, empty_history
+from tlstm.fused.normalizer import Normalizer
+from tlstm.fused.parts import partition
+from tlstm.fused.sizes import Sizes, interior
+
+__all__ = ["Gradients", "History", "Weights", "backward", "empty_history", "forward"]
 
 # Rows of the matrix product that gives the gradient of the weights: enough to keep its operands
 # streaming, few enough that they need little memory
-GRADIENT_ROWS = 8192
-
-aten = torch.ops.aten
+GRADIENT_ROWS = 2048
 
 
 class Weights(NamedTuple):
@@ -47,22 +53,6 @@ class Weights(NamedTuple):
     shift: Tensor | None
 
 
-class History(NamedTuple):
-    """What the backward pass reads; of two timesteps only, and some of it, where none follows.
-
-    Attributes:
-        hidden: Hcat_t with its padding, [T+1, B, (P+K−1).., M], in the operands' type.
-        cell: C_t, [T+1, B, P.., M].
-        activations: G, I, F, O and the memory convolution's kernels, [T, B, P.., O]; H in an RNN.
-        squashed: tanh(Norm(C_t)), [T, B, P.., M].
-    """
-
-    hidden: Tensor
-    cell: Tensor
-    activations: Tensor
-    squashed: Tensor
-
-
 class Gradients(NamedTuple):
     """Of the operator's arguments, None for those that are not there."""
 
@@ -73,23 +63,6 @@ class Gradients(NamedTuple):
     bias: Tensor
     gain: Tensor | None
     shift: Tensor | None
-
-
-def empty_history(sizes: Sizes, operands: torch.dtype, keep: bool, like: Tensor) -> History:
-    """A History to be written, on the device of `like`."""
-    lstm = sizes.gates == 4
-    kept, held = (sizes.steps, sizes.steps + 1) if keep else (1, 2)
-    cells, squashed = (held, kept) if lstm else (0, 0)
-    lead = [sizes.batch_size, *sizes.grid]
-    computed = torch.promote_types(operands, torch.float32)
-    return History(
-        like.new_empty(
-            [held, sizes.batch_size, *sizes.padded_grid, sizes.channels], dtype=operands
-        ),
-        like.new_empty([cells, *lead, sizes.channels], dtype=computed),
-        like.new_empty([kept, *lead, sizes.convolved], dtype=computed),
-        like.new_empty([squashed, *lead, sizes.channels], dtype=computed),
-    )
 
 
 def forward(
@@ -105,138 +78,68 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor | None, History]:
     """The outputs, the state after the last input, and what the backward pass reads."""
     sizes = Sizes.of(projected, hidden, cell, weights.hidden, time)
-    history = empty_history(sizes, operands, keep, hidden)
-    history.hidden.zero_()
-    interior(history.hidden[0], sizes).copy_(hidden)
-    if cell is not None:
-        history.cell[0].copy_(cell)
+    history = _begin(empty_history(sizes, operands, keep, hidden), sizes, hidden, cell)
+    hiddens, cells = interior(history.hidden, sizes).unbind(0), history.cell.unbind(0)
+    corners = _opposite(interior(history.hidden, sizes), sizes).unbind(0)
 
     output = hidden.new_empty([time, sizes.batch_size, sizes.channels], dtype=operands)
     last_hidden, last_cell = torch.empty_like(hidden), None if cell is None else cell.clone()
     step = _Forward(sizes, weights, history, normalization)
+    chunk = _chunk(sizes)
     for t in range(sizes.steps):
-        now, after = (t, t + 1) if keep else (t % 2, (t + 1) % 2)
-        corner(history.hidden[now], sizes).copy_(projected[t])
-        states = step(now, after, t if keep else 0)
+        if t % chunk == 0:
+            entering = step.entrance.forward(projected[t : t + chunk]).unbind(0)
+        now, after, slot = (t, t + 1, t) if keep else (t % 2, (t + 1) % 2, 0)
+        step(now, after, slot, entering[t % chunk])
         if t >= sizes.steps - time:
-            output[t - (sizes.steps - time)] = states[0].flatten(1, -2)[:, -1]
-        for last, state in zip((last_hidden, last_cell), states, strict=True):
-            if last is not None and state is not None:
-                _keep_last(last, state, t + 1, time, lengths)
+            output[t - (sizes.steps - time)] = corners[after]
+        _keep_last(last_hidden, hiddens[after], t + 1, time, lengths)
+        if last_cell is not None:
+            _keep_last(last_cell, cells[after], t + 1, time, lengths)
     return output, last_hidden, last_cell, history
+
+
+def _begin(history: History, sizes: Sizes, hidden: Tensor, cell: Tensor | None) -> History:
+    """The history with the first state in it."""
+    history.hidden.zero_()
+    interior(history.hidden[0], sizes).copy_(hidden)
+    if cell is not None:
+        history.cell[0].copy_(cell)
+    return history
 
 
 class _Forward:
     """One timestep, with what does not change from one to the next."""
 
     def __init__(
-        self,
-        sizes: Sizes,
-        weights: Weights,
-        history: History,
-        normalization: str,
+        self, sizes: Sizes, weights: Weights, history: History, normalization: str
     ) -> None:
-        self.sizes, self.history = sizes, history
-        computed = history.activations.dtype
-        self.weight = matrix(weights.hidden).to(history.hidden.dtype)  # [K^S·M, O]
-        self.bias = weights.bias.to(computed)
-        self.normalization = Normalizer(sizes, weights, computed, normalization)
-        self.mixing = Mixing(sizes, self.bias)
-        self.read = self.weight.new_empty([sizes.rows, len(self.weight)])
-
-    def __call__(self, now: int, after: int, slot: int) -> tuple[Tensor, Tensor | None]:
-        """Write step `slot` and the state `after` it from the state `now`."""
-        sizes, channels, history = self.sizes, self.sizes.channels, self.history
-        activations = history.activations[slot]  # [B, P.., O]
-        read = windows(history.hidden[now], sizes)
-        self.read.view(read.shape).copy_(read)
-        multiply(self.read, self.weight, self.bias, activations.view(sizes.rows, -1))
-        hidden = interior(history.hidden[after], sizes)
+        activations = history.activations
+        bias = weights.bias.to(activations.dtype)
+        self.readings = [
+            Reading(part, sizes, weights.hidden, bias, history.hidden, activations)
+            for part in partition(sizes, activations.device.type)
+        ]
+        self.entrance = Entrance(sizes, weights.hidden, history.hidden.dtype)
+        self.entered = self.entrance.locations(activations).unbind(0)
+        self.gates: Callable[[int, int, int], None]
         if sizes.gates == 1:
-            hidden.copy_(activations.tanh_())
-            return hidden, None
-
-        activations[..., :channels].tanh_()
-        activations[..., channels : 4 * channels].sigmoid_()
-        g, i, f, o = activations[..., : 4 * channels].chunk(4, dim=-1)
-        before, cell = history.cell[now], history.cell[after]
-        if sizes.logits:
-            kernels = activations[..., 4 * channels :]
-            kernels.copy_(torch.softmax(kernels, dim=-1))
-            self.mixing.convolve(kernels, before, out=cell)
-            cell.mul_(f)
+            self.gates = RnnForward(sizes, history)
         else:
-            torch.mul(before, f, out=cell)
-        cell.addcmul_(g, i)
-        squashed = torch.tanh(self.normalization.apply(cell), out=history.squashed[slot])
-        if hidden.dtype == squashed.dtype:
-            torch.mul(squashed, o, out=hidden)
-        else:
-            hidden.copy_(squashed * o)
-        return hidden, cell
+            normalizer = Normalizer(
+                sizes, weights.gain, weights.shift, normalization, activations.dtype
+            )
+            self.gates = GatesForward(sizes, history, normalizer)
 
+    def __call__(self, now: int, after: int, slot: int, entering: Tensor) -> None:
+        """Write timestep `slot` and the state `after` it from the state `now`.
 
-class Mixing:
-    """The memory convolution as one matrix for each example, [B, L, L], rows of sum 1."""
-
-    def __init__(self, sizes: Sizes, like: Tensor) -> None:
-        self.sizes = sizes
-        self.matrix = like.new_zeros([sizes.batch_size, sizes.locations, sizes.locations])
-        self.sources = sources(sizes, like.device).expand(sizes.batch_size, -1, -1)
-
-    def set(self, kernels: Tensor) -> None:
-        """Take the kernels [B, P.., K^S]."""
-        self.matrix.zero_().scatter_add_(2, self.sources, self._flat(kernels))
-
-    def convolve(self, kernels: Tensor, cell: Tensor, out: Tensor) -> None:
-        """C^conv [B, P.., M] of C [B, P.., M]."""
-        self.set(kernels)
-        torch.bmm(self.matrix, self._flat(cell), out=self._flat(out))
-
-    def backward(self, kernels: Tensor, cell: Tensor, grad: Tensor, out: Tensor) -> Tensor:
-        """The gradients of the cell, into `out`, and of the kernels' logits, [B, P.., K^S]."""
-        self.set(kernels)
-        of_matrix = torch.bmm(self._flat(grad), self._flat(cell).mT)
-        of_kernels = of_matrix.gather(2, self.sources).view(kernels.shape)
-        torch.bmm(self.matrix.mT, self._flat(grad), out=self._flat(out))
-        return aten._softmax_backward_data(of_kernels, kernels, -1, kernels.dtype)
-
-    def _flat(self, tensor: Tensor) -> Tensor:
-        return tensor.flatten(1, -2)
-
-
-class Normalizer:
-    """Norm(C_t) and its gradients, summed over the timesteps."""
-
-    def __init__(self, sizes: Sizes, weights: Weights, computed: torch.dtype, kind: str) -> None:
-        self.kind = kind
-        self.gain = None if weights.gain is None else weights.gain.to(computed)
-        self.shift = None if weights.shift is None else weights.shift.to(computed)
-        self.shape = [sizes.channels] if kind == "channel" else [*sizes.grid, sizes.channels]
-        self.gain_grad = None if self.gain is None else torch.zeros_like(self.gain)
-        self.shift_grad = None if self.shift is None else torch.zeros_like(self.shift)
-
-    def apply(self, cell: Tensor) -> Tensor:
-        """Norm(C_t), [B, P.., M]."""
-        if self.gain is None or self.shift is None:
-            return cell
-        return torch.addcmul(self.shift, self._standardized(cell)[0], self.gain)
-
-    def backward(self, cell: Tensor, grad: Tensor) -> Tensor:
-        """The gradient of C_t; that of gain and bias is added to what there is."""
-        if self.gain_grad is None or self.shift_grad is None:
-            return grad
-        standardized, mean, scale = self._standardized(cell)
-        over = tuple(range(grad.dim() - self.gain_grad.dim()))
-        self.gain_grad += (grad * standardized).sum(over)
-        self.shift_grad += grad.sum(over)
-        of_standardized = grad * self.gain
-        return aten.native_layer_norm_backward(
-            of_standardized, cell, self.shape, mean, scale, None, None, [True, False, False]
-        )[0]
-
-    def _standardized(self, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.native_layer_norm(cell, self.shape, None, None, NORMALIZATION_EPSILON)
+        `entering` is what the input adds to the activations, [B, N.., O]; see `Entrance`.
+        """
+        for reading in self.readings:
+            reading(now, slot)
+        self.entered[slot].add_(entering)
+        self.gates(now, after, slot)
 
 
 def backward(
@@ -254,156 +157,115 @@ def backward(
 ) -> Gradients:
     """The gradients of the operator's arguments."""
     sizes = Sizes.of(projected, hidden, cell, weights.hidden, time)
-    step = _Backward(sizes, weights, normalization, history)
-    of_projected = torch.empty_like(projected)
-    chunk = max(1, min(sizes.steps, GRADIENT_ROWS // sizes.rows))
-    of_activations = step.weight.new_empty([chunk, sizes.batch_size, *sizes.grid, sizes.convolved])
-    sums = WeightGradients(sizes, history.activations)
+    chunk = _chunk(sizes)
+    step = _Backward(sizes, weights, normalization, history, chunk)
+    gates = step.gates
+    of_projected, corner = torch.empty_like(projected), _opposite(gates.hidden, sizes)
     for end in range(sizes.steps, 0, -chunk):
         begin = max(0, end - chunk)
         for t in reversed(range(begin, end)):
             if grad_output is not None and t >= sizes.steps - time:
-                step.hidden.flatten(1, -2)[:, -1] += grad_output[t - (sizes.steps - time)]
-            for total, grad in ((step.hidden, grad_hidden), (step.cell, grad_cell)):
-                if grad is not None:
+                corner.add_(grad_output[t - (sizes.steps - time)])
+            for total, grad in ((gates.hidden, grad_hidden), (gates.cell, grad_cell)):
+                if total is not None and grad is not None:
                     _add_last(total, grad, t + 1, time, lengths)
-            step(t, of_activations[t - begin])
-            of_projected[t] = corner(step.padded, sizes)
-        sums.add(history.hidden[begin:end], of_activations[: end - begin])
+            step(t, t - begin)
+        of_projected[begin:end] = step.sum_up(history.hidden[begin:end], projected[begin:end])
     return Gradients(
         of_projected,
-        step.hidden.to(hidden.dtype),
-        None if cell is None else step.cell.to(cell.dtype),
-        sums.weight_like(weights.hidden),
-        sums.bias.to(weights.bias.dtype),
+        gates.hidden.to(hidden.dtype),
+        None if cell is None or gates.cell is None else gates.cell.to(cell.dtype),
+        step.of_weight(weights.hidden),
+        step.of_bias.to(weights.bias.dtype),
         *(
             None if grad is None or like is None else grad.to(like.dtype)
             for grad, like in (
-                (step.normalization.gain_grad, weights.gain),
-                (step.normalization.shift_grad, weights.shift),
+                (step.normalizer.gain_grad, weights.gain),
+                (step.normalizer.shift_grad, weights.shift),
             )
         ),
     )
 
 
 class _Backward:
-    """One timestep backwards.
+    """One timestep backwards, with what does not change from one to the next.
 
     Attributes:
-        hidden: the gradient of H_t, [B, P.., M]; at the end of a step, of H_{t−1}.
-        cell: the same of C_t.
-        padded: the gradient of Hcat_{t−1} with its padding, [B, (P+K−1).., M].
+        of_activations: the gradients of A of `chunk` timesteps, [chunk, B, P.., O], in the
+            operands' type.
+        gates: with the gradients of H_t and C_t; at the end of a step, of H_{t−1} and C_{t−1}.
+        normalizer: with the gradients of its gain and bias.
+        entrance: the product with the projected input.
+        of_bias: the gradient of bʰ, [O].
     """
 
     def __init__(
-        self,
-        sizes: Sizes,
-        weights: Weights,
-        normalization: str,
-        history: History,
+        self, sizes: Sizes, weights: Weights, normalization: str, history: History, chunk: int
     ) -> None:
-        self.sizes, self.history = sizes, history
-        computed = history.activations.dtype
-        self.weight = matrix(weights.hidden).to(history.hidden.dtype).T.contiguous()  # [O, K^S·M]
-        self.normalization = Normalizer(sizes, weights, computed, normalization)
-        self.mixing = Mixing(sizes, history.activations)
-        new = history.activations.new_zeros
-        self.hidden = new([sizes.batch_size, *sizes.grid, sizes.channels])
-        self.cell, self.work = torch.zeros_like(self.hidden), torch.empty_like(self.hidden)
-        self.padded = new([sizes.batch_size, *sizes.padded_grid, sizes.channels])
-        self.read = self.weight.new_empty([sizes.rows, self.weight.shape[1]])
-
-    def __call__(self, t: int, of_activations: Tensor) -> None:
-        """Write the gradient of A_t, [B, P.., O], and go back to the state before it."""
-        sizes = self.sizes
-        activations = self.history.activations[t]
-        exact = of_activations.dtype == activations.dtype
-        grad = of_activations if exact else torch.empty_like(activations)
-        if sizes.gates == 1:
-            aten.tanh_backward.grad_input(self.hidden, activations, grad_input=grad)
-        else:
-            self._gates(t, activations, grad)
-        if not exact:
-            of_activations.copy_(grad)
-
-        multiply(of_activations.view(sizes.rows, -1), self.weight, None, self.read)
-        self.padded.zero_()
-        read = self.read.view(*self.hidden.shape[:-1], sizes.taps, sizes.channels)
-        for tap, view in enumerate(taps(self.padded, sizes)):
-            view.add_(read[..., tap, :])
-        self.hidden.copy_(interior(self.padded, sizes))
-
-    def _gates(self, t: int, activations: Tensor, grad: Tensor) -> None:
-        """The gradient of A_t, of the LSTM; that of C_t becomes that of C_{t−1}."""
-        channels = self.sizes.channels
-        g, i, f, o = activations[..., : 4 * channels].chunk(4, dim=-1)
-        of_g, of_i, of_f, of_o = grad[..., : 4 * channels].chunk(4, dim=-1)
-        squashed, work = self.history.squashed[t], self.work
-        before, cell = self.history.cell[t], self.history.cell[t + 1]
-
-        aten.sigmoid_backward.grad_input(
-            torch.mul(self.hidden, squashed, out=work), o, grad_input=of_o
+        operands, computed = history.hidden.dtype, history.activations.dtype
+        shape = [sizes.batch_size, *sizes.grid, sizes.convolved]
+        self.of_activations = history.hidden.new_empty([chunk, *shape])
+        self.exact = operands == computed
+        self.grads = (
+            self.of_activations if self.exact else history.activations.new_empty([1, *shape])
         )
-        aten.tanh_backward.grad_input(
-            torch.mul(self.hidden, o, out=work), squashed, grad_input=self.hidden
+        self.normalizer = Normalizer(sizes, weights.gain, weights.shift, normalization, computed)
+        self.gates = (
+            RnnBackward(history, self.grads)
+            if sizes.gates == 1
+            else GatesBackward(sizes, history, self.normalizer, self.grads)
         )
-        self.cell += self.normalization.backward(cell, self.hidden)
+        self.readings = [
+            ReadingBackward(part, sizes, weights.hidden, self.of_activations, self.gates.hidden)
+            for part in partition(sizes, history.hidden.device.type)
+        ]
+        self.entrance = Entrance(sizes, weights.hidden, operands)
+        self.of_bias = torch.zeros_like(weights.bias, dtype=computed)
 
-        aten.tanh_backward.grad_input(torch.mul(self.cell, i, out=work), g, grad_input=of_g)
-        aten.sigmoid_backward.grad_input(torch.mul(self.cell, g, out=work), i, grad_input=of_i)
-        torch.addcmul(cell, g, i, value=-1, out=work)  # C^conv ⊙ F
-        work.mul_(self.cell)
-        torch.addcmul(work, work, f, value=-1, out=of_f)
-        if self.sizes.logits:
-            torch.mul(self.cell, f, out=work)
-            grad[..., 4 * channels :] = self.mixing.backward(
-                activations[..., 4 * channels :], before, work, out=self.cell
-            )
-        else:
-            self.cell.mul_(f)
+    def __call__(self, t: int, slot: int) -> None:
+        """Write the gradient of A_t, at `slot` of the chunk, and go back to the state before."""
+        self.gates(t, slot if self.exact else 0)
+        if not self.exact:
+            self.of_activations[slot].copy_(self.grads[0])
+        self.gates.hidden.zero_()
+        for reading in self.readings:
+            reading(slot)
 
+    def sum_up(self, padded: Tensor, projected: Tensor) -> Tensor:
+        """Take in the gradients of the weights of timesteps whose A_t have theirs.
 
-class WeightGradients:
-    """The gradients of Wʰ and bʰ, summed over the timesteps, in float32 or better."""
+        Args:
+            padded: H before them with its padding, [n, B, (P+K−1).., M].
+            projected: their projected inputs, [n, B, M].
 
-    def __init__(self, sizes: Sizes, like: Tensor) -> None:
-        self.sizes = sizes
-        self.matrix = like.new_zeros([sizes.taps * sizes.channels, sizes.convolved])
-        self.bias = like.new_zeros([sizes.convolved])
+        Returns:
+            The gradient of the projected inputs, [n, B, M].
+        """
+        of_activations = self.of_activations[: len(padded)]
+        self.of_bias += of_activations.flatten(0, -2).sum(0, dtype=self.of_bias.dtype)
+        for reading in self.readings:
+            reading.sum_up(padded)
+        return self.entrance.backward(projected, of_activations)
 
-    def add(self, hidden: Tensor, of_activations: Tensor) -> None:
-        """Take in timesteps: Hcat [n, B, (P+K−1).., M] and the gradient of A [n, B, P.., O]."""
-        grad = of_activations.flatten(0, -2)  # [n·B·L, O]
-        read = windows(hidden, self.sizes).reshape(len(grad), -1)  # [n·B·L, K^S·M]
-        self.bias += grad.sum(0, dtype=self.bias.dtype)
-        if read.dtype == self.matrix.dtype:
-            self.matrix.addmm_(read.T, grad)
-        elif read.is_cuda:
-            self.matrix = torch.addmm(self.matrix, read.T, grad, out_dtype=self.matrix.dtype)
-        else:
-            self.matrix += read.T @ grad
-
-    def weight_like(self, weight: Tensor) -> Tensor:
-        """The gradient of Wʰ [O, M, K..]."""
-        kernel, channels = list(weight.shape[2:]), self.sizes.channels
-        return self.matrix.view(*kernel, channels, -1).movedim((-1, -2), (0, 1)).to(weight.dtype)
-
-
-def matrix(weight: Tensor) -> Tensor:
-    """Wʰ [O, M, K..] as the matrix of a product with what the kernel reads, [K^S·M, O]."""
-    return weight.movedim((0, 1), (-1, -2)).flatten(0, -2)
+    def of_weight(self, weight: Tensor) -> Tensor:
+        """The gradient of Wʰ, [O, M, K..]."""
+        total = torch.zeros_like(weight, dtype=self.grads.dtype)
+        for reading in self.readings:
+            reading.add_gradient(total)
+        self.entrance.add_gradient(total)
+        return total.to(weight.dtype)
 
 
-def multiply(left: Tensor, right: Tensor, bias: Tensor | None, out: Tensor) -> None:
-    """Left · right + bias, summed in float32 or better whatever the operands' type."""
-    if left.dtype == out.dtype:
-        if bias is None:
-            torch.mm(left, right, out=out)
-        else:
-            torch.addmm(bias, left, right, out=out)
-        return
-    product = torch.mm(left, right, out_dtype=out.dtype) if left.is_cuda else left @ right
-    torch.add(product, 0 if bias is None else bias, out=out)
+def _chunk(sizes: Sizes) -> int:
+    """Timesteps whose gradients, or inputs, are taken in at once."""
+    return max(1, min(sizes.steps, GRADIENT_ROWS // sizes.rows))
+
+
+def _opposite(tensor: Tensor, sizes: Sizes) -> Tensor:
+    """The location opposite to the input: [.., P.., M] → view [.., M]."""
+    for _ in range(sizes.axes):
+        tensor = tensor.select(-2, -1)
+    return tensor
 
 
 def _keep_last(last: Tensor, state: Tensor, t: int, time: int, lengths: Tensor | None) -> None:

@@ -70,8 +70,8 @@ def choose(
 
 
 @cache
-def report(layer: str, device: str, chosen: Implementation) -> None:
-    """Say once in the debug log what a layer takes on a device."""
+def report(layer: str, device: torch.device, chosen: Implementation) -> None:
+    """Say once in the debug log what layers take on a device."""
     log.debug("%s on %s: implementation %r", layer, device, chosen)
 
 
@@ -87,16 +87,17 @@ def _obstacle_to_kernels(
     device: torch.device, operands: torch.dtype, rank: int, taps: int
 ) -> str | None:
     """Why the kernels cannot take these tensors, if they cannot."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if not interpreted and (device.type != "cuda" or torch.version.cuda is None):
+        return f"needs an NVIDIA GPU, and the tensors are on {device.type}"
     if find_spec("triton") is None:
         return "needs the package triton"
     if rank > 3 or taps > 32:
         return f"takes ranks 2 and 3 with at most 32 taps, not rank {rank} with {taps}"
     if operands not in (torch.float32, torch.bfloat16, torch.float16):
         return f"takes float32, bfloat16 and float16, not {operands}"
-    if os.environ.get("TRITON_INTERPRET") == "1":
+    if interpreted:
         return None
-    if device.type != "cuda" or torch.version.cuda is None:
-        return f"needs an NVIDIA GPU, and the tensors are on {device.type}"
     if torch.cuda.get_device_capability(device) < (8, 0):
         return "needs an NVIDIA GPU of compute capability 8.0 or above"
     return None

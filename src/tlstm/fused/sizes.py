@@ -7,9 +7,7 @@ Dimension letters of this file:
     M       channels
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
 from math import prod
 
 import torch
@@ -102,14 +100,6 @@ def interior(padded: Tensor, sizes: Sizes) -> Tensor:
     return padded
 
 
-def corner(padded: Tensor, sizes: Sizes) -> Tensor:
-    """Where the projected input stands, before the first location: [.., (P+K−1).., M] → [.., M]."""
-    before, _ = padding(sizes.kernel_size)
-    for _ in range(sizes.axes):
-        padded = padded.select(-2, before - 1)
-    return padded
-
-
 def windows(padded: Tensor, sizes: Sizes) -> Tensor:
     """What the kernel reads at every location: [.., (P+K−1).., M] → view [.., P.., K.., M]."""
     axes = range(-1 - sizes.axes, -1)
@@ -121,26 +111,17 @@ def windows(padded: Tensor, sizes: Sizes) -> Tensor:
     )
 
 
-def taps(padded: Tensor, sizes: Sizes) -> Iterator[Tensor]:
-    """What every tap of the kernel reads, row-major: K^S views [.., P.., M]."""
-    for offsets in product(range(sizes.kernel_size), repeat=sizes.axes):
-        view = padded
-        for axis, offset in zip(range(-1 - sizes.axes, -1), offsets, strict=True):
-            view = view.narrow(axis, offset, sizes.tensor_size)
-        yield view
-
-
-def sources(sizes: Sizes, device: torch.device) -> Tensor:
+def sources(tensor_size: int, axes: int, kernel_size: int, device: torch.device) -> Tensor:
     """Which location every tap of the memory convolution reads, [P^S, K^S].
 
     Beyond the border it is the boundary's own.
     """
-    before, _ = padding(sizes.kernel_size)
-    location = torch.arange(sizes.tensor_size, device=device).unsqueeze(1)
-    tap = torch.arange(sizes.kernel_size, device=device)
-    line = (location - before + tap).clamp(0, sizes.tensor_size - 1)  # [P, K]
+    before, _ = padding(kernel_size)
+    location = torch.arange(tensor_size, device=device).unsqueeze(1)
+    tap = torch.arange(kernel_size, device=device)
+    line = (location - before + tap).clamp(0, tensor_size - 1)  # [P, K]
     table = line.new_zeros([1, 1])
-    for _ in range(sizes.axes):
-        table = table[:, None, :, None] * sizes.tensor_size + line[None, :, None, :]
+    for _ in range(axes):
+        table = table[:, None, :, None] * tensor_size + line[None, :, None, :]
         table = table.reshape(prod(table.shape[:2]), prod(table.shape[2:]))
     return table

@@ -32,7 +32,8 @@ class SequenceNetwork(nn.Module):
             [B, T, output_size].
 
         Raises:
-            ValueError: a token is none of the symbols.
+            ValueError: a token is none of the symbols. While a CUDA graph is captured that cannot
+                be seen: `check_symbols` then is the caller's.
         """
         encoded = self.encode(tokens)
         if self.core.batch_first:
@@ -51,9 +52,19 @@ class SequenceNetwork(nn.Module):
                 "tokens must be integers of shape [B, T], not empty, "
                 f"got shape {list(tokens.shape)} of {tokens.dtype}"
             )
-        smallest, largest = (int(value) for value in torch.aminmax(tokens))
-        if smallest < 0 or largest >= symbols:
-            raise ValueError(
-                f"tokens must be from 0 to {symbols - 1}, got from {smallest} to {largest}"
-            )
+        if not (tokens.is_cuda and torch.cuda.is_current_stream_capturing()):
+            self.check_symbols(tokens)
         return F.one_hot(tokens.long(), symbols).to(self.head.weight.dtype)
+
+    def check_symbols(self, tokens: Tensor) -> None:
+        """Make sure that every token is one of the symbols; a GPU has to be waited for.
+
+        Raises:
+            ValueError: one is not.
+        """
+        smallest, largest = (int(value) for value in torch.aminmax(tokens))
+        if smallest < 0 or largest >= self.core.input_size:
+            raise ValueError(
+                f"tokens must be from 0 to {self.core.input_size - 1}, "
+                f"got from {smallest} to {largest}"
+            )

@@ -1,0 +1,7 @@
+"""`python -m tlstm.bench`."""
+
+import sys
+
+from tlstm.bench.command import main
+
+sys.exit(main())

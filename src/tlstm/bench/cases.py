@@ -1,0 +1,195 @@
+"""What is measured: the configurations at the paper's sizes, by suite."""
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Literal, NamedTuple
+
+from tlstm import geometry
+from tlstm.bench.measurement import SUITES, Case, Suite, Target
+
+TIMESTEPS = 50  # of a sequence, at most: enough for the time per timestep, few enough to capture
+LARGE_TIMESTEPS = 20  # of the largest cases, whose every timestep is gigabytes under autograd
+LARGE_OPERATIONS = 1e11  # of a forward pass of one timestep, at least
+# Without a GPU: of a sequence, and operations of a forward pass of one timestep, at most
+QUICK_TIMESTEPS: dict[Suite, int] = {"targets": 10, "tasks": 5, "size": 5, "step": 1}
+QUICK_OPERATIONS: dict[Suite, float] = {"targets": 1.2e9, "tasks": 6e8, "size": 6e8, "step": 6e8}
+
+
+class Model(NamedTuple):
+    """A configuration of the paper; the same as `conf/model/<name>.yaml`.
+
+    A rank of 1 is a stack.
+    """
+
+    label: str
+    rank: int
+    kernel_size: int = 3
+    memory_convolution: bool = True
+    normalization: Literal["channel", "layer"] | None = None
+
+
+class Task(NamedTuple):
+    """The sizes of a task [paper].
+
+    Attributes:
+        input_size: symbols that the input is made of.
+        batch_size: B.
+        timesteps: T of a sample; of a chunk, where the state is carried on.
+        depths: L in the paper's figure.
+        channels: M, where every configuration has the same.
+    """
+
+    input_size: int
+    batch_size: int
+    timesteps: int
+    depths: tuple[int, ...]
+    channels: int | None
+
+
+MODELS = {
+    "slstm": Model("sLSTM", rank=1, kernel_size=0, memory_convolution=False),
+    "tlstm_2d": Model("2D tLSTM", rank=2),
+    "tlstm_2d_no_memory_convolution": Model("2D tLSTM–M", rank=2, memory_convolution=False),
+    "tlstm_2d_no_feedback": Model("2D tLSTM–F", rank=2, kernel_size=2),
+    "tlstm_3d": Model("3D tLSTM", rank=3),
+    "tlstm_3d_ln": Model("3D tLSTM+LN", rank=3, normalization="layer"),
+    "tlstm_3d_cn": Model("3D tLSTM+CN", rank=3, normalization="channel"),
+}
+# Permuted MNIST has the sizes of MNIST: it is measured once
+TASKS = {
+    "wikipedia": Task(205, 100, 50, (1, 2, 3, 4), None),
+    "addition": Task(11, 15, 49, (1, 4, 7, 10), 400),
+    "memorization": Task(65, 15, 43, (1, 4, 7, 10), 100),
+    "mnist": Task(1, 50, 784, (1, 3, 5), 100),
+}
+TASK_TITLES = {
+    "wikipedia": "Wikipedia",
+    "addition": "addition",
+    "memorization": "memorization",
+    "mnist": "MNIST",
+}
+WIKIPEDIA_CHANNELS = {  # at 10M parameters [paper]
+    "slstm": 1120,
+    "tlstm_2d": 901,
+    "tlstm_2d_no_memory_convolution": 901,
+    "tlstm_2d_no_feedback": 1120,
+    "tlstm_3d": 522,
+    "tlstm_3d_ln": 522,
+    "tlstm_3d_cn": 522,
+}
+# Task, configuration, L, M (the figure's where None), must, aim; the last is Table 1's network
+TARGETS: tuple[tuple[str, str, int, int | None, float, float], ...] = (
+    ("mnist", "tlstm_2d", 5, None, 14, 8),
+    ("mnist", "tlstm_3d_cn", 5, None, 24, 14),
+    ("addition", "tlstm_2d", 10, None, 20, 10),
+    ("addition", "tlstm_3d_cn", 7, None, 80, 55),
+    ("memorization", "tlstm_3d_cn", 10, None, 28, 16),
+    ("wikipedia", "tlstm_2d", 4, None, 65, 48),
+    ("wikipedia", "tlstm_3d_cn", 4, None, 190, 130),
+    ("wikipedia", "tlstm_3d_cn", 6, 1200, 2100, 1500),
+)
+TENSOR_SIZES = range(1, 11)
+
+
+def make_case(
+    suite: Suite, task: str, model: str, depth: int, channels: int | None = None, **changes: object
+) -> Case:
+    """A configuration at the sizes of a task.
+
+    Args:
+        suite: what for.
+        task: a name of `TASKS`.
+        model: a name of `MODELS`.
+        depth: L.
+        channels: M; the paper's where None.
+        changes: of other attributes.
+    """
+    sizes, structure = TASKS[task], MODELS[model]
+    values: dict[str, object] = {
+        "suite": suite,
+        "task": task,
+        "model": model,
+        "depth": depth,
+        "channels": channels or sizes.channels or WIKIPEDIA_CHANNELS[model],
+        "tensor_size": 1
+        if structure.rank == 1
+        else geometry.tensor_size(depth, structure.kernel_size),
+        "input_size": sizes.input_size,
+        "batch_size": sizes.batch_size,
+        "timesteps": min(sizes.timesteps, TIMESTEPS),
+    }
+    return Case.model_validate(values | structure._asdict() | changes)
+
+
+def target_cases() -> Iterator[Case]:
+    """The configurations that have a target."""
+    for task, model, depth, channels, must, aim in TARGETS:
+        yield make_case("targets", task, model, depth, channels, target=Target(must=must, aim=aim))
+
+
+def task_cases() -> Iterator[Case]:
+    """The seven configurations of Figures 3 to 5 at every depth and task."""
+    for task, sizes in TASKS.items():
+        for model in MODELS:
+            for depth in sizes.depths:
+                yield make_case("tasks", task, model, depth)
+
+
+def size_cases() -> Iterator[Case]:
+    """The 2D tLSTM with its number of parameters fixed, over P."""
+    for task in ("memorization", "addition"):
+        for tensor_size in TENSOR_SIZES:
+            yield make_case("size", task, "tlstm_2d", tensor_size)
+
+
+def step_cases() -> Iterator[Case]:
+    """Single timesteps for use in real time."""
+    for model in ("tlstm_2d", "tlstm_3d_cn"):
+        yield make_case("step", "mnist", model, 5, batch_size=1, timesteps=1)
+
+
+MAKERS = {
+    "targets": target_cases,
+    "tasks": task_cases,
+    "size": size_cases,
+    "step": step_cases,
+}
+
+
+def chosen(
+    suites: tuple[str, ...], patterns: tuple[str, ...], timesteps: int | None, quick: bool
+) -> list[Case]:
+    """The cases to measure.
+
+    Args:
+        suites: those to take them from; "all" is every one.
+        patterns: of names, with * and ?; a case matches one of them, or there are none.
+        timesteps: T, at most; None: 50, few where it is quick.
+        quick: whether to leave out what takes long without a GPU.
+
+    Raises:
+        ValueError: no case is left.
+    """
+    names = [name for name in SUITES if name in suites or "all" in suites]
+    every = [case for name in names for case in MAKERS[name]()]
+    matching = [case for case in every if _matches(case, patterns)]
+    if not matching:
+        known = ", ".join(sorted({case.name for case in every}))
+        raise ValueError(f"--case matches none of {known}, got {', '.join(patterns)}")
+    small = [c for c in matching if not quick or c.operations <= QUICK_OPERATIONS[c.suite]]
+    if not small:
+        raise ValueError("every case that was chosen is too large to be measured quickly")
+    return [_shortened(case, timesteps, quick) for case in small]
+
+
+def _shortened(case: Case, timesteps: int | None, quick: bool) -> Case:
+    most = LARGE_TIMESTEPS if case.operations >= LARGE_OPERATIONS else TIMESTEPS
+    if timesteps is not None:
+        most = min(most, timesteps)
+    elif quick:
+        most = QUICK_TIMESTEPS[case.suite]
+    return case.model_copy(update={"timesteps": min(case.timesteps, most)})
+
+
+def _matches(case: Case, patterns: tuple[str, ...]) -> bool:
+    return not patterns or any(fnmatchcase(case.name, f"*{pattern}*") for pattern in patterns)

@@ -1,0 +1,732 @@
+"""The benchmark: its cases are the paper's, its numbers are what they say, its page tells them."""
+
+import contextlib
+import csv
+import functools
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch._C._autograd import DeviceType
+from torch.utils.flop_counter import FlopCounterMode
+
+from tlstm import figures, results
+from tlstm.bench import command, rounds
+from tlstm.bench.accuracy import Truth, relative_error
+from tlstm.bench.arithmetic import floor, multiplication_rate, products_alone
+from tlstm.bench.cases import MODELS, TASKS, WIKIPEDIA_CHANNELS, chosen, make_case
+from tlstm.bench.competitors import competitors, make_layer, matrix_products, program
+from tlstm.bench.expectation import expected_seconds
+from tlstm.bench.measurement import (
+    Case,
+    Competitor,
+    Errors,
+    Floor,
+    Measurement,
+    Pass,
+    Target,
+    Timing,
+    read,
+    write,
+)
+from tlstm.bench.memory import peak_memory
+from tlstm.bench.passes import Captured, Eager, compute, count_kernels, gpu_kernels, timed
+from tlstm.bench.rounds import Entry, in_turn, kinds, measure, plan
+from tlstm.bench.store import append, latest, load
+from tlstm.bench.summary import checks
+from tlstm.config import compose
+from tlstm.record import Hardware
+from tlstm.tasks.addition import AdditionTask
+from tlstm.tasks.memorization import MemorizationTask
+
+CPU = torch.device("cpu")
+GPU = torch.device("cuda")
+DEVICES = [CPU, pytest.param(GPU, marks=pytest.mark.gpu)]
+START = datetime(2026, 11, 20, 12, tzinfo=UTC)
+H200 = Hardware(device="NVIDIA H200", devices=1, cores=16, threads=8, system="Linux")
+PROCESSOR = Hardware(device="AMD EPYC", devices=1, cores=2, threads=2, system="Linux")
+SMALL = {"batch_size": 3, "channels": 8, "timesteps": 6}
+
+
+def small(suite: str = "targets", model: str = "tlstm_2d", depth: int = 3, **changes) -> Case:
+    values = SMALL | ({"batch_size": 1, "timesteps": 1} if suite == "step" else {}) | changes
+    return make_case(suite, "memorization", model, depth, **values)
+
+
+def who(implementation: str, precision: str = "float32", captured: bool = False) -> Competitor:
+    return Competitor(implementation=implementation, precision=precision, captured=captured)
+
+
+# The cases
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_configurations_are_those_of_the_experiments(name: str) -> None:
+    core = compose([f"model={name}", "scale=paper"]).config.model.core
+    ours = MODELS[name]
+    assert ours.label == compose([f"model={name}", "scale=paper"]).config.model.label
+    if name == "slstm":
+        assert ours.rank == 1
+        return
+    assert ours.rank == core.rank
+    assert ours.kernel_size == core.kernel_size
+    assert ours.memory_convolution == core.memory_convolution
+    assert ours.normalization == core.normalization
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"), [("addition", AdditionTask(15)), ("memorization", MemorizationTask(20, 64))]
+)
+def test_tasks_have_the_papers_sizes(name: str, layout) -> None:
+    task = compose([f"task={name}", "scale=paper"]).config.task
+    sizes = TASKS[name]
+    assert sizes.channels == task.channels
+    assert (sizes.input_size, sizes.timesteps) == (layout.vocabulary_size, layout.timesteps)
+    assert sizes.batch_size == 15
+
+
+def test_wikipedias_channels_make_ten_million_parameters() -> None:
+    """With the output layer, as the paper counts; each within 5% of 10 · 2²⁰."""
+    for model, channels in WIKIPEDIA_CHANNELS.items():
+        case = make_case("tasks", "wikipedia", model, 4)
+        _, inner, columns = case.product
+        number = inner * columns + columns + 205 * channels + channels + 205 * channels + 205
+        assert number / 2**20 == pytest.approx(10, rel=0.05), model
+
+
+def test_targets_have_the_matrix_products_of_the_design() -> None:
+    found = [case.product for case in chosen(("targets",), (), 50, False)]
+    assert found == [
+        (250, 300, 403),
+        (1250, 900, 409),
+        (150, 1200, 1603),
+        (735, 3600, 1609),
+        (1500, 900, 409),
+        (400, 2703, 3607),
+        (1600, 4698, 2097),
+        (3600, 10800, 4809),
+    ]
+
+
+def test_suites_hold_every_configuration_depth_and_size() -> None:
+    cases = chosen(("all",), (), None, False)
+    assert len({(case.suite, case.name) for case in cases}) == len(cases)
+    numbers = Counter(case.suite for case in cases)
+    assert numbers == {"targets": 8, "tasks": 7 * (4 + 4 + 4 + 3), "size": 20, "step": 2}
+    assert all(case.timesteps <= 50 for case in cases)
+
+
+def test_quick_leaves_large_cases_out_and_shortens_the_others() -> None:
+    cases = chosen(("targets",), (), None, True)
+    assert {case.timesteps for case in cases} == {10}
+    assert {case.timesteps for case in chosen(("all",), (), 3, True)} == {3, 1}
+    assert [case.channels for case in cases] == [100, 100, 400, 100]
+
+
+def test_cases_are_chosen_by_name() -> None:
+    (case,) = chosen(("targets",), ("addition-*_cn",), 50, False)
+    assert case.name == "addition-tlstm_3d_cn-L7-M400"
+    with pytest.raises(ValueError, match=r"--case matches none of .*mnist-tlstm_2d-L5.*nothing"):
+        chosen(("targets",), ("nothing",), 50, False)
+
+
+@pytest.mark.parametrize("model", ["tlstm_2d_no_memory_convolution", "tlstm_2d_no_feedback"])
+def test_operations_are_those_that_torch_counts(model: str) -> None:
+    """Beside the projection and, with memory convolution, its own small products."""
+    case = small(model=model)
+    layer = make_layer(case, "autograd", CPU)
+    x = torch.randn(case.timesteps, case.batch_size, case.input_size)
+    with FlopCounterMode(display=False) as counter:
+        layer(x, stream=True)
+    counted = counter.get_total_flops()
+    rows, taps = case.batch_size * case.tensor_size, case.kernel_size
+    beside = 2 * case.batch_size * case.input_size * case.channels
+    beside += 2 * rows * taps * case.channels if case.memory_convolution else 0
+    assert counted == case.timesteps * (case.operations + beside)
+
+
+# Competitors
+
+
+@pytest.mark.parametrize("model", ["tlstm_2d", "tlstm_3d_cn"])
+@pytest.mark.parametrize("implementation", ["pytorch", "autograd"])
+def test_programs_agree_with_float64(model: str, implementation: str) -> None:
+    case = small(model=model)
+    truth = Truth(case, CPU)
+    errors = truth.errors(program(case, who(implementation), CPU))
+    assert errors.output < 1e-6
+    assert errors.gradient < 1e-5
+
+
+def test_the_compiled_cell_agrees_with_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced, with a backward pass of its own, but with no C++ compiler."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    case = small(model="tlstm_3d_cn")
+    errors = Truth(case, CPU).errors(program(case, who("torch.compile"), CPU))
+    assert errors.output < 1e-6
+    assert errors.gradient < 1e-5
+
+
+def test_errors_show_a_wrong_weight() -> None:
+    case = small()
+    made = program(case, who("pytorch"), CPU)
+    with torch.no_grad():
+        made.parameters["bias_hidden"][0] += 0.01
+    errors = Truth(case, CPU).errors(made)
+    assert errors.output > 1e-4
+    assert errors.worst in made.parameters
+
+
+def test_relative_error() -> None:
+    expected = torch.tensor([3.0, 4.0], dtype=torch.float64)
+    assert relative_error(torch.tensor([3.0, 4.5]), expected) == pytest.approx(0.1)
+    assert relative_error(torch.tensor([0.5]), torch.zeros(1, dtype=torch.float64)) == 0.5
+    with pytest.raises(ValueError, match="not finite"):
+        relative_error(torch.tensor([float("nan"), 4.0]), expected)
+
+
+def test_nn_lstm_has_as_many_layers_and_channels() -> None:
+    case = small(depth=3)
+    made = program(case, who("nn.LSTM"), CPU)
+    assert sum(name.startswith("stack.weight_hh") for name in made.parameters) == 3
+    x = torch.randn(case.timesteps, case.batch_size, case.input_size)
+    cotangent = torch.randn(case.timesteps, case.batch_size, case.channels)
+    output, *gradients = compute(made, "training", x, cotangent)
+    assert output.shape == cotangent.shape
+    assert [g.shape for g in gradients] == [p.shape for p in made.parameters.values()]
+    assert all(g.abs().sum() > 0 for g in gradients)
+
+
+@pytest.mark.parametrize("implementation", ["pytorch", "autograd"])
+def test_single_steps_go_on_from_each_other(implementation: str) -> None:
+    case = small("step", depth=2)
+    made = program(case, who(implementation), CPU)
+    x = torch.randn(4, 1, case.input_size)
+    with torch.no_grad():
+        found = torch.stack([made.forward(step) for step in x])
+        expected, _ = make_layer(case, "autograd", CPU)(x, stream=True)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_stacked_cells_are_nn_lstm() -> None:
+    """The same weights in nn.LSTM give the same outputs, step by step."""
+    case = small("step", depth=2)
+    made = program(case, who("nn.LSTMCell"), CPU)
+    stack = torch.nn.LSTM(case.channels, case.channels, 2)
+    with torch.no_grad():
+        for name, parameter in made.parameters.items():
+            layer, kind = name.split(".")
+            getattr(stack, f"{kind}_l{layer}").copy_(parameter)
+    torch.manual_seed(0)  # as the projection was drawn
+    project = torch.nn.Linear(case.input_size, case.channels)
+    x = torch.randn(5, 1, case.input_size)
+    with torch.no_grad():
+        found = torch.stack([made.forward(step) for step in x])
+        expected, _ = stack(project(x))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_layer_has_the_same_weights_whoever_computes_it() -> None:
+    case = small()
+    first, second = (make_layer(case, name, CPU) for name in ("pytorch", "autograd"))
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("device", [CPU, GPU])
+def test_every_case_has_competitors_that_can_be_compared(device: torch.device) -> None:
+    for case in chosen(("all",), (), 50, False):
+        found = competitors(case, device)
+        names = {each.implementation for each in found}
+        assert len({each.name for each in found}) == len(found)
+        if case.is_stack:
+            assert names == {"nn.LSTM"}
+        else:
+            assert {"autograd", "pytorch" if device == CPU else "triton"} <= names
+        assert device == GPU or not any(each.captured for each in found)
+
+
+def test_precisions_hold_for_as_long_as_they_are_asked_for() -> None:
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    with matrix_products("float32"):
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert not torch.backends.cudnn.allow_tf32
+    with contextlib.suppress(ZeroDivisionError), matrix_products("tf32"):
+        assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.cudnn.allow_tf32
+        raise ZeroDivisionError
+    assert before == (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
+
+
+# Measuring
+
+
+def test_timing_is_of_one_pass_and_every_sample_has_a_fresh_input() -> None:
+    seen = []
+
+    def run(x: torch.Tensor) -> None:
+        seen.append(float(x))
+        time.sleep(0.01)
+
+    inputs = iter([torch.tensor(float(number)) for number in range(10)])
+    found = timed(Eager(run, torch.tensor(-1.0)), inputs, samples=3, calls=2, device=CPU)
+    assert min(found) == pytest.approx(0.01, rel=0.5)
+    assert seen == [0, 1, 1, 2, 2, 3, 3]  # the first is not timed
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_peak_memory_is_what_is_there_at_once(device: torch.device) -> None:
+    mebibytes = 64 * 2**20
+
+    def twice_one_after_the_other_then_both() -> None:
+        torch.ones(mebibytes // 4, device=device)
+        _ = torch.ones(mebibytes // 4, device=device), torch.ones(mebibytes // 8, device=device)
+
+    twice_one_after_the_other_then_both()
+    found = peak_memory(twice_one_after_the_other_then_both, device)
+    if found is None:
+        pytest.skip("this system does not tell a process's peak")
+    assert found == pytest.approx(1.5 * mebibytes, rel=0.1)
+
+
+def test_only_kernels_on_a_gpu_are_counted() -> None:
+    on_gpu = ["ampere_gemm", "Memcpy DtoD (Device -> Device)", "Memset (Device)", "tanh"]
+    events = [(DeviceType.CUDA, name) for name in on_gpu]
+    assert count_kernels([*events, (DeviceType.CPU, "cudaLaunchKernel")]) == 2
+
+
+def test_rounds_begin_with_everyone_and_change_direction() -> None:
+    entries = [Entry(who("pytorch")), Entry(who("autograd")), Entry(who("nn.LSTM"))]
+    orders = [[entries.index(each) for each in in_turn(entries, number)] for number in range(3)]
+    assert orders == [[0, 1, 2], [0, 2, 1], [2, 0, 1]]
+
+
+def test_plan_spends_the_seconds_and_measures_slow_things_seldom() -> None:
+    assert plan(1.0, 0.3, 0) == (1, 1)
+    assert plan(1.0, 0.3, 3) == (0, 1)
+    assert plan(0.02, 0.3, 4) == (3, 1)
+    samples, calls = plan(20e-6, 0.3, 4)
+    assert samples == 8
+    assert calls * 20e-6 == pytest.approx(1e-3)
+
+
+def test_a_case_is_measured_by_all() -> None:
+    case = small(model="tlstm_2d")
+    entries = measure(case, competitors(case, CPU)[:2], CPU, 0.01, lambda text: None)
+    for entry in entries:
+        assert entry.failure is None
+        for kind in kinds(case):
+            found = entry.result(kind, case)
+            assert found.timing is not None
+            assert found.timing.repeats >= 3
+            assert found.first_call_seconds > 0
+        assert entry.errors is not None
+        assert entry.program is None, "memory is let go"
+    forward, training = (min(entries[0].samples[kind]) for kind in kinds(case))
+    assert training > forward
+
+
+def test_what_fails_is_recorded_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(case: Case, competitor: Competitor, device: torch.device):
+        if competitor.implementation == "autograd":
+            raise torch.OutOfMemoryError("CUDA out of memory.\nMore lines")
+        return program(case, competitor, device)
+
+    monkeypatch.setattr(rounds, "program", failing)
+    case = small()
+    chosen_ones = [who("autograd"), who("pytorch")]
+    failed, other = measure(case, chosen_ones, CPU, 0.01, lambda text: None)
+    assert failed.failure == "OutOfMemoryError: CUDA out of memory."
+    assert failed.result("training", case).timing is None
+    assert other.failure is None
+    assert other.result("training", case).timing is not None
+
+
+def test_a_pass_that_fails_in_its_turn_leaves_no_timing() -> None:
+    entry = Entry(who("pytorch"))
+    entry.samples["forward"] = [0.1]
+    with rounds._attempt(entry, CPU):
+        raise RuntimeError
+    assert entry.failure == "RuntimeError: no reason given"
+    assert entry.result("forward", small()).timing is None
+
+
+def test_the_floor_is_the_arithmetic() -> None:
+    case = small()
+    found = floor(case, 1e9, CPU, with_products=True)
+    assert found.training == pytest.approx(3 * 1e6 * case.operations / 1e9)
+    assert found.products == pytest.approx(products_alone(case, CPU), rel=20)
+    assert 1e8 < multiplication_rate(CPU) < 1e14
+
+
+def test_more_work_is_expected_to_take_longer() -> None:
+    def expected(case: Case) -> float:
+        return expected_seconds(case, competitors(case, GPU), 8e14, 0.3, True)
+
+    (large,) = chosen(("targets",), ("*M1200",), 50, False)
+    (step,) = chosen(("step",), ("*_cn*",), 50, False)
+    assert 0 < expected(step) < expected(large)
+
+
+# Records
+
+
+def timing(microseconds: float, number: int = 9) -> Timing:
+    chance = random.Random(microseconds)
+    return Timing.of([1e-6 * microseconds * chance.uniform(0.98, 1.02) for _ in range(number)], 1)
+
+
+def make_measurement(case: Case, competitor: Competitor, microseconds: float | None, **changes):
+    found = Pass(
+        timing=microseconds and timing(microseconds), peak_memory=2**20, first_call_seconds=1
+    )
+    values = {
+        "run": START,
+        "quick": False,
+        "case": case,
+        "competitor": competitor,
+        "forward": found,
+        "training": None if case.suite == "step" else found,
+        "errors": None,
+        "floor": Floor(
+            operations=case.operations, rate=8e14, rate_precision="bfloat16", products=9
+        ),
+        "failure": None if microseconds else "OutOfMemoryError: CUDA out of memory.",
+        "measured": START,
+        "commit": "f" * 40,
+        "modified": False,
+        "versions": {"torch": "2.11.0"},
+        "hardware": H200,
+    }
+    return Measurement(**values | changes)
+
+
+def everything(**changes) -> list[Measurement]:
+    """What a GPU might have given, without the slower half of the competitors."""
+    speeds = {"triton": 10, "pytorch": 60, "autograd": 400, "torch.compile": 150}
+    return [
+        make_measurement(
+            case,
+            each,
+            speeds.get(each.implementation, 9 * case.depth) * (1 if each.captured else 4),
+            **changes,
+        )
+        for case in chosen(("all",), (), 50, False)
+        for each in competitors(case, GPU)
+    ]
+
+
+def test_timing_has_median_and_quartiles() -> None:
+    seconds = [5e-4, 1e-4, 2e-4, 4e-4, 3.5e-4, 8e-4]
+    found = Timing.of(seconds, timesteps=10)
+    low, middle, high = np.percentile(np.array(seconds) * 1e5, [25, 50, 75])
+    assert (found.low, found.median, found.high) == pytest.approx((low, middle, high))
+    assert found.repeats == 6
+    assert found.microseconds[0] == pytest.approx(50)
+    assert Timing.of([1e-3], 1).low == 1000
+
+
+def test_measurements_are_read_as_they_were_written(tmp_path: Path) -> None:
+    written = everything()[:30]
+    write(written, tmp_path / "runtime.jsonl")
+    assert read(tmp_path / "runtime.jsonl") == written
+
+
+def test_a_line_that_is_none_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "runtime.jsonl"
+    write(everything()[:1], path)
+    path.write_text(path.read_text(encoding="utf-8") + '{"format": 1}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"line 2 of .*runtime.jsonl is not .*: run: Field"):
+        read(path)
+
+
+def test_the_store_takes_in_what_is_new(tmp_path: Path) -> None:
+    found = everything()[:5]
+    assert append(found[:3], tmp_path) == 3
+    assert append(found, tmp_path) == 2
+    assert append(found, tmp_path) == 0
+    assert load(tmp_path) == found
+
+
+def test_the_last_run_of_every_case_is_shown() -> None:
+    first, second = everything()[:2]
+    again = first.model_copy(update={"run": START + timedelta(hours=1)})
+    other = second.model_copy(update={"hardware": PROCESSOR})
+    assert latest([again, first, second, other]) == [again, other]
+
+
+def test_files_and_directories_are_collected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = everything()[:4]
+    runs, store = tmp_path / "runs", str(tmp_path / "results")
+    write(found[:3], runs / "runtime" / "one.jsonl")
+    write(found, tmp_path / "brought.jsonl")
+    collect = ["collect", "--results", store]
+    assert results.main([*collect, "--runs", str(runs), "runtime"]) == 0
+    assert "runtime: 3 records, 3 of them new" in capsys.readouterr().out
+    assert results.main([*collect, "--runs", str(tmp_path / "brought.jsonl")]) == 0
+    assert "runtime: 4 records, 1 of them new" in capsys.readouterr().out
+    assert results.main([*collect, "--runs", str(tmp_path / "none"), "runtime"]) == 2
+    assert "holds no record of runtime" in capsys.readouterr().err
+
+
+# What they say
+
+
+def verdicts(measurements: list[Measurement]) -> dict[str, bool]:
+    return {check.asked: check.holds for check in checks(measurements)}
+
+
+def on_processor(measurement: Measurement, **changes) -> Measurement:
+    floor = measurement.floor.model_copy(update={"rate": 1e11, "rate_precision": "float32"})
+    return measurement.model_copy(update={"hardware": PROCESSOR, "floor": floor, **changes})
+
+
+def target_group(ours: float, autograd: float, must: float = 20) -> list[Measurement]:
+    case = small().model_copy(update={"target": Target(must=must, aim=10)})
+    return [
+        make_measurement(case, who("triton", "bfloat16", True), ours),
+        make_measurement(case, who("autograd", "bfloat16", True), autograd),
+        make_measurement(case, who("autograd", "bfloat16"), 10 * autograd),
+    ]
+
+
+def test_targets_are_judged() -> None:
+    autograd = "at least 10 × as fast as autograd in a CUDA graph"
+    good = verdicts(target_group(15, 200))
+    assert good["must: at most 20 µs"]
+    assert not good["aim: at most 10 µs"]
+    assert good[autograd]
+    assert not verdicts(target_group(25, 240))["must: at most 20 µs"]
+    assert not verdicts(target_group(25, 240))[autograd], "of the graph, not of the eager one"
+    assert verdicts(target_group(25, 90, must=80))[autograd.replace("10", "3")]
+
+
+def test_a_target_is_for_its_machine() -> None:
+    others = [on_processor(each) for each in target_group(15, 200)]
+    assert not any(asked.startswith("must") for asked in verdicts(others))
+
+
+def test_errors_are_judged_by_precision_and_beside_autograds() -> None:
+    def with_errors(implementation: str, precision: str, size: float) -> Measurement:
+        errors = Errors(timesteps=10, output=size / 2, gradient=size, worst="weight_hidden")
+        return make_measurement(small(), who(implementation, precision), 10, errors=errors)
+
+    good = [with_errors("triton", "bfloat16", 1e-2), with_errors("autograd", "bfloat16", 6e-3)]
+    assert verdicts(good) == {
+        "relative errors at most 0.02": True,
+        "errors at most 2 × autograd's": True,
+    }
+    bad = [with_errors("triton", "float32", 3e-5), with_errors("autograd", "float32", 1e-5)]
+    assert verdicts(bad) == {
+        "relative errors at most 1e-05": False,
+        "errors at most 2 × autograd's": False,
+    }
+
+
+def test_depth_is_judged_over_the_tensor_size() -> None:
+    cases = [case for case in chosen(("size",), (), 50, False) if case.channels == 100]
+    ours = who("triton", "bfloat16", True)
+    asked = "runtime at P = 10 at most 1.3 × that at P = 1"
+    for slope, holds in ((0.1, True), (0.5, False)):
+        found = [make_measurement(c, ours, 10 + slope * c.tensor_size) for c in cases]
+        assert verdicts(found)[asked] is holds
+
+
+def test_processors_are_judged_by_time_and_memory() -> None:
+    (case,) = chosen(("targets",), ("mnist-tlstm_2d-*",), 10, True)
+    plain = on_processor(make_measurement(case, who("autograd"), 3000))
+    asked = "at least 1.5 × as fast as plain autograd"
+    for microseconds, holds in ((1900, True), (2100, False)):
+        ours = on_processor(make_measurement(case, who("pytorch"), microseconds))
+        found = verdicts([ours, plain])
+        assert found[asked] is holds
+        assert found["never slower than plain autograd"]
+        assert not found["at most 0.5 × the memory of plain autograd"]
+
+
+def test_a_stack_beside_a_tensor_has_another_floor() -> None:
+    case = small()
+    assert make_measurement(case, who("nn.LSTM"), 10).of_floor is None
+    ours = make_measurement(case, who("triton"), 10)
+    assert ours.of_floor == pytest.approx(ours.floor.training / ours.microseconds)
+    assert ours.tokens_per_second == pytest.approx(case.batch_size / (ours.microseconds * 1e-6))
+
+
+def test_page_pictures_and_table_are_drawn_and_the_same_again(tmp_path: Path) -> None:
+    few = {"targets": "mnist", "tasks": "mnist", "size": "memorization", "step": "mnist"}
+    cases = [m for m in everything() if m.case.task == few[m.case.suite]]
+    failed = make_measurement(small(), who("torch.compile", captured=True), None)
+    quick = [on_processor(m, quick=True) for m in cases if m.case.suite == "targets"]
+    append([*cases, failed, *quick], tmp_path)
+    assert figures.main(["runtime", "--results", str(tmp_path)]) == 0
+    directory = tmp_path / "runtime"
+    first = {path.name: path.read_bytes() for path in directory.iterdir()}
+    names = {f"nvidia-h200-{suite}" for suite in ("targets", "tasks", "size")}
+    for name in {*names, "amd-epyc-quick-targets"}:
+        assert {f"{name}.svg", f"{name}.png"} <= set(first)
+    text = first["README.md"].decode()
+    assert text.index("## NVIDIA H200") < text.index("## AMD EPYC, quick")
+    assert "**Measured quickly: sequences of a few timesteps" in text
+    assert "OutOfMemoryError: CUDA out of memory." in text
+    assert "| must: at most 14 µs | MNIST, 2D tLSTM, L = 5, M = 100 |" in text
+    rows = list(csv.DictReader(first["measurements.csv"].decode().splitlines()))
+    assert len(rows) == len(cases) + 1 + len(quick)
+    figures.main(["runtime", "--results", str(tmp_path)])
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == first
+
+
+# The command
+
+
+def run(arguments: list[str], output: Path) -> int:
+    common = ["--seconds", "0.001", "--device", "cpu", "--output", str(output)]
+    return command.main([*arguments, *common])
+
+
+def test_the_command_measures_records_and_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "runtime.jsonl"
+    assert run(["--suite", "step", "--case", "mnist-tlstm_2d-*"], output) == 0
+    found = read(output)
+    assert [each.competitor.implementation for each in found] == [
+        "pytorch",
+        "autograd",
+        "nn.LSTMCell",
+    ]
+    assert all(each.microseconds > 0 and each.quick for each in found)
+    said = capsys.readouterr().out
+    assert "QUICK" in said
+    assert "about" in said
+    assert "3 measurements, 0 of them failed" in said
+
+
+def test_the_command_measures_training(tmp_path: Path) -> None:
+    output = tmp_path / "runtime.jsonl"
+    chosen_one = ["--suite", "size", "--case", "memorization-tlstm_2d-L1-*", "--timesteps", "2"]
+    assert run(chosen_one, output) == 0
+    for each in read(output):
+        assert each.case.timesteps == 2
+        assert each.training is not None
+        assert min(each.training.timing.microseconds) > min(each.forward.timing.microseconds)
+
+
+def test_kernels_are_recorded_of_the_same_computation(tmp_path: Path) -> None:
+    case = small()
+    recorder = command.Recorder(tmp_path / "runtime.jsonl", START, True, CPU)
+    ones = [who("triton", "bfloat16"), who("triton", "bfloat16", True), who("triton", "tf32", True)]
+    entries = [Entry(one) for one in ones]
+    for entry in entries:
+        entry.samples["forward"] = entry.samples["training"] = [0.1]
+    recorder.add(case, entries, floor(case, 1e11, CPU, with_products=False))
+    recorder.add_kernels(case, ones[0], {"forward": 1.5, "training": 4})
+    found = read(tmp_path / "runtime.jsonl")
+    assert [each.training.kernels for each in found] == [4, 4, None]
+    assert [each.forward.kernels for each in found] == [1.5, 1.5, None]
+
+
+def test_dry_run_measures_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--dry-run"], tmp_path / "runtime.jsonl") == 0
+    assert not list(tmp_path.iterdir())
+    assert "cases" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--case", "nothing"], "--case matches none of"),
+        (["--implementation", "triton"], "none of the chosen competitors computes"),
+        (["--suite", "targets", "--case", "M1200"], "too large to be measured quickly"),
+    ],
+)
+def test_refusals(
+    arguments: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        run(arguments, tmp_path / "runtime.jsonl")
+    assert refused.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["tpu", "meta"])
+def test_devices_that_cannot_be_measured_on(
+    device: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["--device", device])
+    assert f"--device must be cpu or cuda, got {device}" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_benchmark_needs_neither_pictures_nor_tables() -> None:
+    missing = ["matplotlib", "pandas", "lightning", "hydra", "jinja2", "wandb", "filelock"]
+    code = f"""
+import sys
+for name in {missing}: sys.modules[name] = None
+from tlstm.bench.command import main
+sys.exit(main(["--dry-run", "--device", "cpu"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_pages_and_pictures_need_no_torch() -> None:
+    code = "import sys, tlstm.figures, tlstm.results; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+# On a GPU
+
+
+def inputs(device: torch.device) -> Iterator[torch.Tensor]:
+    return repeat(torch.randn(6, 3, 65, device=device))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("implementation", ["triton", "pytorch", "autograd", "nn.LSTM"])
+def test_a_captured_pass_computes_what_it_replays(implementation: str) -> None:
+    """The twin on the CPU is what `Eager` does in the tests above."""
+    case = small()
+    made = program(case, who(implementation), GPU)
+    x, other = (torch.randn(6, 3, 65, device=GPU) for _ in range(2))
+    cotangent = torch.randn(6, 3, 8, device=GPU)
+    one = Captured(lambda given: compute(made, "training", given, cotangent), x)
+    one.load(other)
+    one()
+    for found, expected in zip(
+        one.results, compute(made, "training", other, cotangent), strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    assert all(0 < seconds < 1 for seconds in timed(one, inputs(GPU), 3, 2, GPU))
+
+
+@pytest.mark.gpu
+def test_kernels_are_counted() -> None:
+    x = torch.randn(1000, device=GPU)
+    assert gpu_kernels(lambda: x.tanh().sin().cos()) == 3
+
+
+@pytest.mark.gpu
+def test_the_command_measures_on_a_gpu(tmp_path: Path) -> None:
+    output = tmp_path / "runtime.jsonl"
+    arguments = ["--suite", "targets", "step", "--case", "mnist-tlstm_2d", "--timesteps", "5"]
+    command.main([*arguments, "--seconds", "0.01", "--output", str(output)])
+    found = read(output)
+    assert {each.failure for each in found} == {None}
+    assert all(each.microseconds > 0 for each in found)
+    assert {each.competitor.implementation for each in found if each.main.kernels} == {
+        each.competitor.implementation for each in found
+    }

@@ -1,0 +1,345 @@
+"""Optimizer steps that replay from a recording train as those that do not: with twins on the CPU.
+
+There is no CUDA graph on the CPU. What stands for one keeps its rules: it runs what it records a
+few times beforehand, records without running, and leaves every result in the same place.
+"""
+
+import csv
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.optim import Adam
+
+from commands import (
+    assert_same_weights,
+    load,
+    measure_quickly,
+    record_of,
+    result,
+    run_directory,
+    tiny,
+    train_here,
+)
+from tlstm import captured, job, module, runtime
+from tlstm.captured import WARM_UPS, CapturedStep, why_not
+from tlstm.config import compose
+from tlstm.job import prepared
+from tlstm.module import SequenceModule, adam_options
+from tlstm.record import Record
+from tlstm.tasks.generated import Batch
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+class HostRecording:
+    """What stands for a CUDA graph on the CPU."""
+
+    def __init__(self, compute: Callable[[], Tensor]) -> None:
+        for _ in range(WARM_UPS):
+            self.result = compute()
+        self._compute, self._replays = compute, 0
+
+    def replay(self) -> None:
+        self.result.copy_(self._compute())
+        self._replays += 1
+
+    def busy_seconds(self) -> float:
+        replays, self._replays = self._replays, 0
+        return 1e-3 * replays
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    measure_quickly(monkeypatch)
+
+
+@pytest.fixture
+def settings(device: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What has a run captured on a device."""
+    if device == "cuda":
+        return ["trainer.accelerator=gpu", "trainer.capture=true"]
+    monkeypatch.setattr(captured, "Recording", HostRecording)
+    monkeypatch.setattr(runtime, "Recording", HostRecording)
+    monkeypatch.setattr(job, "why_not", lambda *_: None)
+    return ["trainer.accelerator=cpu", "trainer.capture=true"]
+
+
+def assert_same_curve(found: Record, expected: Record, device: str) -> None:
+    """Of two runs, bit by bit on the CPU."""
+    assert [point.samples for point in found.curve] == [point.samples for point in expected.curve]
+    theirs = torch.tensor([point.loss for point in found.curve], dtype=torch.float64)
+    ours = torch.tensor([point.loss for point in expected.curve], dtype=torch.float64)
+    tolerance = 0 if device == "cpu" else 1e-4
+    torch.testing.assert_close(theirs, ours, rtol=tolerance, atol=0)
+
+
+def logged(output_dir: Path, name: str) -> list[tuple[int, float]]:
+    """A metric's values with their steps, from the CSV of the only run below a directory."""
+    (file,) = run_directory(output_dir).glob("csv/*/metrics.csv")
+    with file.open() as lines:
+        rows = list(csv.DictReader(lines))
+    return [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
+
+
+# The same training
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("model", "precision"),
+    [
+        ("tlstm_3d_cn", "bf16-mixed"),
+        ("tlstm_3d_cn", "32-true"),
+        ("tlstm_2d", "64-true"),
+        ("trnn_2d", "32-true"),
+        ("slstm", "32-true"),
+        ("slstm", "bf16-mixed"),
+    ],
+)
+def test_captured_training_is_the_same(
+    model: str,
+    precision: str,
+    device: str,
+    settings: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LOGGED_STEPS", 1)
+    common = [f"model={model}", f"trainer.precision={precision}", *settings]
+    replayed = train_here(tiny(tmp_path / "captured", *common))
+    plain = train_here(tiny(tmp_path / "plain", *common, "trainer.capture=false"))
+    assert replayed.identifier == plain.identifier
+    assert_same_curve(replayed, plain, device)
+    losses = {name: logged(tmp_path / name, "training/loss") for name in ("captured", "plain")}
+    assert [step for step, _ in losses["plain"]] == [1, 2, 3, 4, 5, 6]
+    for found, expected in zip(losses["captured"], losses["plain"], strict=True):
+        assert found == pytest.approx(expected, rel=0 if device == "cpu" else 1e-4)
+    if device == "cpu":
+        directories = [run_directory(tmp_path / name) for name in ("captured", "plain")]
+        assert_same_weights(*directories)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("first", ["true", "false"])
+def test_a_run_goes_on_captured_or_not(
+    first: str, device: str, settings: list[str], tmp_path: Path
+) -> None:
+    """And so do the optimizer's moments."""
+    second = {"true": "false", "false": "true"}[first]
+    whole = train_here(tiny(tmp_path / "whole", *settings, "trainer.capture=false"))
+    short = [*settings, f"trainer.capture={first}", "training.max_samples=60"]
+    train_here(tiny(tmp_path / "short", *short))
+    checkpoint = run_directory(tmp_path / "short") / "checkpoints" / "last.ckpt"
+    again = [*settings, f"trainer.capture={second}", f"resume={checkpoint}"]
+    assert_same_curve(train_here(tiny(tmp_path / "again", *again)), whole, device)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("first", "second"), [("cpu", "gpu"), ("gpu", "cpu")])
+def test_a_run_goes_on_on_another_device(first: str, second: str, tmp_path: Path) -> None:
+    whole = train_here(tiny(tmp_path / "whole"))
+    short = [f"trainer.accelerator={first}", "training.max_samples=60"]
+    train_here(tiny(tmp_path / "short", *short))
+    checkpoint = run_directory(tmp_path / "short") / "checkpoints" / "last.ckpt"
+    again = [f"trainer.accelerator={second}", f"resume={checkpoint}"]
+    record = train_here(tiny(tmp_path / "again", *again))
+    for found, expected in zip(record.curve, whole.curve, strict=True):
+        assert found.loss == pytest.approx(expected.loss, rel=1e-2)
+
+
+def test_the_optimizer_is_told_the_device_it_goes_on_on(tmp_path: Path) -> None:
+    """The twin of going on on another device: a GPU's checkpoint has the GPU's options."""
+    train_here(tiny(tmp_path / "short", "training.max_samples=60"))
+    checkpoint = run_directory(tmp_path / "short") / "checkpoints" / "last.ckpt"
+    content = torch.load(checkpoint, weights_only=True)
+    for group in content["optimizer_states"][0]["param_groups"]:
+        group |= adam_options(torch.device("cuda"))
+        assert group["capturable"] is group["fused"] is True
+    torch.save(content, checkpoint)
+    found = train_here(tiny(tmp_path / "again", f"resume={checkpoint}"))
+    assert_same_curve(found, train_here(tiny(tmp_path / "whole")), "cpu")
+
+
+def test_checkpoints_of_automatic_optimization_go_on(tmp_path: Path) -> None:
+    """Lightning counted their steps elsewhere."""
+    train_here(tiny(tmp_path / "short", "training.max_samples=60"))
+    checkpoint = run_directory(tmp_path / "short") / "checkpoints" / "last.ckpt"
+    content = torch.load(checkpoint, weights_only=True)
+    counted = content["loops"]["fit_loop"][module.STEPS_COUNTED]["total"]
+    assert counted == {"ready": 4, "completed": 4}
+    counted.update(ready=0, completed=0)
+    torch.save(content, checkpoint)
+    found = train_here(tiny(tmp_path / "again", f"resume={checkpoint}"))
+    assert_same_curve(found, train_here(tiny(tmp_path / "whole")), "cpu")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_first_passes_leave_no_trace(
+    device: str, settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither at the start, nor with an optimizer that has moments, nor in random numbers."""
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(3, device=device))
+    twin = torch.nn.Parameter(weight.detach().clone())
+    batches = [Batch(*(torch.randn(3, device=device) for _ in Batch._fields)) for _ in range(6)]
+
+    def learner(parameter: Tensor, optimizer: Adam) -> Callable[[Batch], Tensor]:
+        def learn(batch: Batch) -> Tensor:
+            optimizer.zero_grad()
+            loss = ((parameter * batch.inputs - batch.targets) ** 2).sum()
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        return learn
+
+    options = adam_options(torch.device(device))
+    optimizers = [Adam([parameter], lr=0.1, **options) for parameter in (weight, twin)]
+    plain = learner(twin, optimizers[1])
+    for part in (batches[:3], batches[3:]):  # the second recording meets moments
+        replayed = CapturedStep(learner(weight, optimizers[0]), optimizers[0], part[0])
+        for batch in part:
+            torch.testing.assert_close(replayed(batch), plain(batch), rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(weight, twin, rtol=1e-6, atol=1e-6)
+    states = [optimizer.state_dict()["state"][0] for optimizer in optimizers]
+    assert states[0]["step"] == states[1]["step"] == 6
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_batch_of_another_shape_is_refused(device: str, settings: list[str]) -> None:
+    weight = torch.nn.Parameter(torch.ones(3, device=device))
+    optimizer = Adam([weight], **adam_options(torch.device(device)))
+
+    def learn(batch: Batch) -> Tensor:
+        optimizer.zero_grad()
+        loss = (weight * batch.inputs).sum()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    step = CapturedStep(learn, optimizer, Batch(*(torch.ones(3, device=device),) * 3))
+    with pytest.raises(ValueError, match=r"captured shape \[3\], got \[1\]"):
+        step(Batch(*(torch.ones(1, device=device),) * 3))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_symbols_that_are_none_are_refused_all_the_same(
+    device: str, settings: list[str], tmp_path: Path
+) -> None:
+    with prepared(compose(tiny(tmp_path, *settings)), lambda status: None) as prepared_job:
+        loader = prepared_job.data.train_dataloader
+
+        def spoilt() -> Any:
+            batches = loader()
+            batches.collate_fn = lambda samples: Batch(
+                *(torch.full((15, 7), 9) for _ in range(2)), torch.ones(15, 7, dtype=torch.bool)
+            )
+            return batches
+
+        prepared_job.runtime.on_train_start = lambda *_: None
+        prepared_job.data.train_dataloader = spoilt
+        with pytest.raises(ValueError, match="tokens must be from 0 to 8, got from 9 to 9"):
+            prepared_job.trainer.fit(prepared_job.module, prepared_job.data)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_how_busy_the_device_is_is_logged(device: str, settings: list[str], tmp_path: Path) -> None:
+    train_here(tiny(tmp_path, *settings))
+    busy = logged(tmp_path, "device_busy")
+    assert [step for step, _ in busy] == [2, 4, 6]
+    assert all(0 < share < 1 for _, share in busy)
+
+
+@pytest.mark.gpu
+def test_what_cannot_be_recorded_says_how_to_do_without() -> None:
+    """In a process of its own: CUDA does not get over it."""
+    waits = (
+        "import torch; from tlstm.captured import Recording; x = torch.ones(3, device='cuda'); "
+        "Recording(lambda: x * float(x.sum()))"
+    )
+    done = subprocess.run([sys.executable, "-c", waits], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "trainer.capture=false trains without" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("device", "world_size", "precision", "said"),
+    [
+        ("cuda", 1, "32-true", None),
+        ("cuda", 1, "bf16-mixed", None),
+        ("cuda", 2, "32-true", "exchange gradients"),
+        ("cuda", 1, "16-mixed", "scale the loss"),
+        ("cpu", 1, "32-true", "need a GPU, and this run trains on cpu"),
+    ],
+)
+def test_why_steps_are_not_captured(
+    device: str, world_size: int, precision: str, said: str | None
+) -> None:
+    reason = why_not(torch.device(device), world_size, precision)
+    assert reason == said if said is None else said in reason
+
+
+# Many steps at a time
+
+
+EPOCHS = ("training.max_samples=540", "training.samples_per_epoch=90")
+
+
+@pytest.fixture(scope="module")
+def one_by_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output directory of a run of six epochs of six steps."""
+    output_dir = tmp_path_factory.mktemp("one")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "LOGGED_STEPS", 3)
+        train_here(tiny(output_dir, *EPOCHS, "trainer.steps_at_a_time=1"))
+    return output_dir
+
+
+def without_machine(record: Record) -> dict[str, Any]:
+    content = result(record)
+    del content["config"]["trainer"]
+    return content
+
+
+@pytest.mark.parametrize("steps", ["auto", 2, 3, 4, 6, 50])
+def test_many_steps_at_a_time_change_nothing(
+    steps: int | str, one_by_one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether they divide the epoch or not."""
+    monkeypatch.setattr(module, "LOGGED_STEPS", 3)
+    record = train_here(tiny(tmp_path, *EPOCHS, f"trainer.steps_at_a_time={steps}"))
+    expected = record_of(one_by_one)
+    assert without_machine(record) == without_machine(expected)
+    assert_same_weights(run_directory(tmp_path), run_directory(one_by_one))
+    for name in ("training/loss", "validation/loss", "samples"):
+        assert logged(tmp_path, name) == logged(one_by_one, name)
+    assert [step for step, _ in logged(tmp_path, "training/loss")] == list(range(3, 37, 3))
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 4), (4, 1), (6, 2), (50, 3)])
+def test_a_run_goes_on_with_other_steps_at_a_time(
+    first: int, second: int, one_by_one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn, count = SequenceModule.learn, 0
+
+    def interrupted(self: SequenceModule, batch: Batch) -> Tensor:
+        nonlocal count
+        count += 1
+        if count == 16:  # in the third epoch
+            raise KeyError
+        return learn(self, batch)
+
+    monkeypatch.setattr(SequenceModule, "learn", interrupted)
+    overrides = tiny(tmp_path, *EPOCHS)
+    with pytest.raises(KeyError):
+        train_here([*overrides, f"trainer.steps_at_a_time={first}"])
+    assert load(run_directory(tmp_path), "last")["global_step"] == 12
+    record = train_here([*overrides, f"trainer.steps_at_a_time={second}"])
+    assert without_machine(record) == without_machine(record_of(one_by_one))
+    assert_same_weights(run_directory(tmp_path), run_directory(one_by_one))
