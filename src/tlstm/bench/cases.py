@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from tlstm import geometry
 from tlstm.bench.measurement import SUITES, Case, Suite, Target
 
-TIMESTEPS = 50  # of a sequence, at most: enough for the time per timestep, few enough to capture
+TIMESTEPS = 50  # of a sequence, unless more are asked for: enough for the time of each
 LARGE_TIMESTEPS = 20  # of the largest cases, whose every timestep is gigabytes under autograd
 LARGE_OPERATIONS = 1e11  # of a forward pass of one timestep, at least
 # Without a GPU: of a sequence, and operations of a forward pass of one timestep, at most
@@ -116,7 +116,7 @@ def make_case(
         else geometry.tensor_size(depth, structure.kernel_size),
         "input_size": sizes.input_size,
         "batch_size": sizes.batch_size,
-        "timesteps": min(sizes.timesteps, TIMESTEPS),
+        "timesteps": sizes.timesteps,
     }
     return Case.model_validate(values | structure._asdict() | changes)
 
@@ -164,7 +164,7 @@ def chosen(
     Args:
         suites: those to take them from; "all" is every one.
         patterns: of names, with * and ?; a case matches one of them, or there are none.
-        timesteps: T, at most; None: 50, few where it is quick.
+        timesteps: T, at most the task's own; None: 50 at most, few where it is quick.
         quick: whether to leave out what takes long without a GPU.
 
     Raises:
@@ -185,7 +185,7 @@ def chosen(
 def _shortened(case: Case, timesteps: int | None, quick: bool) -> Case:
     most = LARGE_TIMESTEPS if case.operations >= LARGE_OPERATIONS else TIMESTEPS
     if timesteps is not None:
-        most = min(most, timesteps)
+        most = timesteps
     elif quick:
         most = QUICK_TIMESTEPS[case.suite]
     return case.model_copy(update={"timesteps": min(case.timesteps, most)})

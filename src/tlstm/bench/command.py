@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--timesteps",
         type=_positive,
-        help=f"of a sequence, at most (default: {TIMESTEPS}, quick 5 or 10)",
+        help=f"of a sequence, at most the task's own (default: {TIMESTEPS}, quick 5 or 10)",
     )
     found.add_argument(
         "--seconds", type=float, default=0.3, help="of timing per number (default: 0.3)"
