@@ -331,7 +331,11 @@ def test_a_backward_pass_may_be_inside_autocast(options: Options, path: Path) ->
     expected = outcome(layer, under_autocast(path.device), inputs, state)
     with torch.autocast(path.device, torch.bfloat16):
         found = outcome(layer, variants.whole, inputs, state)
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    # The input's projection is PyTorch's own, whose backward autocast reaches there
+    projection = {f"gradient of {name}" for name in ("input", "weight_input", "bias_input")}
+    assert_near(found, expected, 2e-2)
+    for name in expected.keys() - projection:
+        assert torch.equal(found[name], expected[name]), name
 
 
 @for_some

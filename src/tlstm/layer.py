@@ -103,14 +103,14 @@ class TensorizedLayer(RecurrentLayer):
         [ours]; a stream runs T.
         """
         time = steps.shape[0]
-        projected = self._project(steps)
+        chosen = self._choose(steps)
+        projected = self._project(steps, chosen)
         if lengths is not None:
             after = beyond(lengths, time)
             projected = projected.masked_fill(after, 0)
         if not stream:
             projected = F.pad(projected, (0, 0, 0, 0, 0, self.delay))
 
-        chosen = self._choose(projected)
         if chosen == "autograd":
             output, state = self._one_by_one(projected, state, lengths, time)
         else:
@@ -156,17 +156,17 @@ class TensorizedLayer(RecurrentLayer):
                 last = state
         return torch.stack(outputs[-time:]), last
 
-    def _choose(self, projected: Tensor) -> Implementation:
+    def _choose(self, steps: Tensor) -> Implementation:
         """The implementation for tensors on this one's device, noted in the debug log."""
         chosen = choose(
             self.implementation,
-            projected.device,
-            operands(projected.device, self.weight_hidden.dtype),
+            steps.device,
+            operands(steps.device, self.weight_hidden.dtype),
             self.rank,
             self.kernel_size ** (self.rank - 1),
         )
         if not torch.compiler.is_compiling():
-            report(type(self).__name__, projected.device, chosen)
+            report(type(self).__name__, steps.device, chosen)
         return chosen
 
     def _normalization(self) -> cell.Normalization | None:
@@ -175,8 +175,8 @@ class TensorizedLayer(RecurrentLayer):
 
     def advance(self, step: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """One timestep on [B, input_size]."""
-        projected = self._project(step)
-        chosen = self._choose(projected)
+        chosen = self._choose(step)
+        projected = self._project(step, chosen)
         if chosen == "triton":
             output, state = self._at_once(projected.unsqueeze(0), state, None, 1, chosen)
             return output.squeeze(0), state
@@ -196,9 +196,17 @@ class TensorizedLayer(RecurrentLayer):
     ) -> tuple[Tensor, ...]:
         """The state after one timestep with the projected input [B, M], by a module's functions."""
 
-    def _project(self, input: Tensor) -> Tensor:
-        """The projected input, x Wˣ + bˣ, [.., M]."""
-        return F.linear(input, self.weight_input, self.bias_input)
+    def _project(self, input: Tensor, chosen: Implementation) -> Tensor:
+        """The projected input, x Wˣ + bˣ, [.., M].
+
+        It is a small part of the work. Only under autograd does autocast reach it; elsewhere the
+        weights' own type saves copies and keeps the gradient of Wˣ exact.
+        """
+        dtype = self.weight_input.dtype
+        if chosen == "autograd" or operands(input.device, dtype) == dtype:
+            return F.linear(input, self.weight_input, self.bias_input)
+        with torch.autocast(input.device.type, enabled=False):
+            return F.linear(input.to(dtype), self.weight_input, self.bias_input)
 
     def _read_out(self, hidden: Tensor) -> Tensor:
         """The corner opposite to the input, H[P,..,P], [B, M]."""

@@ -16,12 +16,13 @@ PACKAGES = ("tlstm", "torch", "lightning", "torchmetrics", "numpy", "triton", "h
 def commit() -> tuple[str | None, bool]:
     """The commit of the code, and whether the code was changed since.
 
-    Outside of a repository, as in a container, the environment variable GIT_COMMIT tells it;
-    without that it is None.
+    The environment variable GIT_COMMIT tells it where the code is a copy, as in a container.
+    Without that and outside of a repository it is None.
     """
-    head = _git("rev-parse", "HEAD")
-    if head is None:
-        return os.environ.get("GIT_COMMIT"), False
+    told = os.environ.get("GIT_COMMIT")
+    head = told or _git("rev-parse", "HEAD")
+    if told or head is None:
+        return head, False
     return head, bool(_git("status", "--porcelain", "--untracked-files=no"))
 
 

@@ -490,7 +490,7 @@ def _gradient_of_projected(of_activations: Tensor, weight: Tensor, sizes: Sizes)
         for p in place:
             location = location * sizes.tensor_size + p
             tap = tap * sizes.kernel_size + reach - 1 - p
-        part = lead[:, :, location] @ taps[tap].T
+        part = _summed(lead[:, :, location].flatten(0, 1), taps[tap].T)
         total = part if total is None else total + part
     assert total is not None
-    return total[..., : sizes.channels]
+    return total.unflatten(0, lead.shape[:2])[..., : sizes.channels]
