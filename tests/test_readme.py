@@ -13,6 +13,7 @@ import yaml
 from torch import nn
 
 from tlstm import TensorizedLSTM, sweep, train
+from tlstm.bench import command as bench
 from tlstm.config import CONFIGURATIONS, compose
 
 ROOT = Path(__file__).parents[1]
@@ -60,7 +61,7 @@ def test_python_blocks_run_and_say_what_comes_out() -> None:
 
 
 def test_there_is_a_command_to_reproduce_and_one_to_test() -> None:
-    assert commands("make") == ["make reproduce-fig4", "make test"]
+    assert commands("make") == ["make reproduce-fig4", "make test", "make bench"]
 
 
 @pytest.mark.parametrize("command", sorted({*commands("make"), "make help"}))
@@ -106,6 +107,14 @@ def test_sweep_commands_plan_their_runs(
     assert "to train at smoke scale" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", commands("python -m tlstm.bench"))
+def test_bench_commands_plan_their_measurements(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench.main([*shlex.split(command)[3:], "--dry-run"]) == 0
+    assert "measurements on" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("command", commands("wandb sweep"))
 def test_wandb_commands_name_files_that_are_there(command: str) -> None:
     assert (ROOT / shlex.split(command)[-1]).is_file()
@@ -118,6 +127,7 @@ def test_no_command_is_left_out() -> None:
         "python -m tlstm.sweep",
         "wandb sweep",
         "wandb agent",
+        "python -m tlstm.bench",
     )
     assert [c for c in COMMANDS if c and not c.startswith(tested)] == []
 

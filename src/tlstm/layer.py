@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from tlstm import cell, geometry
 from tlstm.checks import at_least, true_or_false
 from tlstm.fused import step as lean_step
+from tlstm.fused.arguments import Weights
 from tlstm.fused.operator import Kernels, sequence
-from tlstm.fused.pytorch import Weights
 from tlstm.fused.selection import Implementation, asked_for, choose, operands, report
 from tlstm.recurrent import RecurrentLayer, beyond
 

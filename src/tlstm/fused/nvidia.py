@@ -11,8 +11,6 @@ Dimension letters of this file:
     A       columns of A_t in memory: W in an RNN, otherwise 4W and room for the logits
 """
 
-from collections.abc import Callable
-from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -22,17 +20,16 @@ from torch import Tensor
 
 from tlstm.cell import NORMALIZATION_EPSILON
 from tlstm.fused import kernels
-from tlstm.fused.pytorch import Gradients, Weights
+from tlstm.fused.arguments import Gradients, Weights
+from tlstm.fused.gpu_product import INTERPRETED, matrix_product, summed
+from tlstm.fused.layout import Layout, block_taps, pack, unpack
 from tlstm.fused.sizes import Sizes
 from tlstm.geometry import radius
 
-INTERPRETED = triton.knobs.runtime.interpret
 # Numbers in the gradients of A_t that wait to become, in one product, a gradient of the weights
 GRADIENT_NUMBERS = 2**28
-# Multiplications of a matrix product below which the library's takes longer than ours
-SMALL_PRODUCT = 1e8
+# From how many examples and channels, and up to how many locations, `unmix` is the faster way
 MANY_EXAMPLES, MANY_CHANNELS, MOST_LOCATIONS = 64, 256, 64
-WEIGHT_BLOCK = 64  # of the tiles in which the weights are transposed
 NORMALIZATIONS = {"": 0, "channel": 1, "layer": 2}
 
 
@@ -50,37 +47,6 @@ class History(NamedTuple):
     cell: Tensor
     activations: Tensor
     partial: Tensor
-
-
-class Tile(NamedTuple):
-    """The part of a matrix product that a program computes, and with what."""
-
-    rows: int
-    columns: int
-    depth: int
-    warps: int
-    stages: int
-
-
-class Layout(NamedTuple):
-    """How a call's tensors lie in memory.
-
-    Attributes:
-        width: W.
-        logits: room for the logits in A_t.
-        activations: A.
-    """
-
-    width: int
-    logits: int
-    activations: int
-
-    @classmethod
-    def of(cls, sizes: Sizes) -> "Layout":
-        """Of a call's sizes."""
-        width = -(-sizes.channels // 8) * 8
-        logits = _block_taps(sizes) if sizes.logits else 0
-        return cls(width, logits, sizes.gates * width + logits)
 
 
 def empty_history(sizes: Sizes, operands: torch.dtype, keep: bool, like: Tensor) -> History:
@@ -182,7 +148,7 @@ def backward(
     of_activations = history.activations.new_empty([chunk, rows, layout.activations])
     of_read = history.read.new_empty([rows, sizes.taps * layout.width])
     of_mixed = history.cell.new_empty([2, rows, layout.width])
-    mixing = history.cell.new_empty([2, rows, _block_taps(sizes)])
+    mixing = history.cell.new_empty([2, rows, block_taps(sizes)])
     apart = _mixes_apart(sizes)
     of_cells = torch.empty_like(of_mixed[0]) if apart else of_mixed
     sums = torch.empty_like(history.partial[0])
@@ -230,7 +196,7 @@ def backward(
                     rows,
                     PASS=part,
                     APART=apart,
-                    BLOCK_TAPS=_block_taps(sizes),
+                    BLOCK_TAPS=block_taps(sizes),
                     **(options | {"num_warps": _warps_backward(sizes)}),
                 )
             if apart:
@@ -264,7 +230,7 @@ def backward(
         LOCATIONS=sizes.locations,
         GATES=sizes.gates,
         LOGITS=sizes.logits,
-        BLOCK_TAPS=_block_taps(sizes),
+        BLOCK_TAPS=block_taps(sizes),
         **constants,
     )
     over = (1,) if normalization == "channel" else tuple(range(1, sizes.axes + 2))
@@ -277,44 +243,6 @@ def backward(
         None if weights.gain is None else of_gain.to(weights.gain.dtype, copy=True),
         None if weights.shift is None else of_shift.to(weights.shift.dtype, copy=True),
     )
-
-
-def pack(weights: Weights, sizes: Sizes, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Wʰ [O, M, K..] as the matrix of a product with what is read, [K^S·W, A]; bʰ as [A]."""
-    layout = Layout.of(sizes)
-    wide = weights.hidden.new_empty([sizes.taps * layout.width, layout.activations], dtype=dtype)
-    wide_bias = weights.bias.new_empty([layout.activations], dtype=torch.float32)
-    kernels.pack[_weight_grid(layout, sizes.taps)](
-        weights.hidden.contiguous(), weights.bias.contiguous(), wide, wide_bias, **_packing(sizes)
-    )
-    return wide, wide_bias
-
-
-def unpack(wide: list[Tensor], weights: Weights, sizes: Sizes) -> tuple[Tensor, Tensor]:
-    """The inverse of `pack`, in the shapes and types of Wʰ and bʰ."""
-    layout = Layout.of(sizes)
-    weight = torch.empty_like(weights.hidden, memory_format=torch.contiguous_format)
-    bias = torch.empty_like(weights.bias)
-    kernels.unpack[_weight_grid(layout, sizes.taps)](*wide, weight, bias, **_packing(sizes))
-    return weight, bias
-
-
-def _weight_grid(layout: Layout, taps: int) -> tuple[int, int]:
-    read = taps * layout.width
-    return triton.cdiv(read, WEIGHT_BLOCK), triton.cdiv(layout.activations, WEIGHT_BLOCK)
-
-
-def _packing(sizes: Sizes) -> dict[str, Any]:
-    layout = Layout.of(sizes)
-    return {
-        "M": sizes.channels,
-        "WIDTH": layout.width,
-        "TAPS": sizes.taps,
-        "GATES": sizes.gates,
-        "LOGITS": sizes.logits,
-        "ACTIVATIONS": layout.activations,
-        "BLOCK": WEIGHT_BLOCK,
-    }
 
 
 def _affine(weights: Weights, instead: Tensor) -> tuple[Tensor, Tensor]:
@@ -387,73 +315,10 @@ def _mixer(sizes: Sizes, operands: torch.dtype) -> dict[str, Any]:
         "LOCATIONS": sizes.locations,
         "BLOCK_LOCATIONS": max(16, triton.next_power_of_2(sizes.locations)),
         "BLOCK_CHANNELS": 128 if sizes.locations <= 32 else 64,
-        "BLOCK_TAPS": _block_taps(sizes),
+        "BLOCK_TAPS": block_taps(sizes),
         "PRECISION": "ieee" if operands == torch.float32 else "tf32",
         "num_warps": 4,
     }
-
-
-def _block_taps(sizes: Sizes) -> int:
-    return max(8, triton.next_power_of_2(sizes.taps))
-
-
-@cache
-def tile(rows: int, depth: int, columns: int) -> Tile | None:
-    """The tile of a product that is too small for the library; None for the library's own."""
-    if rows * depth * columns > SMALL_PRODUCT:
-        return None
-    return Tile(64, 32, 64, 4, 4)
-
-
-def by_library(left: Tensor, right: Tensor, out: Tensor) -> None:
-    """The library's matrix product."""
-    torch.mm(left, right, out=out)
-
-
-def matrix_product(left: Tensor, right: Tensor) -> Callable[[int, Tensor], None]:
-    """A function that writes the product of a slot of `left` [slots, rows, depth] and `right`."""
-    _, rows, depth = left.shape
-    size = None if left.dtype == torch.float32 else tile(rows, depth, right.shape[1])
-    if size is None and not INTERPRETED:
-        return lambda slot, out: by_library(left[slot], right, out)
-
-    size = size or Tile(64, 32, 64, 4, 4)
-    padded = pad_to_blocks(right, size)
-    columns = right.shape[1]
-    grid = (triton.cdiv(rows, size.rows) * triton.cdiv(columns, size.columns),)
-
-    def by_kernel(slot: int, out: Tensor) -> None:
-        kernels.product[grid](
-            left,
-            padded,
-            out,
-            slot,
-            rows,
-            DEPTH=depth,
-            COLUMNS=columns,
-            BLOCK_ROWS=size.rows,
-            BLOCK_COLUMNS=size.columns,
-            BLOCK_DEPTH=size.depth,
-            UPCAST=INTERPRETED,
-            num_warps=size.warps,
-            num_stages=size.stages,
-        )
-
-    return by_kernel
-
-
-def pad_to_blocks(matrix: Tensor, size: Tile) -> Tensor:
-    """The right matrix of a product [.., depth, columns], with zeros to whole blocks."""
-    *lead, depth, columns = matrix.shape
-    padded = matrix.new_zeros(
-        [
-            *lead,
-            triton.cdiv(depth, size.depth) * size.depth,
-            triton.cdiv(columns, size.columns) * size.columns,
-        ]
-    )
-    padded[..., :depth, :columns] = matrix
-    return padded
 
 
 def _weight_gradients(read: Tensor, of_activations: Tensor, before: list[Tensor]) -> list[Tensor]:
@@ -463,19 +328,10 @@ def _weight_gradients(read: Tensor, of_activations: Tensor, before: list[Tensor]
     """
     right = of_activations.flatten(0, 1)
     ones = right.new_ones([len(right), 1])  # a product, because it sums faster than a sum
-    grads = [_summed(left.T, right) for left in (read.flatten(0, 1), ones)]
+    grads = [summed(left.T, right) for left in (read.flatten(0, 1), ones)]
     return (
         [grad.add_(other) for grad, other in zip(grads, before, strict=True)] if before else grads
     )
-
-
-def _summed(left: Tensor, right: Tensor) -> Tensor:
-    """Their product in float32."""
-    if right.dtype == torch.float32:
-        return left @ right
-    if right.is_cuda:
-        return torch.mm(left, right, out_dtype=torch.float32)
-    return left.float() @ right.float()
 
 
 def _gradient_of_projected(of_activations: Tensor, weight: Tensor, sizes: Sizes) -> Tensor:
@@ -490,7 +346,7 @@ def _gradient_of_projected(of_activations: Tensor, weight: Tensor, sizes: Sizes)
         for p in place:
             location = location * sizes.tensor_size + p
             tap = tap * sizes.kernel_size + reach - 1 - p
-        part = _summed(lead[:, :, location].flatten(0, 1), taps[tap].T)
+        part = summed(lead[:, :, location].flatten(0, 1), taps[tap].T)
         total = part if total is None else total + part
     assert total is not None
     return total.unflatten(0, lead.shape[:2])[..., : sizes.channels]

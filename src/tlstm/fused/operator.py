@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from tlstm.fused import pytorch
+from tlstm.fused.arguments import Weights
 from tlstm.fused.sizes import Sizes
 
 Kernels = Literal["pytorch", "triton"]
@@ -27,7 +28,7 @@ Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 def sequence(
     projected: Tensor,
     state: tuple[Tensor, ...],
-    weights: pytorch.Weights,
+    weights: Weights,
     lengths: Tensor | None,
     time: int,
     operands: torch.dtype,
@@ -95,7 +96,7 @@ def _forward(
             projected,
             hidden,
             cell,
-            pytorch.Weights(weight, bias, gain, shift),
+            Weights(weight, bias, gain, shift),
             lengths,
             time,
             operands,
@@ -156,7 +157,7 @@ def _backward(
             projected,
             hidden,
             cell,
-            pytorch.Weights(weight, bias, gain, shift),
+            Weights(weight, bias, gain, shift),
             lengths,
             time,
             normalization,

@@ -17,11 +17,11 @@ Dimension letters of this file:
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from tlstm.fused.arguments import Gradients, Weights
 from tlstm.fused.convolution import Reading, ReadingBackward
 from tlstm.fused.entrance import Entrance
 from tlstm.fused.gates import GatesBackward, GatesForward, RnnBackward, RnnForward
@@ -30,39 +30,11 @@ from tlstm.fused.normalizer import Normalizer
 from tlstm.fused.parts import partition
 from tlstm.fused.sizes import Sizes, interior
 
-__all__ = ["Gradients", "History", "Weights", "backward", "empty_history", "forward"]
+__all__ = ["History", "backward", "empty_history", "forward"]
 
 # Rows of the matrix product that gives the gradient of the weights: enough to keep its operands
 # streaming, few enough that they need little memory
 GRADIENT_ROWS = 2048
-
-
-class Weights(NamedTuple):
-    """What is learnt.
-
-    Attributes:
-        hidden: Wʰ, [O, M, K..].
-        bias: bʰ, [O].
-        gain: Γ, [P.., M] or [M]; None without normalization.
-        shift: B, of the same shape.
-    """
-
-    hidden: Tensor
-    bias: Tensor
-    gain: Tensor | None
-    shift: Tensor | None
-
-
-class Gradients(NamedTuple):
-    """Of the operator's arguments, None for those that are not there."""
-
-    projected: Tensor
-    hidden: Tensor
-    cell: Tensor | None
-    weight: Tensor
-    bias: Tensor
-    gain: Tensor | None
-    shift: Tensor | None
 
 
 def forward(

@@ -1,0 +1,87 @@
+"""Matrix products on an NVIDIA GPU: the library's, and our own where that one is slow."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from tlstm.fused import kernels
+
+INTERPRETED = triton.knobs.runtime.interpret
+# Multiplications of a matrix product below which the library's takes longer than ours
+SMALL_PRODUCT = 1e8
+
+
+class Tile(NamedTuple):
+    """The part of a matrix product that a program computes, and with what."""
+
+    rows: int
+    columns: int
+    depth: int
+    warps: int
+    stages: int
+
+
+SMALL_TILE = Tile(rows=64, columns=32, depth=64, warps=4, stages=4)
+
+
+def by_library(left: Tensor, right: Tensor, out: Tensor) -> None:
+    """The library's matrix product."""
+    torch.mm(left, right, out=out)
+
+
+def matrix_product(left: Tensor, right: Tensor) -> Callable[[int, Tensor], None]:
+    """A function that writes the product of a slot of `left` [slots, rows, depth] and `right`."""
+    _, rows, depth = left.shape
+    columns = right.shape[1]
+    small = left.dtype != torch.float32 and rows * depth * columns <= SMALL_PRODUCT
+    if not (small or INTERPRETED):
+        return lambda slot, out: by_library(left[slot], right, out)
+
+    size = SMALL_TILE
+    padded = pad_to_blocks(right, size)
+    grid = (triton.cdiv(rows, size.rows) * triton.cdiv(columns, size.columns),)
+
+    def by_kernel(slot: int, out: Tensor) -> None:
+        kernels.product[grid](
+            left,
+            padded,
+            out,
+            slot,
+            rows,
+            DEPTH=depth,
+            COLUMNS=columns,
+            BLOCK_ROWS=size.rows,
+            BLOCK_COLUMNS=size.columns,
+            BLOCK_DEPTH=size.depth,
+            UPCAST=INTERPRETED,
+            num_warps=size.warps,
+            num_stages=size.stages,
+        )
+
+    return by_kernel
+
+
+def pad_to_blocks(matrix: Tensor, size: Tile) -> Tensor:
+    """The right matrix of a product [.., depth, columns], with zeros to whole blocks."""
+    *lead, depth, columns = matrix.shape
+    padded = matrix.new_zeros(
+        [
+            *lead,
+            triton.cdiv(depth, size.depth) * size.depth,
+            triton.cdiv(columns, size.columns) * size.columns,
+        ]
+    )
+    padded[..., :depth, :columns] = matrix
+    return padded
+
+
+def summed(left: Tensor, right: Tensor) -> Tensor:
+    """The product in float32 of two matrices of any type."""
+    if right.dtype == torch.float32:
+        return left @ right
+    if right.is_cuda:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return left.float() @ right.float()
