@@ -579,7 +579,7 @@ def test_page_pictures_and_table_are_drawn_and_the_same_again(tmp_path: Path) ->
     assert text.index("## NVIDIA H200") < text.index("## AMD EPYC, quick")
     assert "**Measured quickly: sequences of a few timesteps" in text
     assert "OutOfMemoryError: CUDA out of memory." in text
-    assert "| must: at most 14 µs | MNIST, 2D tLSTM, L = 5, M = 100 |" in text
+    assert "| must: at most 14 µs | MNIST, 2D tLSTM, L = 5, M = 100, T = " in text
     rows = list(csv.DictReader(first["measurements.csv"].decode().splitlines()))
     assert len(rows) == len(cases) + 1 + len(quick)
     figures.main(["runtime", "--results", str(tmp_path)])

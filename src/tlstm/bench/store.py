@@ -72,10 +72,14 @@ def append(measurements: Iterable[Measurement], results_dir: Path) -> int:
 
 
 def latest(measurements: Sequence[Measurement]) -> list[Measurement]:
-    """Of every case, machine and scale the measurements of its last run, side by side."""
+    """Of every case, machine and scale the measurements of its last run, side by side.
+
+    Sequences of another length are another case.
+    """
 
     def place(each: Measurement) -> tuple[object, ...]:
-        return each.hardware.device, each.quick, each.case.suite, each.case.name
+        case = each.case
+        return each.hardware.device, each.quick, case.suite, case.name, case.timesteps
 
     last = {place(each): each.run for each in sorted(measurements, key=lambda m: m.run)}
     return [each for each in measurements if each.run == last[place(each)]]

@@ -244,7 +244,7 @@ def _of_depth(measurements: Sequence[Measurement]) -> Iterator[Check]:
 
 
 def title(measurement: Measurement) -> str:
-    """A case in the paper's words: "addition, 3D tLSTM+CN, L = 7"."""
+    """A case in the paper's words: "addition, 3D tLSTM+CN, L = 7, M = 400, T = 49"."""
     case = measurement.case
     text = f"{TASK_TITLES[case.task]}, {case.label}, L = {case.depth}, M = {case.channels}"
-    return f"single steps, {text}" if case.suite == "step" else text
+    return f"single steps, {text}" if case.suite == "step" else f"{text}, T = {case.timesteps}"
