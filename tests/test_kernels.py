@@ -7,6 +7,7 @@ its own.
 import os
 import subprocess
 import sys
+from pathlib import Path as FolderPath
 from typing import Any
 
 import pytest
@@ -64,6 +65,16 @@ def test_in_the_interpreter() -> None:
     assert " passed" in done.stdout
 
 
+@pytest.mark.slow
+def test_they_compile_for_a_gpu_that_is_not_there() -> None:
+    script = FolderPath(__file__).with_name("compile_kernels.py")
+    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    kernels = ["advance", "arrive", "enter", "pack", "product", "retreat", "unmix", "unpack"]
+    assert done.stdout.split() == kernels
+
+
 @interpreted
 @pytest.mark.parametrize(
     ("options", "form"), SMALL, ids=[f"{variants.variant_id(it)}-{form}" for it, form in SMALL]
@@ -100,6 +111,19 @@ def test_more_channels_than_a_tile() -> None:
     actual = outcome(layer, variants.whole, *moved(KERNELS, inputs, state))
     expected = outcome(reference, variants.whole, *rounded(KERNELS, inputs, state))
     assert_near(actual, expected, KERNELS.tolerance)
+
+
+@interpreted
+@pytest.mark.parametrize("normalization", [None, "channel", "layer"])
+def test_the_memory_convolutions_gradients_for_themselves(
+    normalization: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tlstm.fused.nvidia.MANY_EXAMPLES", 1)
+    monkeypatch.setattr("tlstm.fused.nvidia.MANY_CHANNELS", 1)
+    options = Options(2, 3, 3, normalization=normalization)
+    assert_agreement(
+        KERNELS, options, FORMS["whole, lengths"], random_inputs(batch_size=len(LENGTHS))
+    )
 
 
 @interpreted

@@ -7,7 +7,7 @@ import torch
 import triton
 from torch import Tensor
 
-from tlstm.fused import kernels
+from tlstm.fused.kernels.product import product
 
 INTERPRETED = triton.knobs.runtime.interpret
 # Multiplications of a matrix product below which the library's takes longer than ours
@@ -45,7 +45,7 @@ def matrix_product(left: Tensor, right: Tensor) -> Callable[[int, Tensor], None]
     grid = (triton.cdiv(rows, size.rows) * triton.cdiv(columns, size.columns),)
 
     def by_kernel(slot: int, out: Tensor) -> None:
-        kernels.product[grid](
+        product[grid](
             left,
             padded,
             out,

@@ -13,8 +13,8 @@ import torch
 import triton
 from torch import Tensor
 
-from tlstm.fused import kernels
 from tlstm.fused.arguments import Weights
+from tlstm.fused.kernels import packing
 from tlstm.fused.sizes import Sizes
 
 WEIGHT_BLOCK = 64  # of the tiles in which the weights are transposed
@@ -51,7 +51,7 @@ def pack(weights: Weights, sizes: Sizes, dtype: torch.dtype) -> tuple[Tensor, Te
     layout = Layout.of(sizes)
     wide = weights.hidden.new_empty([sizes.taps * layout.width, layout.activations], dtype=dtype)
     wide_bias = weights.bias.new_empty([layout.activations], dtype=torch.float32)
-    kernels.pack[_weight_grid(layout, sizes.taps)](
+    packing.pack[_weight_grid(layout, sizes.taps)](
         weights.hidden.contiguous(), weights.bias.contiguous(), wide, wide_bias, **_packing(sizes)
     )
     return wide, wide_bias
@@ -62,7 +62,7 @@ def unpack(wide: list[Tensor], weights: Weights, sizes: Sizes) -> tuple[Tensor, 
     layout = Layout.of(sizes)
     weight = torch.empty_like(weights.hidden, memory_format=torch.contiguous_format)
     bias = torch.empty_like(weights.bias)
-    kernels.unpack[_weight_grid(layout, sizes.taps)](*wide, weight, bias, **_packing(sizes))
+    packing.unpack[_weight_grid(layout, sizes.taps)](*wide, weight, bias, **_packing(sizes))
     return weight, bias
 
 

@@ -1,4 +1,4 @@
-"""The whole sequence on an NVIDIA GPU: the kernels of `kernels` step by step.
+"""The whole sequence on an NVIDIA GPU, kernel by kernel.
 
 Nothing here waits for the GPU, so that a call can be captured in a CUDA graph.
 
@@ -19,9 +19,10 @@ import triton
 from torch import Tensor
 
 from tlstm.cell import NORMALIZATION_EPSILON
-from tlstm.fused import kernels
 from tlstm.fused.arguments import Gradients, Weights
 from tlstm.fused.gpu_product import INTERPRETED, matrix_product, summed
+from tlstm.fused.kernels.step_backward import arrive, retreat, unmix
+from tlstm.fused.kernels.step_forward import advance, enter
 from tlstm.fused.layout import Layout, block_taps, pack, unpack
 from tlstm.fused.sizes import Sizes
 from tlstm.geometry import radius
@@ -88,7 +89,7 @@ def forward(
 
     if cell is not None:
         history.cell[0, :, : sizes.channels] = cell.flatten(0, -2)
-    kernels.enter[(sizes.rows,)](
+    enter[(sizes.rows,)](
         history.read,
         hidden.contiguous(),
         projected,
@@ -99,7 +100,7 @@ def forward(
         now, after, slot = (t, t + 1, t) if keep else (t % 2, (t + 1) % 2, 0)
         multiply(now, history.activations[slot])
         for part in _passes(normalization):
-            kernels.advance[(sizes.rows,)](
+            advance[(sizes.rows,)](
                 history.read,
                 history.cell,
                 history.activations,
@@ -172,7 +173,7 @@ def backward(
         begin = max(0, end - chunk)
         for t in reversed(range(begin, end)):
             for part in _passes(normalization):
-                kernels.retreat[(rows,)](
+                retreat[(rows,)](
                     history.cell,
                     history.activations,
                     bias,
@@ -200,7 +201,7 @@ def backward(
                     **(options | {"num_warps": _warps_backward(sizes)}),
                 )
             if apart:
-                kernels.unmix[(sizes.batch_size,)](
+                unmix[(sizes.batch_size,)](
                     history.cell,
                     history.activations,
                     bias,
@@ -219,7 +220,7 @@ def backward(
 
     of_hidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
     of_cell = torch.empty_like(of_hidden, dtype=None if cell is None else cell.dtype)
-    kernels.arrive[(rows,)](
+    arrive[(rows,)](
         of_read,
         of_mixed,
         mixing,

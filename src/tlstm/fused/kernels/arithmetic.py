@@ -1,0 +1,105 @@
+"""What both directions of a step share: activations, statistics, and where locations lie."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def tanh(x, FAST: tl.constexpr):
+    """The hyperbolic tangent.
+
+    `FAST` is the hardware's, with an error of 2⁻¹¹, below what operands of half precision make.
+    Otherwise exact to rounding, near zero too, where 2σ(2x) − 1 cancels.
+    """
+    if FAST:
+        y = tl.inline_asm_elementwise(
+            "tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        square = x * x
+        series = x * (
+            1 + square * (-1 / 3 + square * (2 / 15 + square * (-17 / 315 + square * 62 / 2835)))
+        )
+        y = tl.where(tl.abs(x) < 0.25, series, 2 * tl.sigmoid(2 * x) - 1)
+    return y
+
+
+@triton.jit
+def sigmoid(x, FAST: tl.constexpr):
+    """The logistic function, by way of `tanh` where that is the hardware's."""
+    return 0.5 + 0.5 * tanh(0.5 * x, FAST) if FAST else tl.sigmoid(x)
+
+
+@triton.jit
+def offset(location, first, second, AXES: tl.constexpr, P: tl.constexpr):
+    """A location moved along its axes.
+
+    Where it comes to within the border, whether it came to a location, and whether it came to the
+    corner where the projected input stands.
+    """
+    line = location % P + second
+    inside = (line >= 0) & (line < P)
+    corner = line == -1
+    moved = tl.minimum(tl.maximum(line, 0), P - 1)
+    if AXES == 2:
+        column = location // P + first
+        inside = inside & (column >= 0) & (column < P)
+        corner = corner & (column == -1)
+        moved += tl.minimum(tl.maximum(column, 0), P - 1) * P
+    return moved, inside, corner
+
+
+@triton.jit
+def gates(activation, bias, channel, M: tl.constexpr, WIDTH: tl.constexpr, FAST: tl.constexpr):
+    """G, I, F and O of a row of A_t, which is still without its bias."""
+    present = channel < M
+    at = activation + channel
+    by = bias + channel
+    g = tl.load(at, present, 0).to(tl.float32) + tl.load(by, present, 0)
+    i = tl.load(at + WIDTH, present, 0).to(tl.float32) + tl.load(by + WIDTH, present, 0)
+    f = tl.load(at + 2 * WIDTH, present, 0).to(tl.float32) + tl.load(by + 2 * WIDTH, present, 0)
+    o = tl.load(at + 3 * WIDTH, present, 0).to(tl.float32) + tl.load(by + 3 * WIDTH, present, 0)
+    return tanh(g, FAST), sigmoid(i, FAST), sigmoid(f, FAST), sigmoid(o, FAST)
+
+
+@triton.jit
+def largest_and_total(logits, bias, LOGITS: tl.constexpr):
+    """The largest of a row's logits, and the sum of the powers of all below it."""
+    largest = float("-inf")
+    for each in tl.static_range(LOGITS):
+        logit = tl.load(logits + each).to(tl.float32) + tl.load(bias + each)
+        largest = tl.maximum(largest, logit)
+    total = 0.0
+    for each in tl.static_range(LOGITS):
+        logit = tl.load(logits + each).to(tl.float32) + tl.load(bias + each)
+        total += tl.exp(logit - largest)
+    return largest, total
+
+
+@triton.jit
+def channel_statistics(values, present, M: tl.constexpr):
+    """The mean and the sum of squared deviations over M channels."""
+    mean = tl.sum(values, axis=0) / M
+    deviations = tl.where(present, values - mean, 0)
+    return mean, tl.sum(deviations * deviations, axis=0)
+
+
+@triton.jit
+def layer_statistics(
+    partial, first, M: tl.constexpr, LOCATIONS: tl.constexpr, BLOCK_LOCATIONS: tl.constexpr
+):
+    """The same over an example, whose rows begin with `first`, from its rows' own."""
+    each = tl.arange(0, BLOCK_LOCATIONS)
+    counts = each < LOCATIONS
+    means = tl.load(partial + (first + each) * 2, counts, 0)
+    squares = tl.load(partial + (first + each) * 2 + 1, counts, 0)
+    mean = tl.sum(means, axis=0) / LOCATIONS
+    apart = tl.where(counts, means - mean, 0)
+    return mean, tl.sum(squares, axis=0) + M * tl.sum(apart * apart, axis=0)
+
+
+@triton.jit
+def example_sum(sums, first, LOCATIONS: tl.constexpr, BLOCK_LOCATIONS: tl.constexpr):
+    """Of the rows of an example, every second number's sum."""
+    each = tl.arange(0, BLOCK_LOCATIONS)
+    return tl.sum(tl.load(sums + (first + each) * 2, each < LOCATIONS, 0), axis=0)

@@ -1,0 +1,384 @@
+"""What a step does at every location, backward."""
+
+import triton
+import triton.language as tl
+
+from tlstm.fused.kernels.arithmetic import (
+    channel_statistics,
+    example_sum,
+    gates,
+    largest_and_total,
+    layer_statistics,
+    offset,
+    tanh,
+)
+
+
+@triton.jit
+def gradient_of_hidden(
+    of_read,
+    row,
+    location,
+    channel,
+    follows,
+    M: tl.constexpr,
+    WIDTH: tl.constexpr,
+    AXES: tl.constexpr,
+    P: tl.constexpr,
+    K: tl.constexpr,
+    RADIUS: tl.constexpr,
+    TAPS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+):
+    """The sum over the locations that read a location, of the gradient of what they read.
+
+    Zero where no step `follows`.
+    """
+    sums = tl.zeros([BLOCK_CHANNELS], tl.float32)
+    base = (row - location).to(tl.int64)
+    for each in tl.static_range(TAPS):
+        reader, inside, _ = offset(location, RADIUS - each // K, RADIUS - each % K, AXES, P)
+        at = of_read + ((base + reader) * TAPS + each) * WIDTH + channel
+        sums += tl.load(at, (channel < M) & inside & follows, 0).to(tl.float32)
+    return sums
+
+
+@triton.jit
+def folded(
+    weights,
+    location,
+    tap,
+    AXES: tl.constexpr,
+    P: tl.constexpr,
+    K: tl.constexpr,
+    RADIUS: tl.constexpr,
+    TAPS: tl.constexpr,
+):
+    """A convolution kernel whose taps beyond the border have gone to those that they repeat."""
+    source, inside, _ = offset(location, tap // K - RADIUS, tap % K - RADIUS, AXES, P)
+    same = (source[:, None] == source[None, :]) & inside[:, None] & (tap < TAPS)[None, :]
+    return tl.sum(tl.where(same, weights[None, :], 0), axis=1)
+
+
+@triton.jit
+def gradient_of_cell(
+    of_mixed,
+    mixing,
+    row,
+    location,
+    channel,
+    follows,
+    M: tl.constexpr,
+    WIDTH: tl.constexpr,
+    AXES: tl.constexpr,
+    P: tl.constexpr,
+    K: tl.constexpr,
+    RADIUS: tl.constexpr,
+    TAPS: tl.constexpr,
+    LOGITS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+    BLOCK_TAPS: tl.constexpr,
+):
+    """The sum over the locations that mix a location's cell in, of the mixture's gradient.
+
+    `mixing` holds their convolution kernels, folded at the border.
+
+    Zero where no step `follows`.
+    """
+    present = (channel < M) & follows
+    base = (row - location).to(tl.int64)
+    if LOGITS == 0:
+        sums = tl.load(of_mixed + row.to(tl.int64) * WIDTH + channel, present, 0)
+    else:
+        sums = tl.zeros([BLOCK_CHANNELS], tl.float32)
+        for each in tl.static_range(TAPS):
+            mixer, inside, _ = offset(location, RADIUS - each // K, RADIUS - each % K, AXES, P)
+            weight = tl.load(mixing + (base + mixer) * BLOCK_TAPS + each, inside & follows, 0)
+            at = of_mixed + (base + mixer) * WIDTH + channel
+            sums += tl.load(at, present & inside, 0) * weight
+    return sums
+
+
+@triton.jit(do_not_specialize=["of_slot", "t", "steps", "time"])
+def retreat(
+    cell,
+    activation,
+    bias,
+    gain,
+    shift,
+    partial,
+    sums,
+    of_read,
+    of_mixed,
+    mixing,
+    of_cell,
+    of_activation,
+    of_gain,
+    of_shift,
+    grad_output,
+    grad_hidden,
+    grad_cell,
+    lengths,
+    of_slot,
+    t,
+    steps,
+    time,
+    rows,
+    M: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ACTIVATIONS: tl.constexpr,
+    AXES: tl.constexpr,
+    P: tl.constexpr,
+    K: tl.constexpr,
+    RADIUS: tl.constexpr,
+    TAPS: tl.constexpr,
+    LOCATIONS: tl.constexpr,
+    GATES: tl.constexpr,
+    LOGITS: tl.constexpr,
+    NORMALIZATION: tl.constexpr,
+    PASS: tl.constexpr,
+    EPSILON: tl.constexpr,
+    APART: tl.constexpr,  # the memory convolution's own gradients are `unmix`'s
+    HAS_LENGTHS: tl.constexpr,
+    HAS_OUTPUT: tl.constexpr,
+    HAS_HIDDEN: tl.constexpr,
+    HAS_CELL: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+    BLOCK_TAPS: tl.constexpr,
+    BLOCK_LOCATIONS: tl.constexpr,
+    FAST: tl.constexpr,
+):
+    """From the gradients of the H and C that step t made, to that of its A.
+
+    What step t + 1 left: `of_read`, the gradient of what its kernel read; `of_mixed`, that of its
+    C^conv, and its convolution's kernels, `mixing`. The last two are left for step t − 1 in
+    turn, in two slots that alternate. Where the memory convolution is taken `APART`, `unmix` has
+    made of them the gradient of what step t + 1 had of C, `of_cell`.
+    """
+    row = tl.program_id(0)
+    location = row % LOCATIONS
+    example = row // LOCATIONS
+    first = row - location
+    channel = tl.arange(0, BLOCK_CHANNELS)
+    present = channel < M
+    slot = t.to(tl.int64)
+    activation += (slot * rows + row) * ACTIVATIONS
+    of_activation += (of_slot.to(tl.int64) * rows + row) * ACTIVATIONS
+    in_state = row.to(tl.int64) * M + channel
+    if HAS_LENGTHS:
+        ends = tl.load(lengths + example) == t + 1
+    else:
+        ends = t + 1 == time
+
+    follows = t + 1 < steps
+    dh = gradient_of_hidden(
+        of_read, row, location, channel, follows,
+        M, WIDTH, AXES, P, K, RADIUS, TAPS, BLOCK_CHANNELS,
+    )  # fmt: skip
+    if HAS_OUTPUT:
+        step = t - (steps - time)
+        at = grad_output + (step.to(tl.int64) * (rows // LOCATIONS) + example) * M + channel
+        answers = (location == LOCATIONS - 1) & (step >= 0)
+        dh += tl.load(at, present & answers, 0).to(tl.float32)
+    if HAS_HIDDEN:
+        dh += tl.load(grad_hidden + in_state, present & ends, 0).to(tl.float32)
+
+    wide = channel < WIDTH
+    kind = of_activation.dtype.element_ty
+    if GATES == 1:
+        by = tl.load(bias + channel, present, 0)
+        h = tanh(tl.load(activation + channel, present, 0).to(tl.float32) + by, FAST)
+        tl.store(of_activation + channel, (dh * (1 - h * h)).to(kind), wide)
+    else:
+        g, i, f, o = gates(activation, bias, channel, M, WIDTH, FAST)
+        old = cell + (slot * rows + first) * WIDTH + channel
+        c = tl.load(cell + ((slot + 1) * rows + row) * WIDTH + channel, present, 0)
+        normal = c
+        if NORMALIZATION > 0:
+            in_gain = channel
+            if NORMALIZATION == 1:
+                mean, squares = channel_statistics(c, present, M)
+                scale = tl.rsqrt(squares / M + EPSILON)
+                in_gain += location * M
+            else:
+                partial += slot * rows * 2
+                mean, squares = layer_statistics(partial, first, M, LOCATIONS, BLOCK_LOCATIONS)
+                scale = tl.rsqrt(squares / (M * LOCATIONS) + EPSILON)
+            gain_here = tl.load(gain + in_gain, present, 0)
+            standard = tl.where(present, (c - mean) * scale, 0)
+            normal = standard * gain_here + tl.load(shift + in_gain, present, 0)
+        squashed = tanh(normal, FAST)
+        dn = dh * o * (1 - squashed * squashed)
+        dc = dn
+        if NORMALIZATION > 0:
+            ds = dn * gain_here
+            numbers: tl.constexpr = M if NORMALIZATION == 1 else M * LOCATIONS
+            if PASS < 2:
+                sum_ds = tl.sum(ds, axis=0)
+                sum_product = tl.sum(ds * standard, axis=0)
+                if PASS == 1:
+                    tl.store(sums + row * 2, sum_ds)
+                    tl.store(sums + row * 2 + 1, sum_product)
+            else:
+                sum_ds = example_sum(sums, first, LOCATIONS, BLOCK_LOCATIONS)
+                sum_product = example_sum(sums + 1, first, LOCATIONS, BLOCK_LOCATIONS)
+            dc = (ds - sum_ds / numbers - standard * (sum_product / numbers)) * scale
+
+        if PASS != 1:
+            if NORMALIZATION > 0:
+                total = tl.load(of_gain + in_state, present, 0)
+                tl.store(of_gain + in_state, total + dn * standard, present)
+                total = tl.load(of_shift + in_state, present, 0)
+                tl.store(of_shift + in_state, total + dn, present)
+            from_ring = ((t + 1) % 2).to(tl.int64) * rows
+            to_ring = (t % 2).to(tl.int64) * rows + row
+            if APART:
+                dc += tl.load(of_cell + row * WIDTH + channel, present & follows, 0)
+            else:
+                dc += gradient_of_cell(
+                    of_mixed + from_ring * WIDTH, mixing + from_ring * BLOCK_TAPS,
+                    row, location, channel, follows,
+                    M, WIDTH, AXES, P, K, RADIUS, TAPS, LOGITS, BLOCK_CHANNELS, BLOCK_TAPS,
+                )  # fmt: skip
+            if HAS_CELL:
+                dc += tl.load(grad_cell + in_state, present & ends, 0).to(tl.float32)
+            dc = tl.where(present, dc, 0)
+            de = dc * f
+            tl.store(of_mixed + to_ring * WIDTH + channel, de, present)
+
+            if LOGITS > 0 and not APART:
+                logits = activation + 4 * WIDTH
+                by = bias + 4 * WIDTH
+                largest, total = largest_and_total(logits, by, LOGITS)
+                tap = tl.arange(0, BLOCK_TAPS)
+                weights = tl.zeros([BLOCK_TAPS], tl.float32)
+                of_weights = tl.zeros([BLOCK_TAPS], tl.float32)
+                for each in tl.static_range(TAPS):
+                    source, _, _ = offset(location, each // K - RADIUS, each % K - RADIUS, AXES, P)
+                    logit = tl.load(logits + each).to(tl.float32) + tl.load(by + each)
+                    weights = tl.where(tap == each, tl.exp(logit - largest) / total, weights)
+                    grad = tl.sum(de * tl.load(old + source * WIDTH, present, 0), axis=0)
+                    of_weights = tl.where(tap == each, grad, of_weights)
+                dq = weights * (of_weights - tl.sum(weights * of_weights, axis=0))
+                tl.store(of_activation + 4 * WIDTH + tap, dq.to(kind))
+                weights = folded(weights, location, tap, AXES, P, K, RADIUS, TAPS)
+                tl.store(mixing + to_ring * BLOCK_TAPS + tap, weights)
+            at = of_activation + channel
+            tl.store(at, (dc * i * (1 - g * g)).to(kind), wide)
+            tl.store(at + WIDTH, (dc * g * i * (1 - i)).to(kind), wide)
+            tl.store(at + 2 * WIDTH, (dc * (c - g * i) * (1 - f)).to(kind), wide)
+            tl.store(at + 3 * WIDTH, (dh * squashed * o * (1 - o)).to(kind), wide)
+
+
+@triton.jit(do_not_specialize=["of_slot", "t"])
+def unmix(
+    cell,
+    activation,
+    bias,
+    of_mixed,
+    of_cell,
+    of_activation,
+    of_slot,
+    t,
+    rows,
+    M: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ACTIVATIONS: tl.constexpr,
+    AXES: tl.constexpr,
+    P: tl.constexpr,
+    K: tl.constexpr,
+    RADIUS: tl.constexpr,
+    TAPS: tl.constexpr,
+    LOCATIONS: tl.constexpr,
+    BLOCK_LOCATIONS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+    BLOCK_TAPS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """From the gradient of C^conv to those of C and of the logits, of an example at once.
+
+    The convolution is a matrix between the locations, and its gradients are matrix products.
+    """
+    first = tl.program_id(0) * LOCATIONS
+    place = tl.arange(0, BLOCK_LOCATIONS)
+    there = place < LOCATIONS
+    tap = tl.arange(0, BLOCK_TAPS)
+    counts = tap < TAPS
+    row = t.to(tl.int64) * rows + first
+    cell += row * WIDTH
+    in_logits = place[:, None] * ACTIVATIONS + 4 * WIDTH + tap[None, :]
+    held = there[:, None] & counts[None, :]
+    logits = tl.load(activation + row * ACTIVATIONS + in_logits, held, 0).to(tl.float32)
+    logits += tl.load(bias + 4 * WIDTH + tap, counts, 0)[None, :]
+    logits = tl.where(counts[None, :], logits, float("-inf"))
+    powers = tl.exp(logits - tl.max(logits, axis=1)[:, None])
+    weights = powers / tl.sum(powers, axis=1)[:, None]
+
+    matrix = tl.zeros([BLOCK_LOCATIONS, BLOCK_LOCATIONS], tl.float32)
+    of_matrix = tl.zeros([BLOCK_LOCATIONS, BLOCK_LOCATIONS], tl.float32)
+    for each in tl.static_range(TAPS):
+        source, _, _ = offset(place, each // K - RADIUS, each % K - RADIUS, AXES, P)
+        weight = tl.sum(tl.where((tap == each)[None, :], weights, 0), axis=1)
+        matrix += tl.where(source[:, None] == place[None, :], weight[:, None], 0)
+    matrix = tl.where(there[:, None], matrix, 0)
+    for start in range(0, WIDTH, BLOCK_CHANNELS):
+        channel = start + tl.arange(0, BLOCK_CHANNELS)
+        present = there[:, None] & (channel < M)[None, :]
+        at = place[:, None] * WIDTH + channel[None, :]
+        grad = tl.load(of_mixed + first * WIDTH + at, present, 0)
+        value = tl.load(cell + at, present, 0)
+        of_matrix = tl.dot(grad, tl.trans(value), of_matrix, input_precision=PRECISION)
+        of_value = tl.dot(tl.trans(matrix), grad, input_precision=PRECISION)
+        tl.store(of_cell + first * WIDTH + at, of_value, present)
+
+    of_weights = tl.zeros([BLOCK_LOCATIONS, BLOCK_TAPS], tl.float32)
+    for each in tl.static_range(TAPS):
+        source, _, _ = offset(place, each // K - RADIUS, each % K - RADIUS, AXES, P)
+        grad = tl.sum(tl.where(source[:, None] == place[None, :], of_matrix, 0), axis=1)
+        of_weights = tl.where((tap == each)[None, :], grad[:, None], of_weights)
+    dq = weights * (of_weights - tl.sum(weights * of_weights, axis=1)[:, None])
+    at = of_activation + (of_slot.to(tl.int64) * rows + first) * ACTIVATIONS + in_logits
+    tl.store(at, dq.to(of_activation.dtype.element_ty), there[:, None])
+
+
+@triton.jit
+def arrive(
+    of_read,
+    of_mixed,
+    mixing,
+    of_first,
+    of_hidden,
+    of_cell,
+    M: tl.constexpr,
+    WIDTH: tl.constexpr,
+    AXES: tl.constexpr,
+    P: tl.constexpr,
+    K: tl.constexpr,
+    RADIUS: tl.constexpr,
+    TAPS: tl.constexpr,
+    LOCATIONS: tl.constexpr,
+    GATES: tl.constexpr,
+    LOGITS: tl.constexpr,
+    APART: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+    BLOCK_TAPS: tl.constexpr,
+):
+    """The gradients of H_0 and C_0, from what the first step left, `of_first` where APART."""
+    row = tl.program_id(0)
+    location = row % LOCATIONS
+    channel = tl.arange(0, BLOCK_CHANNELS)
+    in_state = row.to(tl.int64) * M + channel
+    dh = gradient_of_hidden(
+        of_read, row, location, channel, True,
+        M, WIDTH, AXES, P, K, RADIUS, TAPS, BLOCK_CHANNELS,
+    )  # fmt: skip
+    tl.store(of_hidden + in_state, dh.to(of_hidden.dtype.element_ty), channel < M)
+    if GATES == 4:
+        if APART:
+            dc = tl.load(of_first + row * WIDTH + channel, channel < M, 0)
+        else:
+            dc = gradient_of_cell(
+                of_mixed, mixing, row, location, channel, True,
+                M, WIDTH, AXES, P, K, RADIUS, TAPS, LOGITS, BLOCK_CHANNELS, BLOCK_TAPS,
+            )  # fmt: skip
+        tl.store(of_cell + in_state, dc.to(of_cell.dtype.element_ty), channel < M)

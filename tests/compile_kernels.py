@@ -1,0 +1,78 @@
+"""Compiles the kernels for an NVIDIA GPU that need not be there, and prints their names.
+
+The interpreter lets pass what the compiler refuses, such as a variable that changes its type. Run
+by test_kernels.py in a process of its own, because Triton's driver is exchanged for one that
+names the GPU and launches nothing.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from tlstm import TensorizedLSTM, TensorizedRNN
+from tlstm.fused import nvidia
+from tlstm.fused.arguments import Weights
+
+HOPPER = GPUTarget("cuda", 90, 32)
+
+
+class Named:
+    """A driver of a GPU that is only known by name."""
+
+    def get_current_target(self) -> GPUTarget:
+        return HOPPER
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+compiled: set[str] = set()
+launch = JITFunction.run
+
+
+def compile_only(
+    self: JITFunction, *arguments: Any, grid: Any, warmup: bool, **options: Any
+) -> Any:
+    assert launch(self, *arguments, grid=grid, warmup=True, **options).asm["cubin"]
+    compiled.add(self.__name__)
+
+
+def layers() -> Iterator[tuple[TensorizedLSTM | TensorizedRNN, int]]:
+    """Layers and batch sizes that between them take every kernel and every branch."""
+    yield TensorizedRNN(1, 20, 2, rank=3), 3
+    yield TensorizedLSTM(1, 20, 3, memory_convolution=False, kernel_size=2), 3
+    yield TensorizedLSTM(1, 100, 5), 50
+    yield TensorizedLSTM(1, 20, 3, rank=3, normalization="layer"), 3
+    yield TensorizedLSTM(1, 20, 3, rank=3, normalization="channel"), 3
+    yield TensorizedLSTM(1, 256, 2, rank=3, normalization="channel"), 64
+
+
+def main() -> None:
+    driver.set_active(Named())
+    JITFunction.run = compile_only
+    for layer, batch_size in layers():
+        state = layer.initial_state(batch_size)
+        hidden, cell = state if isinstance(state, tuple) else (state, None)
+        kind, gain, shift = layer._normalization() or ("", None, None)
+        weights = Weights(layer.weight_hidden, layer.bias_hidden, gain, shift)
+        steps = torch.zeros(2, batch_size, layer.channels)
+        lengths = torch.ones(batch_size, dtype=torch.int64) if kind else None
+        with torch.no_grad():
+            output, *_, history = nvidia.forward(
+                steps, hidden, cell, weights, lengths, 2, torch.bfloat16, kind, True
+            )
+            nvidia.backward(
+                output, hidden, cell, steps, hidden, cell, weights, lengths, 2, kind, history
+            )
+    print(*sorted(compiled))
+
+
+if __name__ == "__main__":
+    main()
