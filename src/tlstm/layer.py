@@ -289,6 +289,10 @@ class TensorizedLSTM(TensorizedLayer):
         device: of the weights.
         dtype: of the weights.
 
+    Memory: for the backward pass "triton" keeps, for every timestep, example and location, K^S·M
+    numbers that the kernel reads and 4M + K^S of A_t in the operands' type, and M of C_t in
+    float32; "pytorch" some 8M numbers. Without gradients nothing is kept.
+
     Attributes:
         depth: L = ⌈P / r⌉ with r = ⌊K / 2⌋.
         delay: L − 1.
