@@ -103,3 +103,35 @@ def example_sum(sums, first, LOCATIONS: tl.constexpr, BLOCK_LOCATIONS: tl.conste
     """Of the rows of an example, every second number's sum."""
     each = tl.arange(0, BLOCK_LOCATIONS)
     return tl.sum(tl.load(sums + (first + each) * 2, each < LOCATIONS, 0), axis=0)
+
+
+@triton.jit
+def statistics(
+    values,
+    present,
+    partial,
+    first,
+    M: tl.constexpr,
+    LOCATIONS: tl.constexpr,
+    BLOCK_LOCATIONS: tl.constexpr,
+    NORMALIZATION: tl.constexpr,
+    EPSILON: tl.constexpr,
+):
+    """What a row's memory cell is normalized with: the mean, and one over the deviation."""
+    if NORMALIZATION == 1:
+        mean, squares = channel_statistics(values, present, M)
+        variance = squares / M
+    else:
+        mean, squares = layer_statistics(partial, first, M, LOCATIONS, BLOCK_LOCATIONS)
+        variance = squares / (M * LOCATIONS)
+    return mean, tl.rsqrt(variance + EPSILON)
+
+
+@triton.jit
+def ends_here(lengths, example, t, time, HAS_LENGTHS: tl.constexpr):
+    """Whether the state after step t is the one that is given back."""
+    if HAS_LENGTHS:
+        ends = tl.load(lengths + example) == t + 1
+    else:
+        ends = t + 1 == time
+    return ends

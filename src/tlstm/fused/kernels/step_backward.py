@@ -4,12 +4,12 @@ import triton
 import triton.language as tl
 
 from tlstm.fused.kernels.arithmetic import (
-    channel_statistics,
+    ends_here,
     example_sum,
     gates,
     largest_and_total,
-    layer_statistics,
     offset,
+    statistics,
     tanh,
 )
 
@@ -99,6 +99,36 @@ def gradient_of_cell(
     return sums
 
 
+@triton.jit
+def gradient_of_logits(
+    cell,
+    of_mixed,
+    logits,
+    bias,
+    location,
+    present,
+    tap,
+    WIDTH: tl.constexpr,
+    AXES: tl.constexpr,
+    P: tl.constexpr,
+    K: tl.constexpr,
+    RADIUS: tl.constexpr,
+    TAPS: tl.constexpr,
+    BLOCK_TAPS: tl.constexpr,
+):
+    """A location's convolution kernel, and the gradient of its logits from that of C^conv."""
+    largest, total = largest_and_total(logits, bias, TAPS)
+    weights = tl.zeros([BLOCK_TAPS], tl.float32)
+    of_weights = tl.zeros([BLOCK_TAPS], tl.float32)
+    for each in tl.static_range(TAPS):
+        source, _, _ = offset(location, each // K - RADIUS, each % K - RADIUS, AXES, P)
+        logit = tl.load(logits + each).to(tl.float32) + tl.load(bias + each)
+        weights = tl.where(tap == each, tl.exp(logit - largest) / total, weights)
+        grad = tl.sum(of_mixed * tl.load(cell + source * WIDTH, present, 0), axis=0)
+        of_weights = tl.where(tap == each, grad, of_weights)
+    return weights, weights * (of_weights - tl.sum(weights * of_weights, axis=0))
+
+
 @triton.jit(do_not_specialize=["of_slot", "t", "steps", "time"])
 def retreat(
     cell,
@@ -165,10 +195,7 @@ def retreat(
     activation += (slot * rows + row) * ACTIVATIONS
     of_activation += (of_slot.to(tl.int64) * rows + row) * ACTIVATIONS
     in_state = row.to(tl.int64) * M + channel
-    if HAS_LENGTHS:
-        ends = tl.load(lengths + example) == t + 1
-    else:
-        ends = t + 1 == time
+    ends = ends_here(lengths, example, t, time, HAS_LENGTHS)
 
     follows = t + 1 < steps
     dh = gradient_of_hidden(
@@ -195,15 +222,11 @@ def retreat(
         c = tl.load(cell + ((slot + 1) * rows + row) * WIDTH + channel, present, 0)
         normal = c
         if NORMALIZATION > 0:
-            in_gain = channel
-            if NORMALIZATION == 1:
-                mean, squares = channel_statistics(c, present, M)
-                scale = tl.rsqrt(squares / M + EPSILON)
-                in_gain += location * M
-            else:
-                partial += slot * rows * 2
-                mean, squares = layer_statistics(partial, first, M, LOCATIONS, BLOCK_LOCATIONS)
-                scale = tl.rsqrt(squares / (M * LOCATIONS) + EPSILON)
+            mean, scale = statistics(
+                c, present, partial + slot * rows * 2, first,
+                M, LOCATIONS, BLOCK_LOCATIONS, NORMALIZATION, EPSILON,
+            )  # fmt: skip
+            in_gain = channel + location * M * (NORMALIZATION == 1)
             gain_here = tl.load(gain + in_gain, present, 0)
             standard = tl.where(present, (c - mean) * scale, 0)
             normal = standard * gain_here + tl.load(shift + in_gain, present, 0)
@@ -247,19 +270,11 @@ def retreat(
             tl.store(of_mixed + to_ring * WIDTH + channel, de, present)
 
             if LOGITS > 0 and not APART:
-                logits = activation + 4 * WIDTH
-                by = bias + 4 * WIDTH
-                largest, total = largest_and_total(logits, by, LOGITS)
                 tap = tl.arange(0, BLOCK_TAPS)
-                weights = tl.zeros([BLOCK_TAPS], tl.float32)
-                of_weights = tl.zeros([BLOCK_TAPS], tl.float32)
-                for each in tl.static_range(TAPS):
-                    source, _, _ = offset(location, each // K - RADIUS, each % K - RADIUS, AXES, P)
-                    logit = tl.load(logits + each).to(tl.float32) + tl.load(by + each)
-                    weights = tl.where(tap == each, tl.exp(logit - largest) / total, weights)
-                    grad = tl.sum(de * tl.load(old + source * WIDTH, present, 0), axis=0)
-                    of_weights = tl.where(tap == each, grad, of_weights)
-                dq = weights * (of_weights - tl.sum(weights * of_weights, axis=0))
+                weights, dq = gradient_of_logits(
+                    old, de, activation + 4 * WIDTH, bias + 4 * WIDTH, location, present, tap,
+                    WIDTH, AXES, P, K, RADIUS, TAPS, BLOCK_TAPS,
+                )  # fmt: skip
                 tl.store(of_activation + 4 * WIDTH + tap, dq.to(kind))
                 weights = folded(weights, location, tap, AXES, P, K, RADIUS, TAPS)
                 tl.store(mixing + to_ring * BLOCK_TAPS + tap, weights)

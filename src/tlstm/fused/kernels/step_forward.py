@@ -5,10 +5,11 @@ import triton.language as tl
 
 from tlstm.fused.kernels.arithmetic import (
     channel_statistics,
+    ends_here,
     gates,
     largest_and_total,
-    layer_statistics,
     offset,
+    statistics,
     tanh,
 )
 
@@ -122,10 +123,7 @@ def advance(
     present = channel < M
     activation += (slot.to(tl.int64) * rows + row) * ACTIVATIONS
     in_state = row.to(tl.int64) * M + channel
-    if HAS_LENGTHS:
-        ends = tl.load(lengths + example) == t + 1
-    else:
-        ends = t + 1 == time
+    ends = ends_here(lengths, example, t, time, HAS_LENGTHS)
 
     if GATES == 1:
         by = tl.load(bias + channel, present, 0)
@@ -154,25 +152,22 @@ def advance(
             tl.store(new, c, present)
             tl.store(last_cell + in_state, c.to(last_cell.dtype.element_ty), present & ends)
 
-        normal = c
-        if NORMALIZATION > 0:
-            in_gain = channel
-            if NORMALIZATION == 1:
-                mean, squares = channel_statistics(c, present, M)
-                scale = tl.rsqrt(squares / M + EPSILON)
-                in_gain += location * M
-            else:
-                partial += slot.to(tl.int64) * rows * 2
-                if PASS == 1:
-                    mean, squares = channel_statistics(c, present, M)
-                    tl.store(partial + row * 2, mean)
-                    tl.store(partial + row * 2 + 1, squares)
-                else:
-                    mean, squares = layer_statistics(partial, first, M, LOCATIONS, BLOCK_LOCATIONS)
-                scale = tl.rsqrt(squares / (M * LOCATIONS) + EPSILON)
-            normal = (c - mean) * scale * tl.load(gain + in_gain, present, 0)
-            normal += tl.load(shift + in_gain, present, 0)
-        h = tanh(normal, FAST) * o
+        partial += slot.to(tl.int64) * rows * 2
+        if PASS == 1:
+            mean, squares = channel_statistics(c, present, M)
+            tl.store(partial + row * 2, mean)
+            tl.store(partial + row * 2 + 1, squares)
+        else:
+            normal = c
+            if NORMALIZATION > 0:
+                mean, scale = statistics(
+                    c, present, partial, first,
+                    M, LOCATIONS, BLOCK_LOCATIONS, NORMALIZATION, EPSILON,
+                )  # fmt: skip
+                in_gain = channel + location * M * (NORMALIZATION == 1)
+                normal = (c - mean) * scale * tl.load(gain + in_gain, present, 0)
+                normal += tl.load(shift + in_gain, present, 0)
+            h = tanh(normal, FAST) * o
 
     if PASS != 1:
         h = tl.where(present, h, 0)
