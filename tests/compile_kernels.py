@@ -1,11 +1,15 @@
-"""Compiles the kernels for an NVIDIA GPU that need not be there, and prints their names.
+"""Compiles the kernels for an NVIDIA GPU that need not be there.
+
+Prints the names of those that were compiled, and of those that were launched once more without
+another look at their arguments, which is checked to be right.
 
 The interpreter lets pass what the compiler refuses, such as a variable that changes its type. Run
 by test_kernels.py in a process of its own, because Triton's driver is exchanged for one that
 names the GPU and launches nothing.
 """
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -34,14 +38,45 @@ class Named:
 
 
 compiled: set[str] = set()
-launch = JITFunction.run
+launched: set[str] = set()
+run = JITFunction.run
+
+
+class Compiled:
+    """A compiled kernel that checks, instead of launching, that it suits the arguments."""
+
+    def __init__(self, kernel: JITFunction, arguments: tuple[Any, ...], options: Any) -> None:
+        self.kernel = kernel
+        constants = {name: options[name] for name in kernel.arg_names if name in options}
+        bound = inspect.signature(kernel.fn).bind(*arguments, **constants)
+        self.suits = self.kinds(bound.args)
+
+    def __getitem__(self, grid: tuple[int, int, int]) -> Callable[..., None]:
+        assert len(grid) == 3
+        return self.check
+
+    def check(self, *arguments: Any) -> None:
+        assert self.kinds(arguments) == self.suits
+        launched.add(self.kernel.__name__)
+
+    def kinds(self, arguments: tuple[Any, ...]) -> list[Any]:
+        """What a compiled kernel depends on."""
+        return [
+            (each.dtype, each.data_ptr() % 16 == 0)
+            if isinstance(each, torch.Tensor)
+            else each
+            if number in self.kernel.constexprs
+            else type(each)
+            for number, each in enumerate(arguments)
+        ]
 
 
 def compile_only(
     self: JITFunction, *arguments: Any, grid: Any, warmup: bool, **options: Any
 ) -> Any:
-    assert launch(self, *arguments, grid=grid, warmup=True, **options).asm["cubin"]
+    assert run(self, *arguments, grid=grid, warmup=True, **options).asm["cubin"]
     compiled.add(self.__name__)
+    return Compiled(self, arguments, options)
 
 
 def layers() -> Iterator[tuple[TensorizedLSTM | TensorizedRNN, int]]:
@@ -62,16 +97,17 @@ def main() -> None:
         hidden, cell = state if isinstance(state, tuple) else (state, None)
         kind, gain, shift = layer._normalization() or ("", None, None)
         weights = Weights(layer.weight_hidden, layer.bias_hidden, gain, shift)
-        steps = torch.zeros(2, batch_size, layer.channels)
+        steps = torch.zeros(3, batch_size, layer.channels)
         lengths = torch.ones(batch_size, dtype=torch.int64) if kind else None
         with torch.no_grad():
             output, *_, history = nvidia.forward(
-                steps, hidden, cell, weights, lengths, 2, torch.bfloat16, kind, True
+                steps, hidden, cell, weights, lengths, 3, torch.bfloat16, kind, True
             )
             nvidia.backward(
-                output, hidden, cell, steps, hidden, cell, weights, lengths, 2, kind, history
+                output, hidden, cell, steps, hidden, cell, weights, lengths, 3, kind, history
             )
     print(*sorted(compiled))
+    print(*sorted(launched))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import triton
 from torch import Tensor
 
 from tlstm.fused.kernels.product import product
+from tlstm.fused.launch import Launch
 
 INTERPRETED = triton.knobs.runtime.interpret
 # Multiplications of a matrix product below which the library's takes longer than ours
@@ -44,24 +45,19 @@ def matrix_product(left: Tensor, right: Tensor) -> Callable[[int, Tensor], None]
     padded = pad_to_blocks(right, size)
     grid = (triton.cdiv(rows, size.rows) * triton.cdiv(columns, size.columns),)
 
-    def by_kernel(slot: int, out: Tensor) -> None:
-        product[grid](
-            left,
-            padded,
-            out,
-            slot,
-            rows,
-            DEPTH=depth,
-            COLUMNS=columns,
-            BLOCK_ROWS=size.rows,
-            BLOCK_COLUMNS=size.columns,
-            BLOCK_DEPTH=size.depth,
-            UPCAST=INTERPRETED,
-            num_warps=size.warps,
-            num_stages=size.stages,
-        )
-
-    return by_kernel
+    launch = Launch(
+        product,
+        grid,
+        DEPTH=depth,
+        COLUMNS=columns,
+        BLOCK_ROWS=size.rows,
+        BLOCK_COLUMNS=size.columns,
+        BLOCK_DEPTH=size.depth,
+        UPCAST=INTERPRETED,
+        num_warps=size.warps,
+        num_stages=size.stages,
+    )
+    return lambda slot, out: launch(left, padded, out, slot, rows)
 
 
 def pad_to_blocks(matrix: Tensor, size: Tile) -> Tensor:

@@ -23,6 +23,7 @@ from tlstm.fused.arguments import Gradients, Weights
 from tlstm.fused.gpu_product import INTERPRETED, matrix_product, summed
 from tlstm.fused.kernels.step_backward import arrive, retreat, unmix
 from tlstm.fused.kernels.step_forward import advance, enter
+from tlstm.fused.launch import Launch
 from tlstm.fused.layout import Layout, block_taps, pack, unpack
 from tlstm.fused.sizes import Sizes
 from tlstm.geometry import radius
@@ -96,11 +97,14 @@ def forward(
         LOCATIONS=sizes.locations,
         **constants,
     )
+    advances = [
+        Launch(advance, (sizes.rows,), PASS=part, **options) for part in _passes(normalization)
+    ]
     for t in range(sizes.steps):
         now, after, slot = (t, t + 1, t) if keep else (t % 2, (t + 1) % 2, 0)
         multiply(now, history.activations[slot])
-        for part in _passes(normalization):
-            advance[(sizes.rows,)](
+        for launch in advances:
+            launch(
                 history.read,
                 history.cell,
                 history.activations,
@@ -120,8 +124,6 @@ def forward(
                 sizes.steps,
                 time,
                 sizes.rows,
-                PASS=part,
-                **options,
             )
     return output, last_hidden, None if cell is None else last_cell, history
 
@@ -169,11 +171,19 @@ def backward(
     for name, grad in zip(("OUTPUT", "HIDDEN", "CELL"), given, strict=True):
         options[f"HAS_{name}"] = grad is not None
 
+    options |= {
+        "APART": apart,
+        "BLOCK_TAPS": block_taps(sizes),
+        "num_warps": _warps_backward(sizes),
+    }
+    retreats = [Launch(retreat, (rows,), PASS=part, **options) for part in _passes(normalization)]
+    launch_unmix = Launch(unmix, (sizes.batch_size,), **mixer)
+
     for end in range(sizes.steps, 0, -chunk):
         begin = max(0, end - chunk)
         for t in reversed(range(begin, end)):
-            for part in _passes(normalization):
-                retreat[(rows,)](
+            for launch in retreats:
+                launch(
                     history.cell,
                     history.activations,
                     bias,
@@ -195,13 +205,9 @@ def backward(
                     sizes.steps,
                     time,
                     rows,
-                    PASS=part,
-                    APART=apart,
-                    BLOCK_TAPS=block_taps(sizes),
-                    **(options | {"num_warps": _warps_backward(sizes)}),
                 )
             if apart:
-                unmix[(sizes.batch_size,)](
+                launch_unmix(
                     history.cell,
                     history.activations,
                     bias,
@@ -211,7 +217,6 @@ def backward(
                     t - begin,
                     t,
                     rows,
-                    **mixer,
                 )
             multiply(t - begin, of_read)
         grads = of_activations[: end - begin]

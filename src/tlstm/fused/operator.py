@@ -12,6 +12,8 @@ Dimension letters of this file:
     O       channels that the hidden convolution makes
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -70,9 +72,14 @@ def _module(kernels: str) -> Any:
     return pytorch
 
 
-def _without_autocast(tensor: Tensor) -> torch.autocast:
-    """Products of the types that are asked for, also where autocast is on, as in a backward."""
-    return torch.autocast(tensor.device.type, enabled=False)
+@contextlib.contextmanager
+def _where(tensor: Tensor) -> Iterator[None]:
+    """On the tensor's device, and with products of the types that are asked for.
+
+    Autocast may be on, as when a backward pass is inside it.
+    """
+    with torch.cuda.device_of(tensor), torch.autocast(tensor.device.type, enabled=False):
+        yield
 
 
 @torch.library.custom_op("tlstm::sequence", mutates_args=())
@@ -91,7 +98,7 @@ def _forward(
     kernels: str,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    with _without_autocast(hidden):
+    with _where(hidden):
         output, last_hidden, last_cell, history = _module(kernels).forward(
             projected,
             hidden,
@@ -149,7 +156,7 @@ def _backward(
     history: list[Tensor],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     module = _module(kernels)
-    with _without_autocast(hidden):
+    with _where(hidden):
         gradients = module.backward(
             grad_output,
             grad_hidden,
