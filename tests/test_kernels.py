@@ -122,7 +122,7 @@ def test_the_memory_convolutions_gradients_for_themselves(
 ) -> None:
     monkeypatch.setattr("tlstm.fused.nvidia.MANY_EXAMPLES", 1)
     monkeypatch.setattr("tlstm.fused.nvidia.MANY_CHANNELS", 1)
-    options = Options(2, 3, 3, normalization=normalization)
+    options = Options(3, 3, 3, normalization=normalization)
     assert_agreement(
         KERNELS, options, FORMS["whole, lengths"], random_inputs(batch_size=len(LENGTHS))
     )
