@@ -32,7 +32,7 @@ from tlstm.config import compose
 from tlstm.job import prepared
 from tlstm.module import SequenceModule, adam_options
 from tlstm.record import Record
-from tlstm.tasks.generated import Batch
+from tlstm.tasks.sequences import Batch
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 

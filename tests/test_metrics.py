@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tlstm.metrics import NO_ANSWER, SamplesToThreshold, answer_targets
 from tlstm.module import SequenceModule
-from tlstm.tasks.generated import Batch
+from tlstm.tasks.sequences import Batch
 
 SYMBOLS = 5
 

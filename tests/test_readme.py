@@ -36,6 +36,8 @@ TINY = [
     "scale.addition.test_samples=20",
     "scale.memorization.validation_samples=20",
     "scale.memorization.test_samples=20",
+    "scale.mnist.validation_samples=20",
+    "scale.mnist.test_samples=20",
     "logger=csv",
     "scale=smoke",
 ]
@@ -90,6 +92,8 @@ def test_train_commands_train(
     if not asks_for_help:
         arguments = [a for a in arguments if not a.startswith(("model.depth", "scale="))]
         arguments += [*TINY, f"output_dir={tmp_path}"]
+        if "task=mnist" in arguments:
+            arguments.append("task.source=digits")  # whatever there is to download
     monkeypatch.setattr(sys, "argv", ["train", *arguments])
     with contextlib.suppress(SystemExit) if asks_for_help else contextlib.nullcontext():
         train.main()

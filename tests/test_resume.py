@@ -31,7 +31,7 @@ from tlstm.config import compose
 from tlstm.job import make_data
 from tlstm.module import SequenceModule
 from tlstm.record import Record
-from tlstm.tasks.generated import Batch
+from tlstm.tasks.sequences import Batch
 from tlstm.train import run_command
 
 # Long enough to be killed on the way: 100 epochs of two steps

@@ -21,8 +21,6 @@ from tlstm.tasks import addition, memorization
 from tlstm.tasks.addition import AdditionDataModule, AdditionTask, add_digits
 from tlstm.tasks.generated import (
     ENUMERABLE,
-    Batch,
-    ConsecutiveSampler,
     GeneratedDataModule,
     GeneratedDataset,
     GeneratedTask,
@@ -31,6 +29,7 @@ from tlstm.tasks.generated import (
     split_of,
 )
 from tlstm.tasks.memorization import MemorizationDataModule, MemorizationTask
+from tlstm.tasks.sequences import Batch, ConsecutiveSampler
 
 DataModuleClass = type[AdditionDataModule] | type[MemorizationDataModule]
 DATA_MODULES = [AdditionDataModule, MemorizationDataModule]

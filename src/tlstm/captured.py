@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from tlstm.tasks.generated import Batch
+from tlstm.tasks.sequences import Batch
 
 WARM_UPS = 3  # passes before the recording: kernels are compiled and chosen, workspaces made
 

@@ -14,19 +14,20 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning_utilities.core.apply_func import apply_to_collection
 from omegaconf import DictConfig, OmegaConf
 
-from tlstm.config import flat
+from tlstm.config import PLACES, flat
 from tlstm.history import History
 from tlstm.module import SequenceModule
 from tlstm.record import replace_file
 
 
 def describe(config: DictConfig, symbols: int) -> dict[str, Any]:
-    """What a checkpoint says of its run: all but the budget, which a run that goes on may raise."""
+    """What a checkpoint says of its run: all but places and the budget, which may rise."""
+    left_out = {"training.max_samples", *(f"task.data.{place}" for place in PLACES)}
     settings = {
         key: value
         for part in ("seed", "training.", "task.data.")
         for key, value in flat(config).items()
-        if key.startswith(part) and key != "training.max_samples"
+        if key.startswith(part) and key not in left_out
     }
     return {
         "model": OmegaConf.to_container(config.model, resolve=True),

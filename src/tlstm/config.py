@@ -44,6 +44,8 @@ MINIMA = {
     "trainer.steps_at_a_time": 1,
 }
 
+PLACES = ("data_dir",)  # settings of a task that say where its data are, not what they are
+
 OPTIONAL = {"model.core.rank", "model.core.kernel_size", "trainer.threads"}
 AUTOMATIC = {"trainer.steps_at_a_time"}  # "auto" leaves them to the machine
 LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
@@ -91,6 +93,7 @@ def compose(overrides: Sequence[str]) -> Run:
         config = copy.deepcopy(_compose_groups(*groups))
         for override in parsed:
             _set_value(config, override)
+        overrides = _with_source(config, overrides)
         _check_values(config)
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
@@ -127,6 +130,28 @@ def with_scale(overrides: Sequence[str]) -> list[str]:
     return [*overrides, f"scale={default_scale()}"]
 
 
+def _with_source(config: DictConfig, overrides: list[str]) -> list[str]:
+    """The overrides with the data that there are, where the task has a choice and they name none.
+
+    A run so keeps to its data when it goes on or is repeated elsewhere.
+    """
+    source = OmegaConf.select(config, "task.source")
+    if source is None:
+        return overrides
+    if source not in ("auto", *config.task.labels):
+        choices = ", ".join(config.task.labels)
+        raise ValueError(f"task.source must be auto or one of {choices}, got {source!r}")
+    if not isinstance(config.task.data_dir, str):
+        raise ValueError(f"task.data_dir must be text, got {config.task.data_dir!r}")
+    if source != "auto":
+        return overrides
+    named = any(override.startswith("task.data_dir=") for override in overrides)
+    data_module: Any = hydra.utils.get_class(config.task.data._target_)
+    config.task.source = data_module.available_source(Path(config.task.data_dir), named)
+    others = [override for override in overrides if not override.startswith("task.source=")]
+    return [*others, f"task.source={config.task.source}"]
+
+
 def default_scale() -> str:
     """The scale of this machine: the paper's with a GPU, else smoke."""
     return "paper" if torch.cuda.is_available() else "smoke"
@@ -142,15 +167,24 @@ def identify(config: DictConfig) -> str:
     decisive["precision"] = config.trainer.precision
     if config.trainer.float32_matmul_precision != DEFAULT_FLOAT32_PRECISION:
         decisive["float32_matmul_precision"] = config.trainer.float32_matmul_precision
-    plain = OmegaConf.to_container(OmegaConf.create(decisive), resolve=True)
+    plain: Any = OmegaConf.to_container(OmegaConf.create(decisive), resolve=True)
+    for settings in (plain["task"], plain["task"]["data"]):
+        for place in PLACES:
+            settings.pop(place, None)
     text = json.dumps(plain, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def task_label(config: DictConfig) -> str:
+    """What a run's task is called: its name, or that of the data which stand in for its own."""
+    label: str = config.task.get("label", config.task.name)
+    return label
 
 
 def run_directory(config: DictConfig, identifier: str) -> Path:
     """Where a run leaves its files: named by what it trains, one for every configuration."""
     name = (
-        f"{config.task.name}-{config.model.name}-L{config.model.depth}"
+        f"{task_label(config)}-{config.model.name}-L{config.model.depth}"
         f"-seed{config.seed}-{identifier[:8]}"
     )
     return Path(config.output_dir).resolve() / config.experiment.name / name

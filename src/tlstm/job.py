@@ -34,7 +34,7 @@ from tlstm.processes import is_first_process
 from tlstm.progress import Report, SampleProgress
 from tlstm.runtime import MeasureBusy, MeasureRuntime
 from tlstm.stopping import StopWhenDecided
-from tlstm.tasks.generated import GeneratedDataModule
+from tlstm.tasks.sequences import SequenceDataModule
 
 # Tells the processes of the other devices where the first one leaves the run's files
 RUN_DIRECTORY = "TLSTM_RUN_DIRECTORY"
@@ -61,7 +61,7 @@ class Job(NamedTuple):
 
     run: Run
     directory: Path
-    data: GeneratedDataModule
+    data: SequenceDataModule
     module: SequenceModule
     trainer: Trainer
     checkpoint: Path | None
@@ -86,6 +86,7 @@ def prepared(run: Run, report: Report) -> Iterator[Job]:
     config = run.config
     set_up_torch(config)
     data = make_data(config)
+    data.prepare_data()  # as Lightning will, where it would be too late to refuse
     module = make_module(config, data)
     directory = claim_directory(run)
     with alone_in(directory), quiet_lightning():
@@ -152,28 +153,26 @@ def set_up_torch(config: DictConfig) -> None:
     seed_everything(config.seed, workers=True, verbose=False)
 
 
-def make_data(config: DictConfig) -> GeneratedDataModule:
+def make_data(config: DictConfig) -> SequenceDataModule:
     """The samples that a configuration describes."""
-    data: GeneratedDataModule = instantiate(
-        config.task.data, num_workers=config.trainer.num_workers
-    )
+    data: SequenceDataModule = instantiate(config.task.data, num_workers=config.trainer.num_workers)
     return data
 
 
-def make_module(config: DictConfig, data: GeneratedDataModule) -> SequenceModule:
-    """The model that a configuration describes, for a task's symbols."""
-    core = instantiate(config.model.core, input_size=data.vocabulary_size)
+def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
+    """The model that a configuration describes, for what a task reads and answers."""
+    core = instantiate(config.model.core, input_size=data.input_size)
     if core.depth != config.model.depth:
         raise ValueError(
             f"model.core.tensor_size={config.model.core.tensor_size} makes the depth {core.depth}, "
             f"not model.depth={config.model.depth}; set model.depth alone"
         )
     return SequenceModule(
-        SequenceNetwork(core, data.vocabulary_size),
+        SequenceNetwork(core, data.output_size, data.reads_symbols),
         learning_rate=config.training.learning_rate,
         threshold=config.training.threshold,
         batch_size=config.training.batch_size,
-        description=describe(config, data.vocabulary_size),
+        description=describe(config, data.output_size),
     )
 
 

@@ -13,7 +13,7 @@ from torchmetrics import MetricCollection
 from tlstm.captured import CapturedStep
 from tlstm.metrics import NO_ANSWER, SamplesToThreshold, answer_metrics, answer_targets
 from tlstm.models.network import SequenceNetwork
-from tlstm.tasks.generated import Batch
+from tlstm.tasks.sequences import Batch
 
 LOGGED_STEPS = 50  # optimizer steps from one logged training loss to the next
 STEPS_COUNTED = "epoch_loop.manual_optimization.optim_step_progress"
@@ -26,7 +26,7 @@ class SequenceModule(LightningModule):
     many optimizer steps, each of them a single launch on a GPU.
 
     Args:
-        network: symbols in, logits out.
+        network: symbols or features in, logits out.
         learning_rate: of Adam; 0.001 in the paper.
         threshold: the validation accuracy that counts as solved.
         batch_size: training samples of all devices together per step.
@@ -70,7 +70,7 @@ class SequenceModule(LightningModule):
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Check the symbols on the host, where a CUDA graph cannot."""
-        if self.captured:
+        if self.captured and self.network.reads_symbols:
             self.network.check_symbols(batch.inputs)
         return batch
 

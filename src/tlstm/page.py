@@ -58,7 +58,7 @@ def _scale(records: Sequence[Record], published: pd.DataFrame) -> dict[str, obje
         "cost": cost(table),
         "tables": [
             {
-                "title": str(task).capitalize(),
+                "title": tables.TITLES.get(str(task), str(task).capitalize()),
                 "verdict": verdict(runs),
                 "rows": markdown(
                     tables.comparison(runs, tables.published_rows(published, str(task)))

@@ -94,7 +94,7 @@ class Record(_Frozen):
         identifier: 16 hexadecimal digits, a hash of the configuration that decides the result.
         experiment: directory under runs/ and results/, "fig4".
         scale: "smoke", "short" or "paper".
-        task: "addition", "memorization", ...
+        task: "addition", "memorization", ...; "digits" where these stood in for MNIST.
         model: the configuration's name, "tlstm_3d_cn".
         label: the paper's name, "3D tLSTM+CN".
         depth: L.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tlstm.captured import Recording
 from tlstm.module import SequenceModule
-from tlstm.tasks.generated import Batch
+from tlstm.tasks.sequences import Batch
 
 # Its import remarks, on the error stream of every command, on CUDA's compiler without a GPU
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
@@ -45,7 +45,7 @@ def milliseconds_per_timestep(module: SequenceModule, batch: Batch, seconds: flo
     timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
     median = timer.blocked_autorange(min_run_time=seconds).median
     module.zero_grad(set_to_none=True)
-    return 1e3 * median / batch.inputs.numel()
+    return 1e3 * median / batch.targets.numel()
 
 
 class MeasureRuntime(Callback):

@@ -27,10 +27,20 @@ SCALES = ("paper", "short")  # in the order of the page; smoke is always last
 PHRASES = {
     "addition": "addition of {digits}-digit integers in base {base}",
     "memorization": "memorization of {symbols} symbols from an alphabet of {alphabet}",
+    "mnist": "sequential MNIST, 784 pixels",
+    "permuted_mnist": "permuted MNIST, 784 pixels",
+    "digits": "scikit-learn's digits, 64 pixels, in place of sequential MNIST",
+    "permuted_digits": "scikit-learn's digits, 64 pixels, in place of permuted MNIST",
+}
+TITLES = {  # of tasks whose names are not words
+    "mnist": "Sequential MNIST",
+    "permuted_mnist": "Permuted MNIST",
+    "digits": "Digits, in place of sequential MNIST",
+    "permuted_digits": "Permuted digits, in place of permuted MNIST",
 }
 # Sections of a configuration that decide what is learnt, and those of their leaves that do not.
 DECIDING = ("task", "model", "training", "trainer")
-NOT_DECIDING = ("seed", "accelerator", "devices", "threads", "num_workers", "progress")
+NOT_DECIDING = ("seed", "accelerator", "devices", "threads", "num_workers", "progress", "data_dir")
 MULTIPLES = {"K": 1_000, "M": 1_000_000}
 UNKNOWN = "—"
 LINE = ["model", "depth", "channels", "variant"]

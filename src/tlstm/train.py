@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from tlstm import provenance
-from tlstm.config import CONFIGURATIONS, Run, compose, plain, with_scale
+from tlstm.config import CONFIGURATIONS, Run, compose, plain, task_label, with_scale
 from tlstm.job import Job, make_module, prepared
 from tlstm.loggers import log_result
 from tlstm.module import SequenceModule
@@ -112,7 +112,7 @@ def make_record(job: Job, samples: int, test: Mapping[str, float], started: date
         identifier=job.run.identifier,
         experiment=config.experiment.name,
         scale=config.scale.name,
-        task=config.task.name,
+        task=task_label(config),
         model=config.model.name,
         label=config.model.label,
         depth=config.model.depth,
@@ -157,7 +157,7 @@ def results_by_name(record: Record) -> dict[str, float | None]:
 def title(run: Run) -> str:
     """A run in a few words."""
     config = run.config
-    return f"{config.task.name}, {config.model.label}, L={config.model.depth}"
+    return f"{task_label(config)}, {config.model.label}, L={config.model.depth}"
 
 
 def introduction(job: Job) -> str:
@@ -173,8 +173,16 @@ def introduction(job: Job) -> str:
         f"seed {config.seed}, {config.scale.name} scale{hint}\n"
         f"{start}, to {config.training.threshold:.0%} or {config.training.max_samples:,} samples, "
         f"on {machine.devices} × {machine.device}\n"
-        f"in {job.directory}"
+        f"in {job.directory}{stand_in(config)}"
     )
+
+
+def stand_in(config: DictConfig) -> str:
+    """A line that says so where other data stand in for the task's own, else nothing."""
+    name, label = config.task.name, task_label(config)
+    if name == label:
+        return ""
+    return f"\nThe data are {label}, not {name}: see task.source and task.data_dir."
 
 
 def how_to_go_on(job: Job) -> str:

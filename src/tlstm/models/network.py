@@ -1,4 +1,4 @@
-"""What is trained on symbols: one-hot encoding, a recurrent core, a linear head."""
+"""What is trained: symbols in one-hot encoding or features, a recurrent core, a linear head."""
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
@@ -10,32 +10,35 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 class SequenceNetwork(nn.Module):
-    """Symbols in, logits out: y_t = h_{t+L−1}[P,..,P] Wʸ + bʸ (section 2.1 of the paper).
+    """Symbols or features in, logits out: y_t = h_{t+L−1}[P,..,P] Wʸ + bʸ (paper, section 2.1).
 
     Args:
-        core: the recurrent layer; its `input_size` is the number of symbols it reads.
+        core: the recurrent layer; its `input_size` is the number of symbols or features it reads.
         output_size: number of symbols (or classes) to choose from.
+        reads_symbols: whether inputs are symbols, and not features.
     """
 
-    def __init__(self, core: RecurrentLayer, output_size: int) -> None:
+    def __init__(self, core: RecurrentLayer, output_size: int, reads_symbols: bool = True) -> None:
         super().__init__()
+        self.reads_symbols = reads_symbols
         self.core = core
         self.head = nn.Linear(core.channels, output_size)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """Logits for every timestep.
 
         Args:
-            tokens: [B, T], integers from 0 to input_size − 1.
+            inputs: [B, T], integers from 0 to input_size − 1; features are floating point numbers,
+                [B, T, input_size].
 
         Returns:
             [B, T, output_size].
 
         Raises:
-            ValueError: a token is none of the symbols. While a CUDA graph is captured that cannot
-                be seen: `check_symbols` then is the caller's.
+            ValueError: inputs have another shape or type, or a token is none of the symbols. While
+                a CUDA graph is captured that cannot be seen: `check_symbols` then is the caller's.
         """
-        encoded = self.encode(tokens)
+        encoded = self.encode(inputs) if self.reads_symbols else self.features(inputs)
         if self.core.batch_first:
             hidden, _ = self.core(encoded)
         else:
@@ -55,6 +58,16 @@ class SequenceNetwork(nn.Module):
         if not (tokens.is_cuda and torch.cuda.is_current_stream_capturing()):
             self.check_symbols(tokens)
         return F.one_hot(tokens.long(), symbols).to(self.head.weight.dtype)
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """The features as they are, in the weights' dtype, [B, T, input_size]."""
+        size = self.core.input_size
+        if inputs.dim() != 3 or inputs.shape[-1] != size or not inputs.is_floating_point():
+            raise ValueError(
+                f"inputs must be floating point numbers of shape [B, T, {size}], "
+                f"got shape {list(inputs.shape)} of {inputs.dtype}"
+            )
+        return inputs.to(self.head.weight.dtype)
 
     def check_symbols(self, tokens: Tensor) -> None:
         """Make sure that every token is one of the symbols; a GPU has to be waited for.

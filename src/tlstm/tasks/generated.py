@@ -15,40 +15,25 @@ import hashlib
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning import LightningDataModule
-from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import Dataset
 
 from tlstm.checks import at_least
+from tlstm.tasks.sequences import Batch, SequenceDataModule
 
 Integers = npt.NDArray[np.int64]
 
 SPLIT_SHARE = 16  # one in 16 contents belongs to validation, one to test
 ENUMERABLE = 4096  # beyond so many contents an empty split has a chance below 1e-114
 HELD_OUT_SEED = 0
-
-
-class Batch(NamedTuple):
-    """Sequences of tokens; a single sample is the same without the first axis.
-
-    Attributes:
-        inputs: tokens to read, int64 [B, T].
-        targets: tokens to predict, int64 [B, T].
-        answer: positions of the answer, over which loss and accuracy are taken, bool [B, T].
-    """
-
-    inputs: Tensor
-    targets: Tensor
-    answer: Tensor
 
 
 class Split(IntEnum):
@@ -183,37 +168,8 @@ class GeneratedDataset(Dataset[Batch]):
         return self._stream.random_raw(number)
 
 
-class ConsecutiveSampler(DistributedSampler[Any]):
-    """Each epoch's indices go on where the last epoch's ended; devices take them in turn.
-
-    Epoch e is e·n .. (e+1)·n-1, n the dataset's length, a multiple of ``num_replicas``; a device
-    takes every ``num_replicas``-th of them from its rank on, so that the batches of all devices
-    together are the same samples however many devices there are. Lightning calls ``set_epoch``,
-    and adds no sampler of its own to a DistributedSampler.
-    """
-
-    def __iter__(self) -> Iterator[Any]:
-        first = self.epoch * self.total_size
-        return iter(range(first + self.rank, first + self.total_size, self.num_replicas))
-
-
-class LazyDataLoader(DataLoader[Batch]):
-    """A DataLoader whose workers start at the first batch asked for.
-
-    Lightning makes the iterator of the first epoch before it tells the sampler which epoch that is;
-    workers that fetch ahead would begin a resumed run with the samples of epoch 0.
-    """
-
-    def __iter__(self) -> Any:
-        yield from super().__iter__()
-
-
-class GeneratedDataModule(LightningDataModule):
+class GeneratedDataModule(SequenceDataModule):
     """Training, validation and test samples of a generated task.
-
-    Resume at the end of an epoch (Lightning's default checkpoints): training goes on with the next
-    samples. Each validation sample is read by one device, each test sample by every device: test on
-    one.
 
     Args:
         task: what the samples are.
@@ -226,15 +182,9 @@ class GeneratedDataModule(LightningDataModule):
         num_workers: processes that draw training samples ahead; 0 draws them in the trainer's own.
         evaluation_batch_size: validation or test samples per device and step.
 
-    Attributes:
-        batches_at_a_time: how many training batches come as one, one after the other along the
-            first axis; the last ones of an epoch may be fewer. The samples stay the same.
-
     Raises:
         ValueError: if an argument is out of its range, or the task is too small for three splits.
     """
-
-    batches_at_a_time = 1
 
     def __init__(
         self,
@@ -247,35 +197,26 @@ class GeneratedDataModule(LightningDataModule):
         num_workers: int,
         evaluation_batch_size: int,
     ) -> None:
-        super().__init__()
-        at_least("batch_size", batch_size, 1)
-        at_least("samples_per_epoch", samples_per_epoch, 1)
-        at_least("validation_samples", validation_samples, 1)
-        at_least("test_samples", test_samples, 1)
-        at_least("seed", seed, 0)
-        at_least("num_workers", num_workers, 0)
-        at_least("evaluation_batch_size", evaluation_batch_size, 1)
-        if seed >= 2**64:
-            raise ValueError(f"seed must be below 2**64, got {seed}")
-        if samples_per_epoch % batch_size:
-            raise ValueError(
-                f"samples_per_epoch must be a multiple of batch_size={batch_size}, "
-                f"got {samples_per_epoch}"
-            )
+        super().__init__(batch_size, samples_per_epoch, seed, num_workers, evaluation_batch_size)
         require_every_split(task)
         self.task = task
-        self.batch_size = batch_size
-        self.samples_per_epoch = samples_per_epoch
-        self.validation_samples = validation_samples
-        self.test_samples = test_samples
-        self.seed = seed
-        self.num_workers = num_workers
-        self.evaluation_batch_size = evaluation_batch_size
+        self.validation_samples = at_least("validation_samples", validation_samples, 1)
+        self.test_samples = at_least("test_samples", test_samples, 1)
 
     @property
     def vocabulary_size(self) -> int:
         """Number of different tokens, of inputs and targets alike."""
         return self.task.vocabulary_size
+
+    @property
+    def input_size(self) -> int:
+        """Features of an input: one for every token."""
+        return self.vocabulary_size
+
+    @property
+    def output_size(self) -> int:
+        """Tokens to choose from."""
+        return self.vocabulary_size
 
     @property
     def timesteps(self) -> int:
@@ -286,72 +227,22 @@ class GeneratedDataModule(LightningDataModule):
         """Write tokens [T] for people, as in the paper's rows."""
         return self.task.render(tokens)
 
+    @property
+    def training_set(self) -> GeneratedDataset:
+        """The training samples; any index from 0 on is one."""
+        return GeneratedDataset(self.task, Split.TRAINING, self.seed, self.samples_per_epoch)
+
     @cached_property
-    def validation_set(self) -> list[Batch]:
+    def validation_set(self) -> "Dataset[Batch]":
         """All validation samples, drawn once."""
         return self._held_out(Split.VALIDATION, self.validation_samples)
 
     @cached_property
-    def test_set(self) -> list[Batch]:
+    def test_set(self) -> "Dataset[Batch]":
         """All test samples, drawn once."""
         return self._held_out(Split.TEST, self.test_samples)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """The training samples of this device.
-
-        Raises:
-            ValueError: if the devices cannot share ``batch_size`` evenly.
-        """
-        rank, world_size = self._rank_and_world_size()
-        if self.batch_size % world_size:
-            raise ValueError(
-                f"batch_size must be a multiple of the number of devices ({world_size}), "
-                f"got {self.batch_size}"
-            )
-        dataset = GeneratedDataset(self.task, Split.TRAINING, self.seed, self.samples_per_epoch)
-        return LazyDataLoader(
-            dataset,
-            batch_size=self.batches_at_a_time * self.batch_size // world_size,
-            sampler=ConsecutiveSampler(dataset, num_replicas=world_size, rank=rank, shuffle=False),
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=self._on_gpu(),
-        )
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """The validation samples of this device: every one belongs to one device.
-
-        Raises:
-            ValueError: if there are fewer validation samples than devices.
-        """
-        rank, world_size = self._rank_and_world_size()
-        if self.validation_samples < world_size:
-            raise ValueError(
-                f"validation_samples must be at least the number of devices ({world_size}), "
-                f"got {self.validation_samples}"
-            )
-        return self._evaluation_loader(self.validation_set, rank, world_size)
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """All test samples, on every device."""
-        return self._evaluation_loader(self.test_set, rank=0, world_size=1)
-
-    def _held_out(self, split: Split, number: int) -> list[Batch]:
-        return GeneratedDataset(self.task, split, HELD_OUT_SEED, number).__getitems__(range(number))
-
-    def _evaluation_loader(
-        self, samples: list[Batch], rank: int, world_size: int
-    ) -> DataLoader[Batch]:
-        dataset = cast("Dataset[Batch]", samples)  # a list has all that a map-style dataset needs
-        sampler = UnrepeatedDistributedSampler(
-            dataset, num_replicas=world_size, rank=rank, shuffle=False
-        )
-        return DataLoader(dataset, batch_size=self.evaluation_batch_size, sampler=sampler)
-
-    def _on_gpu(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-
-    def _rank_and_world_size(self) -> tuple[int, int]:
-        if self.trainer is None:
-            return 0, 1
-        return self.trainer.global_rank, self.trainer.world_size
+    def _held_out(self, split: Split, number: int) -> "Dataset[Batch]":
+        samples = GeneratedDataset(self.task, split, HELD_OUT_SEED, number)
+        drawn = samples.__getitems__(range(number))
+        return cast("Dataset[Batch]", drawn)  # a list has all that a map-style dataset needs

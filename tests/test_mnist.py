@@ -1,0 +1,573 @@
+"""MNIST and the digits that stand in for it: what is read, in which order, and what is refused."""
+
+import gzip
+import struct
+import urllib.error
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from commands import (
+    assert_same_weights,
+    load,
+    measure_quickly,
+    record_of,
+    result,
+    run_directory,
+    train_here,
+)
+from test_captured import HostRecording
+from tlstm import captured, job, runtime
+from tlstm.config import CONFIGURATIONS, compose, flat
+from tlstm.job import make_data, make_module
+from tlstm.models.network import SequenceNetwork
+from tlstm.models.stacked import StackedLSTM
+from tlstm.module import SequenceModule
+from tlstm.tables import describe_task
+from tlstm.tasks import mnist
+from tlstm.tasks.mnist import FILES, PIXEL_STREAM, MNISTDataModule, permutation
+from tlstm.tasks.sequences import Batch
+from tlstm.train import run_command
+
+MODELS = sorted(file.stem for file in (CONFIGURATIONS / "model").glob("*.yaml"))
+NUMBERS = (24, 7)  # of images in the training and in the test files written here
+
+# Three epochs of two steps on the digits
+TINY = (
+    "scale=smoke",
+    "task=mnist",
+    "task.source=digits",
+    "model=tlstm_2d",
+    "model.channels=4",
+    "model.depth=2",
+    "training.max_samples=60",
+    "training.samples_per_epoch=20",
+    "training.batch_size=10",
+    "scale.mnist.validation_samples=20",
+    "scale.mnist.test_samples=20",
+    "trainer.threads=1",
+    "trainer.accelerator=cpu",
+    "logger=csv",
+)
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs measure their runtime in next to no time, and no test asks a server."""
+    measure_quickly(monkeypatch)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise urllib.error.URLError("there is no network")
+
+    monkeypatch.setattr(mnist, "urlopen", refuse)
+    ask = mnist.network  # which a test may replace
+    ask.cache_clear()
+    yield
+    ask.cache_clear()
+
+
+def images_file(images: np.ndarray) -> bytes:
+    return struct.pack(">4i", 2051, *images.shape) + images.astype(np.uint8).tobytes()
+
+
+def labels_file(labels: np.ndarray) -> bytes:
+    return struct.pack(">2i", 2049, len(labels)) + labels.astype(np.uint8).tobytes()
+
+
+def contents() -> dict[str, bytes]:
+    """Small files of MNIST's format, each with its name."""
+    random = np.random.default_rng(0)
+    parts: list[bytes] = []
+    for number in NUMBERS:
+        parts.append(images_file(random.integers(0, 256, (number, 28, 28))))
+        parts.append(labels_file(random.permutation(np.arange(number) % 10)))
+    return dict(zip(FILES, parts, strict=True))
+
+
+def write(data_dir: Path, packed: bool = False, **changed: bytes) -> Path:
+    """Write the files below a directory, some of them with another content."""
+    raw = data_dir / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, content in (contents() | changed).items():
+        if packed:
+            (raw / f"{name}.gz").write_bytes(gzip.compress(content))
+        else:
+            (raw / name).write_bytes(content)
+    return data_dir
+
+
+def read_by_struct(images: bytes, labels: bytes) -> list[tuple[list[float], int]]:
+    """Pixels from 0 to 1 and labels of two files, number by number."""
+    number, rows, columns = struct.unpack_from(">3i", images, 4)
+    size = rows * columns
+    return [
+        (
+            [value / 255 for value in struct.unpack_from(f">{size}B", images, 16 + i * size)],
+            struct.unpack_from(">B", labels, 8 + i)[0],
+        )
+        for i in range(number)
+    ]
+
+
+def pixels(sample: Batch) -> list[float]:
+    return sample.inputs.squeeze(-1).tolist()
+
+
+def tiny(output_dir: Path, *more: str) -> list[str]:
+    return [*TINY, f"output_dir={output_dir}", *more]
+
+
+def refused(overrides: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a command is refused with, after exit code 2."""
+    with pytest.raises(SystemExit) as ended:
+        run_command(overrides)
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    (line,) = said.err.splitlines()
+    assert line.startswith("error: ")
+    assert said.out == ""
+    return line
+
+
+# What is read
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_files_are_read_as_they_are(packed: bool, tmp_path: Path) -> None:
+    """The last sixth of the training files validates."""
+    data = MNISTDataModule(data_dir=write(tmp_path, packed), samples_per_epoch=50)
+    files = contents()
+    learnt = read_by_struct(files[FILES[0]], files[FILES[1]])
+    tested = read_by_struct(files[FILES[2]], files[FILES[3]])
+    splits = {"training": learnt[:20], "validation": learnt[20:], "test": tested}
+    assert (data.validation_samples, data.test_samples) == (4, 7)
+    for name, expected in splits.items():
+        dataset = mnist.ImageDataset(getattr(data.splits, name))
+        assert len(dataset) == len(expected)
+        for i, (values, label) in enumerate(expected):
+            sample = dataset[i]
+            assert pixels(sample) == pytest.approx(values, abs=1e-7)
+            assert sample.targets[sample.answer].tolist() == [label]
+
+
+def test_the_answer_is_the_label_at_the_last_pixel(tmp_path: Path) -> None:
+    data = MNISTDataModule(data_dir=write(tmp_path), batch_size=5, samples_per_epoch=50)
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        batch = next(iter(loader))
+        assert batch.inputs.shape == (*batch.targets.shape, 1)
+        assert batch.inputs.dtype == torch.float32
+        assert batch.targets.dtype == torch.int64
+        assert batch.targets.shape[1] == data.timesteps == 784
+        assert 0 <= batch.inputs.min() < 0.01
+        assert 0.99 < batch.inputs.max() <= 1
+        assert batch.answer.sum(1).tolist() == [1] * len(batch.answer)
+        assert batch.answer[:, -1].all()
+
+
+def test_the_papers_splits(tmp_path: Path) -> None:
+    """Of files as large as the original ones, here of labels images."""
+    changed = {}
+    for number, (images, labels) in zip((60_000, 10_000), (FILES[:2], FILES[2:]), strict=True):
+        changed[images] = struct.pack(">4i", 2051, number, 28, 28) + bytes(number * 784)
+        changed[labels] = labels_file(np.arange(number) % 10)
+    data = MNISTDataModule(data_dir=write(tmp_path, **changed))
+    assert [len(part.labels) for part in data.splits] == [50_000, 10_000, 10_000]
+    assert data.splits.validation.labels[:3].tolist() == [0, 1, 2]
+
+
+def test_the_digits_are_scikit_learns() -> None:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    data = MNISTDataModule("digits", samples_per_epoch=50)
+    assert [len(part.labels) for part in data.splits] == [1250, 250, 297]
+    first = {"training": 0, "validation": 1250, "test": 1500}
+    for name, start in first.items():
+        sample = mnist.ImageDataset(getattr(data.splits, name))[3]
+        assert pixels(sample) == (bunch.images[start + 3].flatten() / 16).tolist()
+        assert sample.targets[-1] == bunch.target[start + 3]
+    assert data.timesteps == 64
+    assert max(max(pixels(sample)) for sample in data.validation_set) == 1
+
+
+def test_held_out_sets_can_be_shorter() -> None:
+    data = MNISTDataModule("digits", validation_samples=20, test_samples=30, samples_per_epoch=50)
+    whole = MNISTDataModule("digits", samples_per_epoch=50)
+    assert [len(part.labels) for part in data.splits] == [1250, 20, 30]
+    assert pixels(data.test_set[29]) == pixels(whole.test_set[29])
+
+
+# In which order
+
+
+def test_the_permutation_is_the_same_everywhere() -> None:
+    """Its first entries as they were when it was chosen."""
+    assert permutation(784, 0, PIXEL_STREAM)[:8].tolist() == [696, 575, 475, 162, 27, 33, 305, 298]
+    assert permutation(784, 1, PIXEL_STREAM)[:8].tolist() != [696, 575, 475, 162, 27, 33, 305, 298]
+    assert permutation(64, 0, PIXEL_STREAM)[:8].tolist() == [27, 33, 50, 44, 24, 63, 17, 7]
+    assert permutation(10, 3, 0).tolist() == [6, 1, 8, 5, 2, 7, 9, 4, 3, 0]
+    assert sorted(permutation(784, 0, PIXEL_STREAM)) == list(range(784))
+
+
+def test_all_images_are_permuted_alike() -> None:
+    """By the permutation's own seed, whatever the run's."""
+    plain = MNISTDataModule("digits", samples_per_epoch=50)
+    order = permutation(64, 5, PIXEL_STREAM)
+    for seed in (0, 1):
+        data = MNISTDataModule(
+            "digits", permuted=True, permutation_seed=5, seed=seed, samples_per_epoch=50
+        )
+        for found, expected in zip(data.splits, plain.splits, strict=True):
+            assert np.array_equal(found.pixels, expected.pixels.numpy()[:, order])
+            assert torch.equal(found.labels, expected.labels)
+
+
+def test_every_pass_reads_every_image_once_in_another_order() -> None:
+    labels = torch.arange(1250, dtype=torch.long)
+    numbered = mnist.Images(torch.zeros(1250, 1, dtype=torch.uint8), labels, 1)
+    dataset = mnist.ShuffledImages(numbered, seed=1, samples_per_epoch=50)
+    read = torch.stack([dataset[i].targets[-1] for i in range(2500)]).view(2, 1250)
+    for turn in read:
+        assert torch.equal(turn.sort().values, labels)
+    assert not torch.equal(*read)
+    assert not torch.equal(read[0], labels)
+    another = mnist.ShuffledImages(numbered, seed=2, samples_per_epoch=50)
+    assert [another[i].targets.item() for i in range(9)] != read[0, :9].tolist()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_goes_on_where_the_last_one_ended(workers: int) -> None:
+    """Past the end of the images too, and whoever reads them."""
+    data = MNISTDataModule("digits", samples_per_epoch=1000, num_workers=workers, seed=3)
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(1)
+    labels = torch.cat([batch.targets[:, -1] for batch in loader]).tolist()
+    assert labels == [data.training_set[i].targets[-1].item() for i in range(1000, 2000)]
+
+
+# Which data
+
+
+def test_the_files_come_before_all_else(tmp_path: Path) -> None:
+    overrides = ["scale=smoke", "task=mnist", f"task.data_dir={write(tmp_path)}"]
+    run = compose(overrides)
+    assert run.config.task.source == run.config.task.label == "mnist"
+    assert run.overrides == [*overrides, "task.source=mnist"]
+    assert run.directory.name.startswith("mnist-")
+
+
+@pytest.mark.parametrize(
+    ("task", "label"), [("mnist", "digits"), ("permuted_mnist", "permuted_digits")]
+)
+def test_the_digits_stand_in_and_are_called_so(
+    task: str, label: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = compose(["scale=smoke", f"task={task}"])
+    assert run.config.task.source == flat(run.config)["task.data.source"] == "digits"
+    assert run.config.task.label == label
+    assert run.directory.name.startswith(f"{label}-")
+    again = compose(run.overrides)
+    assert (again.config, again.overrides) == (run.config, run.overrides)
+    real = compose(["scale=smoke", f"task={task}", "task.source=mnist"])
+    assert real.config.task.label == task
+    assert real.identifier != run.identifier
+
+
+def test_with_a_network_it_is_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(mnist, "network", lambda: True)
+    assert compose(["scale=smoke", "task=mnist"]).config.task.source == "mnist"
+
+
+def test_where_the_files_are_decides_nothing(tmp_path: Path) -> None:
+    places = [write(tmp_path / name) for name in ("here", "there")]
+    runs = [compose(["scale=smoke", "task=mnist", f"task.data_dir={place}"]) for place in places]
+    assert runs[0].identifier == runs[1].identifier
+    modules = [make_module(run.config, make_data(run.config)) for run in runs]
+    assert modules[0].description == modules[1].description
+
+
+def test_the_download_is_whole_and_happens_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchvision downloads beside the files' place; what it leaves is then put there."""
+    roots = []
+
+    def download(root: str, download: bool) -> None:
+        assert download
+        roots.append(root)
+        write(Path(root))
+        assert not any((tmp_path / "MNIST" / "raw").glob("*-ubyte"))
+
+    monkeypatch.setattr(mnist, "network", lambda: True)
+    monkeypatch.setattr(mnist, "MNIST", download)
+    for _ in range(2):
+        data = MNISTDataModule(data_dir=tmp_path, samples_per_epoch=50)
+        assert data.test_samples == 7
+    assert len(roots) == 1
+    assert {file.name for file in (tmp_path / "MNIST" / "raw").glob("*-ubyte")} == set(FILES)
+    assert list(tmp_path.glob(".download-*")) == []
+
+
+def test_a_download_that_fails_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def download(root: str, download: bool) -> None:
+        raw = Path(root) / "MNIST" / "raw"
+        raw.mkdir(parents=True)
+        (raw / FILES[0]).write_bytes(b"half")
+        raise RuntimeError("Error downloading:\nTried two mirrors")
+
+    monkeypatch.setattr(mnist, "network", lambda: True)
+    monkeypatch.setattr(mnist, "MNIST", download)
+    places = [f"task.data_dir={tmp_path}", "task.source=mnist"]
+    line = refused(tiny(tmp_path / "runs", *places), capsys)
+    assert "MNIST cannot be downloaded: Error downloading: Tried two mirrors" in line
+    assert list(tmp_path.rglob("*-ubyte")) == []
+
+
+# What is refused
+
+
+def test_a_wrong_path_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / "nowhere"
+    line = refused(tiny(tmp_path, "task.source=auto", f"task.data_dir={place}"), capsys)
+    assert f"task.data_dir={place}: there is no such directory" in line
+    for source in ("auto", "mnist"):
+        line = refused(tiny(tmp_path, f"task.source={source}", f"task.data_dir={tmp_path}"), capsys)
+        assert f"{tmp_path}/MNIST/raw lacks {FILES[0]}" in line
+        assert "no network" in line
+    line = refused(tiny(tmp_path, "task.source=cifar"), capsys)
+    assert "task.source must be auto or one of mnist, digits, got 'cifar'" in line
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["truncated", "longer", "empty", "text", "another"])
+def test_damaged_files_are_refused(
+    damage: str, name: str, packed: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = contents()[name]
+    other = contents()[FILES[1] if "images" in name else FILES[0]]
+    damaged = {
+        "truncated": content[:-3],
+        "longer": content + b"abc",
+        "empty": b"",
+        "text": b"<html>not found</html>",
+        "another": other,
+    }[damage]
+    data_dir = write(tmp_path / "data", packed, **{name: damaged})
+    line = refused(tiny(tmp_path / "runs", "task.source=auto", f"task.data_dir={data_dir}"), capsys)
+    assert str(data_dir / "MNIST" / "raw" / name) in line
+    assert "is damaged or no file of MNIST" in line
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("kept", [0, 10, 200])
+def test_truncated_archives_are_refused(
+    kept: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data_dir = write(tmp_path / "data", packed=True)
+    archive = data_dir / "MNIST" / "raw" / f"{FILES[0]}.gz"
+    archive.write_bytes(archive.read_bytes()[:kept])
+    line = refused(tiny(tmp_path / "runs", "task.source=auto", f"task.data_dir={data_dir}"), capsys)
+    assert f"{archive} is damaged" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (FILES[0], images_file(np.zeros((24, 8, 8))), "28×28 pixels, got [8, 8]"),
+        (FILES[0], images_file(np.zeros((23, 28, 28))), "got 23 and 24"),
+        (FILES[1], labels_file(np.full(24, 10)), "labels from 0 to 9"),
+    ],
+)
+def test_files_that_do_not_belong_together_are_refused(
+    name: str, content: bytes, said: str, tmp_path: Path
+) -> None:
+    data = MNISTDataModule(data_dir=write(tmp_path, **{name: content}), samples_per_epoch=50)
+    with pytest.raises(ValueError, match=r".") as caught:
+        data.prepare_data()
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"source": "cifar"}, "source must be one of mnist, digits"),
+        ({"permuted": 1}, "permuted must be True or False"),
+        ({"permutation_seed": -1}, "permutation_seed must be an integer of at least 0"),
+        ({"permutation_seed": 2**64}, r"permutation_seed must be below 2\*\*64"),
+        ({"validation_samples": 0}, "validation_samples must be an integer of at least 1"),
+        ({"test_samples": 0}, "test_samples must be an integer of at least 1"),
+        ({"samples_per_epoch": 51}, "samples_per_epoch must be a multiple of batch_size=50"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        MNISTDataModule(**arguments)
+
+
+@pytest.mark.parametrize(
+    "inputs", [torch.zeros(2, 5), torch.zeros(2, 5, 2), torch.zeros(2, 5, 1, dtype=torch.long)]
+)
+def test_features_of_another_form_are_refused(inputs: torch.Tensor) -> None:
+    network = SequenceNetwork(StackedLSTM(1, 4, 1), 10, reads_symbols=False)
+    assert network(torch.zeros(2, 5, 1)).shape == (2, 5, 10)
+    with pytest.raises(ValueError, match=r"inputs must be floating point .* \[B, T, 1\], got"):
+        network(inputs)
+
+
+# Training
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("task", ["mnist", "permuted_mnist"])
+def test_every_model_answers(task: str, model: str) -> None:
+    overrides = [f"task={task}", f"model={model}", "model.depth=2", "model.channels=4"]
+    config = compose(["scale=smoke", "task.source=digits", *overrides]).config
+    data = make_data(config)
+    module = make_module(config, data)
+    batch = next(iter(data.test_dataloader()))
+    batch = Batch(*(part[:2] for part in batch))
+    assert module.network(batch.inputs).shape == (2, 64, 10)
+    assert 0.5 < module.loss(batch) < 10
+
+
+def test_the_loss_is_of_the_last_answer_alone() -> None:
+    config = compose([*TINY]).config
+    data = make_data(config)
+    module = make_module(config, data)
+    batch = next(iter(data.train_dataloader()))
+    with torch.no_grad():
+        odds = module.network(batch.inputs)[:, -1].log_softmax(-1)
+        expected = -odds[torch.arange(10), batch.targets[:, -1]].mean()
+        assert module.loss(batch) == pytest.approx(float(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize("task", ["mnist", "permuted_mnist"])
+def test_the_papers_settings(task: str) -> None:
+    found = flat(compose(["scale=paper", f"task={task}", "task.source=mnist"]).config)
+    expected = {
+        "training.batch_size": 50,
+        "training.learning_rate": 0.001,
+        "training.samples_per_epoch": 50_000,
+        "model.channels": 100,
+        "model.core.forget_bias": 4.0,
+        "task.data.validation_samples": 10_000,
+        "task.data.test_samples": 10_000,
+        "task.data.permuted": task == "permuted_mnist",
+    }
+    assert {key: found[key] for key in expected} == expected
+
+
+def test_a_run_says_what_it_was_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_command(tiny(tmp_path))
+    said = capsys.readouterr().out
+    assert "The data are digits, not mnist" in said
+    assert said.splitlines()[-1].startswith("digits, 2D tLSTM")
+    record = record_of(tmp_path)
+    assert record.task == "digits"
+    assert record.config["task"]["source"] == record.config["task"]["data"]["source"] == "digits"
+    assert "in place of sequential MNIST" in describe_task(record)
+    assert [point.samples for point in record.curve] == [20, 40, 60]
+    assert compose(record.overrides).identifier == record.identifier
+
+
+def test_the_tested_accuracy_is_of_the_labels(tmp_path: Path) -> None:
+    record = train_here(tiny(tmp_path))
+    config = compose(record.overrides).config
+    data = make_data(config)
+    module = make_module(config, data)
+    module.load_state_dict(load(run_directory(tmp_path), "best")["state_dict"])
+    with torch.no_grad():
+        hits = [
+            module.network(sample.inputs[None])[0, -1].argmax() == sample.targets[-1]
+            for sample in (data.test_set[i] for i in range(20))
+        ]
+    assert record.test["accuracy"] == pytest.approx(sum(map(int, hits)) / 20)
+
+
+def test_files_train_from_end_to_end(tmp_path: Path) -> None:
+    data_dir = write(tmp_path / "data", packed=True)
+    overrides = ["task.source=auto", f"task.data_dir={data_dir}", "training.max_samples=20"]
+    record = train_here(tiny(tmp_path / "runs", "task=permuted_mnist", *overrides))
+    assert (record.task, record.samples) == ("permuted_mnist", 20)
+    assert "data_dir" in record.config["task"]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_interrupted_run_ends_the_same(
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever process reads the samples."""
+    train_here(tiny(tmp_path / "whole"))
+    learn, count = SequenceModule.training_step, 0
+
+    def failing(self: SequenceModule, batch: Batch, index: int) -> None:
+        nonlocal count
+        count += 1
+        if count == 4:
+            raise KeyError
+        learn(self, batch, index)
+
+    overrides = tiny(tmp_path / "again", f"trainer.num_workers={workers}")
+    monkeypatch.setattr(SequenceModule, "training_step", failing)
+    with pytest.raises(KeyError):
+        train_here(overrides)
+    train_here(overrides)
+    again, whole = (result(record_of(tmp_path / name)) for name in ("again", "whole"))
+    del again["config"]["trainer"], whole["config"]["trainer"]
+    assert again == whole
+    assert_same_weights(run_directory(tmp_path / "again"), run_directory(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)], ids=["cpu", "cuda"]
+)
+def test_captured_training_is_the_same(
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many steps at a time, of features, which nothing takes for symbols."""
+    if device == "cpu":
+        monkeypatch.setattr(captured, "Recording", HostRecording)
+        monkeypatch.setattr(runtime, "Recording", HostRecording)
+        monkeypatch.setattr(job, "why_not", lambda *_: None)
+    place = f"trainer.accelerator={'gpu' if device == 'cuda' else 'cpu'}"
+    ways = {"captured": ["trainer.capture=true", "trainer.steps_at_a_time=2"], "plain": []}
+    losses = {
+        name: [
+            point.loss
+            for point in train_here(
+                tiny(tmp_path / name, place, "trainer.capture=false", *way)
+            ).curve
+        ]
+        for name, way in ways.items()
+    }
+    tolerance = 0 if device == "cpu" else 1e-4
+    assert losses["captured"] == pytest.approx(losses["plain"], rel=tolerance, abs=0)
+
+
+def test_digits_are_learnt(tmp_path: Path) -> None:
+    """Far beyond chance, by a small model."""
+    record = train_here(
+        tiny(
+            tmp_path,
+            "model=slstm",
+            "model.depth=1",
+            "model.channels=24",
+            "training.batch_size=50",
+            "training.learning_rate=0.02",
+            "training.samples_per_epoch=1250",
+            "training.max_samples=5000",
+            "scale.mnist.validation_samples=250",
+        )
+    )
+    assert record.best["accuracy"] > 0.3
