@@ -319,6 +319,12 @@ def test_plan_spends_the_seconds_and_measures_slow_things_seldom() -> None:
     assert calls * 20e-6 == pytest.approx(1e-2)
 
 
+def test_products_of_unaligned_sizes_are_no_floor() -> None:
+    found = floor(small(model="tlstm_2d"), 1e9, CPU, with_products=True)
+    assert found.least_products == found.products is not None
+    assert found.model_copy(update={"aligned": False}).least_products is None
+
+
 def test_a_case_is_measured_by_all() -> None:
     case = small(model="tlstm_2d")
     entries = measure(case, competitors(case, CPU)[:2], CPU, 0.01, lambda text: None)
@@ -398,7 +404,11 @@ def make_measurement(case: Case, competitor: Competitor, microseconds: float | N
         "training": None if case.suite == "step" else found,
         "errors": None,
         "floor": Floor(
-            operations=case.operations, rate=8e14, rate_precision="bfloat16", products=9
+            operations=case.operations,
+            rate=8e14,
+            rate_precision="bfloat16",
+            products=9,
+            aligned=True,
         ),
         "failure": None if microseconds else "OutOfMemoryError: CUDA out of memory.",
         "measured": START,

@@ -51,6 +51,7 @@ def floor(case: Case, rate: float, device: torch.device, with_products: bool) ->
         rate=rate,
         rate_precision=operands(device)[1],
         products=products_alone(case, device) if with_products else None,
+        aligned=True,
     )
 
 

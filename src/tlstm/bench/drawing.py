@@ -154,7 +154,7 @@ def _entries(group: Group) -> list[tuple[str, float | None, str]]:
             best = fastest(group, [implementation], captured)
             name = f"{implementation}{CAPTURED[captured]}"
             found.append((name, best.microseconds if best else None, OURS_COLOR))
-    found.append(("matrix products alone", group[0].floor.products, GREY))
+    found.append(("matrix products alone", group[0].floor.least_products, GREY))
     peers: tuple[tuple[Implementation, str], ...] = (
         ("torch.compile", OTHER_COLOR),
         ("autograd", OTHER_COLOR),

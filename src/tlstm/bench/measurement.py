@@ -221,12 +221,20 @@ class Floor(_Frozen):
         rate_precision: of that product: bfloat16 on a GPU.
         products: the case's three matrix products alone, back to back, microseconds per
             timestep; None where they were not measured.
+        aligned: whether their sizes were rounded up to multiples of eight. The library takes
+            several times as long where they were not, which is then no floor to be shown.
     """
 
     operations: Size
     rate: Annotated[float, Field(gt=0)]
     rate_precision: Precision
     products: Microseconds | None
+    aligned: bool = False
+
+    @property
+    def least_products(self) -> float | None:
+        """The matrix products alone, as fast as the library computes them; None if unknown."""
+        return self.products if self.aligned else None
 
     @property
     def forward(self) -> float:

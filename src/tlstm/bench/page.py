@@ -144,7 +144,7 @@ def target_row(group: Group) -> Row:
         "configuration": title(first),
         "rows×K×N": f"{rows}×{inner}×{columns}",
         "floor": microseconds(floor.training),
-        "products alone": microseconds(floor.products),
+        "products alone": microseconds(floor.least_products),
         "must, aim (H200)": f"{case.target.must:g}, {case.target.aim:g}"
         if case.target
         else UNKNOWN,

@@ -57,8 +57,8 @@ def case_title(measurement: Measurement) -> str:
         f"{case.suite} {case.name}: {case.label}, P = {case.tensor_size}, B = {case.batch_size}, "
         f"T = {case.timesteps}; floor {measurement.least:.3g} µs"
     )
-    if floor.products is not None:
-        text += f", matrix products alone {floor.products:.4g} µs"
+    if floor.least_products is not None:
+        text += f", matrix products alone {floor.least_products:.4g} µs"
     if case.target is not None:
         text += f", must {case.target.must:g} µs, aim {case.target.aim:g} µs on one H200"
     return text
