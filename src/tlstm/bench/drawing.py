@@ -140,7 +140,7 @@ def _draw_bars(panel: Axes, group: Group) -> None:
     panel.grid(axis="y", visible=False)
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.set_axisbelow(True)
-    panel.set_title(title(group[0]))
+    panel.set_title(title(group[0]), fontsize=8.5)
     if case.target is not None and TARGET_DEVICE in group[0].hardware.device:
         for limit, line in ((case.target.must, "-"), (case.target.aim, ":")):
             panel.axvline(limit, color=RED, linewidth=1, linestyle=line, zorder=0.9)
