@@ -22,6 +22,7 @@ from tlstm.checks import at_least, true_or_false
 from tlstm.fused import step as lean_step
 from tlstm.fused.arguments import Weights
 from tlstm.fused.operator import Kernels, sequence
+from tlstm.fused.projection import project
 from tlstm.fused.selection import Implementation, asked_for, choose, operands, report
 from tlstm.recurrent import RecurrentLayer, beyond
 
@@ -199,11 +200,14 @@ class TensorizedLayer(RecurrentLayer):
     def _project(self, input: Tensor, chosen: Implementation) -> Tensor:
         """The projected input, x Wˣ + bˣ, [.., M].
 
-        It is a small part of the work. Only under autograd does autocast reach it; elsewhere the
-        weights' own type saves copies and keeps the gradient of Wˣ exact.
+        Only under autograd does autocast reach it; elsewhere the weights' own type saves copies
+        and keeps the gradient of Wˣ exact, except where the kernels find it large.
         """
         dtype = self.weight_input.dtype
-        if chosen == "autograd" or operands(input.device, dtype) == dtype:
+        inner = operands(input.device, dtype)
+        if chosen == "triton":
+            return project(input, self.weight_input, self.bias_input, inner)
+        if chosen == "autograd" or inner == dtype:
             return F.linear(input, self.weight_input, self.bias_input)
         with torch.autocast(input.device.type, enabled=False):
             return F.linear(input.to(dtype), self.weight_input, self.bias_input)

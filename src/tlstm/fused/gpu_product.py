@@ -28,18 +28,26 @@ class Tile(NamedTuple):
 SMALL_TILE = Tile(rows=64, columns=32, depth=64, warps=4, stages=4)
 
 
-def by_library(left: Tensor, right: Tensor, out: Tensor) -> None:
+def by_library(left: Tensor, right: Tensor, bias: Tensor | None, out: Tensor) -> None:
     """The library's matrix product."""
-    torch.mm(left, right, out=out)
+    if bias is None:
+        torch.mm(left, right, out=out)
+    else:
+        torch.addmm(bias, left, right, out=out)
 
 
-def matrix_product(left: Tensor, right: Tensor) -> Callable[[int, Tensor], None]:
-    """A function that writes the product of a slot of `left` [slots, rows, depth] and `right`."""
+def matrix_product(
+    left: Tensor, right: Tensor, bias: Tensor | None = None
+) -> Callable[[int, Tensor], None]:
+    """A function that writes the product of a slot of `left` [slots, rows, depth] and `right`.
+
+    With the bias [columns], if there is one, added to its rows.
+    """
     _, rows, depth = left.shape
     columns = right.shape[1]
     small = left.dtype != torch.float32 and rows * depth * columns <= SMALL_PRODUCT
     if not (small or INTERPRETED):
-        return lambda slot, out: by_library(left[slot], right, out)
+        return lambda slot, out: by_library(left[slot], right, bias, out)
 
     size = SMALL_TILE
     padded = pad_to_blocks(right, size)
@@ -49,6 +57,7 @@ def matrix_product(left: Tensor, right: Tensor) -> Callable[[int, Tensor], None]
         product,
         grid,
         DEPTH=depth,
+        STRIDE=left.stride(1),
         COLUMNS=columns,
         BLOCK_ROWS=size.rows,
         BLOCK_COLUMNS=size.columns,
@@ -57,7 +66,7 @@ def matrix_product(left: Tensor, right: Tensor) -> Callable[[int, Tensor], None]
         num_warps=size.warps,
         num_stages=size.stages,
     )
-    return lambda slot, out: launch(left, padded, out, slot, rows)
+    return lambda slot, out: launch(left, padded, bias, out, slot, rows)
 
 
 def pad_to_blocks(matrix: Tensor, size: Tile) -> Tensor:
@@ -72,12 +81,3 @@ def pad_to_blocks(matrix: Tensor, size: Tile) -> Tensor:
     )
     padded[..., :depth, :columns] = matrix
     return padded
-
-
-def summed(left: Tensor, right: Tensor) -> Tensor:
-    """The product in float32 of two matrices of any type."""
-    if right.dtype == torch.float32:
-        return left @ right
-    if right.is_cuda:
-        return torch.mm(left, right, out_dtype=torch.float32)
-    return left.float() @ right.float()

@@ -17,7 +17,10 @@ from tlstm.fused.arguments import Weights
 from tlstm.fused.kernels import packing
 from tlstm.fused.sizes import Sizes
 
-WEIGHT_BLOCK = 64  # of the tiles in which the weights are transposed
+CACHE_LINE = 64  # numbers of two bytes
+# Tiles in which the weights are reordered
+PACKED_CHANNELS, PACKED_COLUMNS = 16, 64
+UNPACKED = 64
 
 
 class Layout(NamedTuple):
@@ -27,18 +30,24 @@ class Layout(NamedTuple):
         width: W.
         logits: room for the logits in A_t.
         activations: A.
+        taken: columns of what the kernel reads, K^S·W.
+        read: columns of that in memory: then a one and seven zeros, and room to a whole cache line.
     """
 
     width: int
     logits: int
     activations: int
+    taken: int
+    read: int
 
     @classmethod
     def of(cls, sizes: Sizes) -> "Layout":
         """Of a call's sizes."""
         width = -(-sizes.channels // 8) * 8
         logits = block_taps(sizes) if sizes.logits else 0
-        return cls(width, logits, sizes.gates * width + logits)
+        taken = sizes.taps * width
+        read = -(-(taken + 8) // CACHE_LINE) * CACHE_LINE
+        return cls(width, logits, sizes.gates * width + logits, taken, read)
 
 
 def block_taps(sizes: Sizes) -> int:
@@ -49,26 +58,32 @@ def block_taps(sizes: Sizes) -> int:
 def pack(weights: Weights, sizes: Sizes, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Wʰ [O, M, K..] as the matrix of a product with what is read, [K^S·W, A]; bʰ as [A]."""
     layout = Layout.of(sizes)
-    wide = weights.hidden.new_empty([sizes.taps * layout.width, layout.activations], dtype=dtype)
-    wide_bias = weights.bias.new_empty([layout.activations], dtype=torch.float32)
-    packing.pack[_weight_grid(layout, sizes.taps)](
-        weights.hidden.contiguous(), weights.bias.contiguous(), wide, wide_bias, **_packing(sizes)
+    wide = weights.hidden.new_empty([layout.taken, layout.activations], dtype=dtype)
+    wide_bias = wide.new_empty([layout.activations])
+    grid = (
+        triton.cdiv(layout.width, PACKED_CHANNELS),
+        triton.cdiv(layout.activations, PACKED_COLUMNS),
+    )
+    packing.pack[grid](
+        weights.hidden.contiguous(),
+        weights.bias.contiguous(),
+        wide,
+        wide_bias,
+        BLOCK_CHANNELS=PACKED_CHANNELS,
+        BLOCK_COLUMNS=PACKED_COLUMNS,
+        **_packing(sizes),
     )
     return wide, wide_bias
 
 
-def unpack(wide: list[Tensor], weights: Weights, sizes: Sizes) -> tuple[Tensor, Tensor]:
-    """The inverse of `pack`, in the shapes and types of Wʰ and bʰ."""
-    layout = Layout.of(sizes)
+def unpack(wide: Tensor, weights: Weights, sizes: Sizes) -> tuple[Tensor, Tensor]:
+    """The inverse of `pack`, of weights and then a bias, [K^S·W + .., A]."""
     weight = torch.empty_like(weights.hidden, memory_format=torch.contiguous_format)
     bias = torch.empty_like(weights.bias)
-    packing.unpack[_weight_grid(layout, sizes.taps)](*wide, weight, bias, **_packing(sizes))
+    layout = Layout.of(sizes)
+    grid = tuple(triton.cdiv(size, UNPACKED) for size in (layout.taken, layout.activations))
+    packing.unpack[grid](wide, weight, bias, BLOCK=UNPACKED, **_packing(sizes))
     return weight, bias
-
-
-def _weight_grid(layout: Layout, taps: int) -> tuple[int, int]:
-    read = taps * layout.width
-    return triton.cdiv(read, WEIGHT_BLOCK), triton.cdiv(layout.activations, WEIGHT_BLOCK)
 
 
 def _packing(sizes: Sizes) -> dict[str, Any]:
@@ -80,5 +95,4 @@ def _packing(sizes: Sizes) -> dict[str, Any]:
         "GATES": sizes.gates,
         "LOGITS": sizes.logits,
         "ACTIVATIONS": layout.activations,
-        "BLOCK": WEIGHT_BLOCK,
     }

@@ -8,6 +8,7 @@ Dimension letters of this file:
 """
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor
 
 from tlstm.fused.sizes import Sizes, sources
@@ -17,9 +18,16 @@ class Mixing:
     """The memory convolution as a matrix [B, L, L] whose rows sum to 1."""
 
     def __init__(self, sizes: Sizes, like: Tensor) -> None:
-        self.matrix = like.new_zeros([sizes.batch_size, sizes.locations, sizes.locations])
+        locations = sizes.locations
         table = sources(sizes.tensor_size, sizes.axes, sizes.kernel_size, like.device)
         self.sources = table.expand(sizes.batch_size, -1, -1)  # [B, L, K^S]
+        # A GPU adds what is scattered in an order, and to a sum, that may be another every time
+        self.scatters = like.device.type == "cpu"
+        if self.scatters:
+            self.matrix = like.new_zeros([sizes.batch_size, locations, locations])
+        else:
+            self.selection = F.one_hot(table, locations).to(like.dtype)  # [L, K^S, L]
+            self.matrix = like.new_zeros([locations, sizes.batch_size, locations]).transpose(0, 1)
 
     def convolve(self, kernels: Tensor, cell: Tensor, out: Tensor) -> None:
         """C^conv [B, P.., M] of C [B, P.., M], with kernels [B, P.., K^S]."""
@@ -35,7 +43,11 @@ class Mixing:
         return softmax_backward(of_kernels, kernels)
 
     def _set(self, kernels: Tensor) -> None:
-        self.matrix.zero_().scatter_add_(2, self.sources, _flat(kernels))
+        if self.scatters:
+            self.matrix.zero_().scatter_add_(2, self.sources, _flat(kernels))
+        else:
+            by_location = _flat(kernels).transpose(0, 1)  # [L, B, K^S]
+            torch.bmm(by_location, self.selection, out=self.matrix.transpose(0, 1))
 
 
 def softmax(logits: Tensor) -> Tensor:

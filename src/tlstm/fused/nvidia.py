@@ -8,10 +8,10 @@ Dimension letters of this file:
     P..     the location axes; L = P^S locations
     K..     the kernel's axes; K^S taps
     M       channels, and W the same padded to a multiple of eight
+    R       columns of what is read in memory: K^S·W, a one, seven zeros, and to a whole cache line
     A       columns of A_t in memory: W in an RNN, otherwise 4W and room for the logits
 """
 
-from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -20,11 +20,12 @@ from torch import Tensor
 
 from tlstm.cell import NORMALIZATION_EPSILON
 from tlstm.fused.arguments import Gradients, Weights
-from tlstm.fused.gpu_product import INTERPRETED, matrix_product, summed
+from tlstm.fused.gpu_product import INTERPRETED, matrix_product
 from tlstm.fused.kernels.step_backward import arrive, retreat, unmix
 from tlstm.fused.kernels.step_forward import advance, enter
 from tlstm.fused.launch import Launch
 from tlstm.fused.layout import Layout, block_taps, pack, unpack
+from tlstm.fused.product import product
 from tlstm.fused.sizes import Sizes
 from tlstm.geometry import radius
 
@@ -39,28 +40,33 @@ class History(NamedTuple):
     """What the backward pass reads; of two timesteps only, and some of it, where none follows.
 
     Attributes:
-        read: what every step's kernel reads, [T, B·L, K^S·W], in the operands' type.
+        read: what every step's kernel reads and then a one, [T, B·L, R], in the
+            operands' type.
         cell: C_t, [T+1, B·L, W], float32.
-        activations: A_t without its bias, [T, B·L, A], in the operands' type.
+        activations: A_t, [T, B·L, A], in the operands' type.
         partial: for LN, every location's mean and sum of squared deviations, [T, B·L, 2].
+        weight: Wʰ as a matrix, [K^S·W, A], in the operands' type; empty where none follows.
     """
 
     read: Tensor
     cell: Tensor
     activations: Tensor
     partial: Tensor
+    weight: Tensor
 
 
 def empty_history(sizes: Sizes, operands: torch.dtype, keep: bool, like: Tensor) -> History:
     """A History to be written, on the device of `like`."""
     layout, rows = Layout.of(sizes), sizes.rows
+    shape_of_weight = [layout.taken, layout.activations]
     kept, held = (sizes.steps, sizes.steps + 1) if keep else (1, 2)
     cells = held if sizes.gates == 4 else 0
     return History(
-        like.new_empty([max(kept, 2), rows, sizes.taps * layout.width], dtype=operands),
+        like.new_empty([max(kept, 2), rows, layout.read], dtype=operands),
         like.new_empty([cells, rows, layout.width], dtype=torch.float32),
         like.new_empty([kept, rows, layout.activations], dtype=operands),
         like.new_empty([kept, rows, 2], dtype=torch.float32),
+        like.new_empty(shape_of_weight if keep else [0], dtype=operands),
     )
 
 
@@ -83,19 +89,21 @@ def forward(
     last_hidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
     last_cell = torch.empty_like(last_hidden, dtype=None if cell is None else cell.dtype)
     weight, bias = pack(weights, sizes, operands)
-    gain, shift = _affine(weights, bias)
+    gain, shift = _affine(weights, history.partial)
     constants = _constants(sizes)
-    options = constants | _options(sizes, normalization, lengths, history.read.dtype)
-    multiply = matrix_product(history.read, weight)
+    written = constants | {"READ": Layout.of(sizes).read}
+    options = written | _options(sizes, normalization, lengths, operands)
+    multiply = matrix_product(history.read[..., : len(weight)], weight, bias)
 
-    if cell is not None:
-        history.cell[0, :, : sizes.channels] = cell.flatten(0, -2)
     enter[(sizes.rows,)](
         history.read,
+        history.cell,
         hidden.contiguous(),
+        None if cell is None else cell.contiguous(),
         projected,
         LOCATIONS=sizes.locations,
-        **constants,
+        GATES=sizes.gates,
+        **written,
     )
     advances = [
         Launch(advance, (sizes.rows,), PASS=part, **options) for part in _passes(normalization)
@@ -108,7 +116,6 @@ def forward(
                 history.read,
                 history.cell,
                 history.activations,
-                bias,
                 gain,
                 shift,
                 history.partial,
@@ -125,6 +132,8 @@ def forward(
                 time,
                 sizes.rows,
             )
+    if keep:
+        history = history._replace(weight=weight)
     return output, last_hidden, None if cell is None else last_cell, history
 
 
@@ -144,12 +153,11 @@ def backward(
     """The gradients of the operator's arguments."""
     sizes = Sizes.of(projected, hidden, cell, weights.hidden, time)
     layout, rows = Layout.of(sizes), sizes.rows
-    weight, bias = pack(weights, sizes, history.read.dtype)
-    gain, shift = _affine(weights, bias)
+    gain, shift = _affine(weights, history.partial)
     chunks = triton.cdiv(sizes.steps * rows * layout.activations, GRADIENT_NUMBERS)
     chunk = triton.cdiv(sizes.steps, min(sizes.steps, chunks))
     of_activations = history.activations.new_empty([chunk, rows, layout.activations])
-    of_read = history.read.new_empty([rows, sizes.taps * layout.width])
+    of_read = history.read.new_empty([rows, layout.taken])
     of_mixed = history.cell.new_empty([2, rows, layout.width])
     mixing = history.cell.new_empty([2, rows, block_taps(sizes)])
     apart = _mixes_apart(sizes)
@@ -158,9 +166,9 @@ def backward(
     normalized = sizes.batch_size if weights.gain is not None else 0
     of_affine = mixing.new_zeros([2, normalized, *sizes.grid, sizes.channels])
     of_gain, of_shift = of_affine
-    of_weights: list[Tensor] = []
+    of_weights: Tensor | None = None
     of_projected = torch.empty_like(projected, memory_format=torch.contiguous_format)
-    multiply = matrix_product(of_activations, weight.T)
+    multiply = matrix_product(of_activations, history.weight.T)
     given = [
         None if grad is None else grad.contiguous()
         for grad in (grad_output, grad_hidden, grad_cell)
@@ -175,6 +183,7 @@ def backward(
         "APART": apart,
         "BLOCK_TAPS": block_taps(sizes),
         "num_warps": _warps_backward(sizes),
+        "maxnreg": _registers_backward(sizes),
     }
     retreats = [Launch(retreat, (rows,), PASS=part, **options) for part in _passes(normalization)]
     launch_unmix = Launch(unmix, (sizes.batch_size,), **mixer)
@@ -186,7 +195,6 @@ def backward(
                 launch(
                     history.cell,
                     history.activations,
-                    bias,
                     gain,
                     shift,
                     history.partial,
@@ -196,6 +204,7 @@ def backward(
                     mixing,
                     of_cells,
                     of_activations,
+                    of_projected,
                     of_gain,
                     of_shift,
                     *given,
@@ -210,7 +219,6 @@ def backward(
                 launch_unmix(
                     history.cell,
                     history.activations,
-                    bias,
                     of_mixed[t % 2],
                     of_cells,
                     of_activations,
@@ -219,9 +227,11 @@ def backward(
                     rows,
                 )
             multiply(t - begin, of_read)
-        grads = of_activations[: end - begin]
-        of_weights = _weight_gradients(history.read[begin:end], grads, of_weights)
-        of_projected[begin:end] = _gradient_of_projected(grads, weight, sizes)
+        read = history.read[begin:end].flatten(0, 1)[:, : layout.taken + 8]  # and the one
+        grads = of_activations[: end - begin].flatten(0, 1)
+        part = product(read.T, grads, None, torch.float32)
+        of_weights = part if of_weights is None else of_weights.add_(part)
+    assert of_weights is not None
 
     of_hidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
     of_cell = torch.empty_like(of_hidden, dtype=None if cell is None else cell.dtype)
@@ -230,6 +240,7 @@ def backward(
         of_mixed,
         mixing,
         of_cells,
+        of_projected,
         of_hidden,
         of_cell,
         APART=apart,
@@ -303,6 +314,16 @@ def _warps_backward(sizes: Sizes) -> int:
     return max(1, min(8, channels // each))
 
 
+def _registers_backward(sizes: Sizes) -> int | None:
+    """The most registers of a thread of `retreat`; None: as many as it likes.
+
+    With 64 a multiprocessor has room for four rows of 1024 channels; as the rows of rank 2 are few,
+    none of them then has to wait for another.
+    """
+    channels = triton.next_power_of_2(Layout.of(sizes).width)
+    return 64 if sizes.axes == 1 and channels == 1024 else None
+
+
 def _mixes_apart(sizes: Sizes) -> bool:
     """Whether a kernel by itself for the memory convolution's gradients is faster.
 
@@ -314,45 +335,14 @@ def _mixes_apart(sizes: Sizes) -> bool:
 
 def _mixer(sizes: Sizes, operands: torch.dtype) -> dict[str, Any]:
     """What `unmix` is compiled for."""
-    unneeded = ("BLOCK_CHANNELS", "num_warps")
+    unneeded = ("M", "BLOCK_CHANNELS", "num_warps")
     constants = {name: value for name, value in _constants(sizes).items() if name not in unneeded}
     return constants | {
         "ACTIVATIONS": Layout.of(sizes).activations,
         "LOCATIONS": sizes.locations,
         "BLOCK_LOCATIONS": max(16, triton.next_power_of_2(sizes.locations)),
-        "BLOCK_CHANNELS": 128 if sizes.locations <= 32 else 64,
+        "BLOCK_CHANNELS": 256 if sizes.locations <= 16 else 64,
         "BLOCK_TAPS": block_taps(sizes),
         "PRECISION": "ieee" if operands == torch.float32 else "tf32",
         "num_warps": 4,
     }
-
-
-def _weight_gradients(read: Tensor, of_activations: Tensor, before: list[Tensor]) -> list[Tensor]:
-    """Those of the wide weight and bias from what was read, [n, B·L, K^S·W], and that of A.
-
-    Added to those of other timesteps, `before`.
-    """
-    right = of_activations.flatten(0, 1)
-    ones = right.new_ones([len(right), 1])  # a product, because it sums faster than a sum
-    grads = [summed(left.T, right) for left in (read.flatten(0, 1), ones)]
-    return (
-        [grad.add_(other) for grad, other in zip(grads, before, strict=True)] if before else grads
-    )
-
-
-def _gradient_of_projected(of_activations: Tensor, weight: Tensor, sizes: Sizes) -> Tensor:
-    """From the gradient of A [n, B·L, A], at the locations near the input, [n, B, M]."""
-    lead = of_activations.unflatten(1, [sizes.batch_size, sizes.locations])
-    taps = weight.view(sizes.taps, -1, weight.shape[1])
-    reach = radius(sizes.kernel_size)
-    total: Tensor | None = None
-    # Location p reads the input, at −1, with tap r − 1 − p of every axis
-    for place in product(range(min(reach, sizes.tensor_size)), repeat=sizes.axes):
-        location = tap = 0
-        for p in place:
-            location = location * sizes.tensor_size + p
-            tap = tap * sizes.kernel_size + reach - 1 - p
-        part = summed(lead[:, :, location].flatten(0, 1), taps[tap].T)
-        total = part if total is None else total + part
-    assert total is not None
-    return total.unflatten(0, lead.shape[:2])[..., : sizes.channels]

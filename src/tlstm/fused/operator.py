@@ -24,7 +24,8 @@ from tlstm.fused.arguments import Weights
 from tlstm.fused.sizes import Sizes
 
 Kernels = Literal["pytorch", "triton"]
-Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+HISTORY = 5  # tensors that the longest of the histories has
 
 
 def sequence(
@@ -73,13 +74,18 @@ def _module(kernels: str) -> Any:
 
 
 @contextlib.contextmanager
-def _where(tensor: Tensor) -> Iterator[None]:
+def where(tensor: Tensor) -> Iterator[None]:
     """On the tensor's device, and with products of the types that are asked for.
 
     Autocast may be on, as when a backward pass is inside it.
     """
     with torch.cuda.device_of(tensor), torch.autocast(tensor.device.type, enabled=False):
         yield
+
+
+def _filled(history: tuple[Tensor, ...], like: Tensor) -> tuple[Tensor, ...]:
+    """A history with empty tensors after it, as the operator returns the same number of all."""
+    return (*history, *(like.new_empty([0]) for _ in range(HISTORY - len(history))))
 
 
 @torch.library.custom_op("tlstm::sequence", mutates_args=())
@@ -97,8 +103,8 @@ def _forward(
     normalization: str,
     kernels: str,
     keep: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    with _where(hidden):
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    with where(hidden):
         output, last_hidden, last_cell, history = _module(kernels).forward(
             projected,
             hidden,
@@ -111,7 +117,7 @@ def _forward(
             keep,
         )
     last_cell = hidden.new_empty([0]) if last_cell is None else last_cell.contiguous()
-    return output, last_hidden.contiguous(), last_cell, *history
+    return output, last_hidden.contiguous(), last_cell, *_filled(history, hidden)
 
 
 @_forward.register_fake
@@ -134,7 +140,7 @@ def _(
     output = projected.new_empty([time, sizes.batch_size, sizes.channels], dtype=operands)
     last_cell = hidden.new_empty([0]) if cell is None else cell.new_empty(cell.shape)
     history = _module(kernels).empty_history(sizes, operands, keep, hidden)
-    return output, hidden.new_empty(hidden.shape), last_cell, *history
+    return output, hidden.new_empty(hidden.shape), last_cell, *_filled(history, hidden)  # type: ignore[return-value]
 
 
 @torch.library.custom_op("tlstm::sequence_backward", mutates_args=())
@@ -156,7 +162,7 @@ def _backward(
     history: list[Tensor],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     module = _module(kernels)
-    with _where(hidden):
+    with where(hidden):
         gradients = module.backward(
             grad_output,
             grad_hidden,
@@ -168,7 +174,7 @@ def _backward(
             lengths,
             time,
             normalization,
-            module.History(*history),
+            module.History(*history[: len(module.History._fields)]),
         )
     return tuple(  # type: ignore[return-value]
         hidden.new_empty([0]) if one is None else one.contiguous() for one in gradients
@@ -192,7 +198,7 @@ def _(
     normalization: str,
     kernels: str,
     history: list[Tensor],
-) -> Outputs:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     arguments = (projected, hidden, cell, weight, bias, gain, shift)
     return tuple(  # type: ignore[return-value]
         hidden.new_empty([0]) if one is None else one.new_empty(one.shape) for one in arguments
@@ -231,7 +237,8 @@ def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]
     return (*(gradient if given else None for gradient, given in of_inputs), *[None] * 6)
 
 
-def _no_second(ctx: Any, *grads: Tensor | None) -> None:
+def no_second(ctx: Any, *grads: Tensor | None) -> None:
+    """The formula of what has no derivatives of its own."""
     raise RuntimeError(
         "the gradient of a tensorized layer's gradient (double backward) is not there in its fast "
         "implementations; make the layer with implementation='autograd'"
@@ -239,4 +246,4 @@ def _no_second(ctx: Any, *grads: Tensor | None) -> None:
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)
-_backward.register_autograd(_no_second)
+_backward.register_autograd(no_second)

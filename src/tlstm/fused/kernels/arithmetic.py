@@ -1,4 +1,8 @@
-"""What both directions of a step share: activations, statistics, and where locations lie."""
+"""What both directions of a step share: activations, statistics, and where locations lie.
+
+Rows of W numbers end in zeros where there are fewer channels. They are read and written whole, in
+pieces that the memory is fastest with; the end of the channels may lie within such a piece.
+"""
 
 import triton
 import triton.language as tl
@@ -50,29 +54,26 @@ def offset(location, first, second, AXES: tl.constexpr, P: tl.constexpr):
 
 
 @triton.jit
-def gates(activation, bias, channel, M: tl.constexpr, WIDTH: tl.constexpr, FAST: tl.constexpr):
-    """G, I, F and O of a row of A_t, which is still without its bias."""
-    present = channel < M
+def gates(activation, channel, WIDTH: tl.constexpr, FAST: tl.constexpr):
+    """G, I, F and O of a row of A_t."""
+    wide = channel < WIDTH
     at = activation + channel
-    by = bias + channel
-    g = tl.load(at, present, 0).to(tl.float32) + tl.load(by, present, 0)
-    i = tl.load(at + WIDTH, present, 0).to(tl.float32) + tl.load(by + WIDTH, present, 0)
-    f = tl.load(at + 2 * WIDTH, present, 0).to(tl.float32) + tl.load(by + 2 * WIDTH, present, 0)
-    o = tl.load(at + 3 * WIDTH, present, 0).to(tl.float32) + tl.load(by + 3 * WIDTH, present, 0)
+    g = tl.load(at, wide, 0).to(tl.float32)
+    i = tl.load(at + WIDTH, wide, 0).to(tl.float32)
+    f = tl.load(at + 2 * WIDTH, wide, 0).to(tl.float32)
+    o = tl.load(at + 3 * WIDTH, wide, 0).to(tl.float32)
     return tanh(g, FAST), sigmoid(i, FAST), sigmoid(f, FAST), sigmoid(o, FAST)
 
 
 @triton.jit
-def largest_and_total(logits, bias, LOGITS: tl.constexpr):
+def largest_and_total(logits, LOGITS: tl.constexpr):
     """The largest of a row's logits, and the sum of the powers of all below it."""
     largest = float("-inf")
     for each in tl.static_range(LOGITS):
-        logit = tl.load(logits + each).to(tl.float32) + tl.load(bias + each)
-        largest = tl.maximum(largest, logit)
+        largest = tl.maximum(largest, tl.load(logits + each).to(tl.float32))
     total = 0.0
     for each in tl.static_range(LOGITS):
-        logit = tl.load(logits + each).to(tl.float32) + tl.load(bias + each)
-        total += tl.exp(logit - largest)
+        total += tl.exp(tl.load(logits + each).to(tl.float32) - largest)
     return largest, total
 
 

@@ -27,27 +27,28 @@ def pack(
     GATES: tl.constexpr,
     LOGITS: tl.constexpr,
     ACTIVATIONS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
 ):
     """Wʰ [O, M, K..] as the matrix of a product, [K.., W, A], and bʰ [O] as [A]; zeros between."""
-    read = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)  # numbers the (channel, tap) pairs
-    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    channel = tl.program_id(0) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    column = tl.program_id(1) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
     made, real = made_by(column, M, WIDTH, GATES, LOGITS)
-    at = weight + made[:, None].to(tl.int64) * (M * TAPS) + read[None, :]
-    value = tl.load(at, real[:, None] & (read < M * TAPS)[None, :], 0)
-    row = read % TAPS * WIDTH + read // TAPS
-    at = wide + row[None, :].to(tl.int64) * ACTIVATIONS + column[:, None]
-    held = (column < ACTIVATIONS)[:, None] & (read < WIDTH * TAPS)[None, :]
-    tl.store(at, value.to(wide.dtype.element_ty), held)
+    held = (column < ACTIVATIONS)[:, None] & (channel < WIDTH)[None, :]
+    weight += made[:, None].to(tl.int64) * (M * TAPS) + channel[None, :] * TAPS
+    wide += channel[None, :].to(tl.int64) * ACTIVATIONS + column[:, None]
+    for tap in tl.static_range(TAPS):
+        value = tl.load(weight + tap, real[:, None] & (channel < M)[None, :], 0)
+        at = wide + tap * WIDTH * ACTIVATIONS
+        tl.store(at, value.to(wide.dtype.element_ty), held)
     if tl.program_id(0) == 0:
         by = tl.load(bias + made, real, 0)
-        tl.store(wide_bias + column, by.to(tl.float32), column < ACTIVATIONS)
+        tl.store(wide_bias + column, by.to(wide_bias.dtype.element_ty), column < ACTIVATIONS)
 
 
 @triton.jit
 def unpack(
     wide,
-    wide_bias,
     weight,
     bias,
     M: tl.constexpr,
@@ -58,7 +59,7 @@ def unpack(
     ACTIVATIONS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The inverse of `pack`."""
+    """The inverse of `pack`, of a matrix whose rows end in the bias."""
     read = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     made, real = made_by(column, M, WIDTH, GATES, LOGITS)
@@ -69,5 +70,5 @@ def unpack(
     at = weight + made[:, None].to(tl.int64) * (M * TAPS) + read[None, :]
     tl.store(at, value.to(weight.dtype.element_ty), held)
     if tl.program_id(0) == 0:
-        by = tl.load(wide_bias + column, real, 0)
+        by = tl.load(wide + TAPS * WIDTH * ACTIVATIONS + column, real, 0)
         tl.store(bias + made, by.to(bias.dtype.element_ty), real)

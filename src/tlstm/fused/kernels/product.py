@@ -8,18 +8,21 @@ import triton.language as tl
 def product(
     left,
     right,
+    bias,
     out,
     slot,
     rows,
     DEPTH: tl.constexpr,
+    STRIDE: tl.constexpr,
     COLUMNS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_DEPTH: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """`out` = `left`[slot] · `right`, where `right` is padded with zeros to whole blocks.
+    """`out` = `left`[slot] · `right` + `bias`, if there is one.
 
+    Rows of `left` are `STRIDE` numbers apart; `right` is padded with zeros to whole blocks.
     `UPCAST` is for the interpreter, whose product of bfloat16 takes their bits for numbers.
     """
     across: tl.constexpr = (COLUMNS + BLOCK_COLUMNS - 1) // BLOCK_COLUMNS
@@ -28,8 +31,8 @@ def product(
     row = tile // across * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     column = tile % across * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
     depth = tl.arange(0, BLOCK_DEPTH)
-    left += slot.to(tl.int64) * rows * DEPTH
-    left += tl.minimum(row, rows - 1)[:, None] * DEPTH
+    left += slot.to(tl.int64) * rows * STRIDE
+    left += tl.minimum(row, rows - 1)[:, None] * STRIDE
     sums = tl.zeros([BLOCK_ROWS, BLOCK_COLUMNS], tl.float32)
     for block in range(blocks):
         at = block * BLOCK_DEPTH + depth
@@ -39,6 +42,8 @@ def product(
             a = a.to(tl.float32)
             b = b.to(tl.float32)
         sums = tl.dot(a, b, sums, input_precision="ieee")
+    if bias is not None:
+        sums += tl.load(bias + column, column < COLUMNS, 0).to(tl.float32)[None, :]
     tl.store(
         out + row[:, None] * COLUMNS + column[None, :],
         sums.to(out.dtype.element_ty),

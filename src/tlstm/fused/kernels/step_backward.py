@@ -21,7 +21,6 @@ def gradient_of_hidden(
     location,
     channel,
     follows,
-    M: tl.constexpr,
     WIDTH: tl.constexpr,
     AXES: tl.constexpr,
     P: tl.constexpr,
@@ -39,7 +38,39 @@ def gradient_of_hidden(
     for each in tl.static_range(TAPS):
         reader, inside, _ = offset(location, RADIUS - each // K, RADIUS - each % K, AXES, P)
         at = of_read + ((base + reader) * TAPS + each) * WIDTH + channel
-        sums += tl.load(at, (channel < M) & inside & follows, 0).to(tl.float32)
+        sums += tl.load(at, (channel < WIDTH) & inside & follows, 0).to(tl.float32)
+    return sums
+
+
+@triton.jit
+def gradient_of_projected(
+    of_read,
+    row,
+    location,
+    channel,
+    follows,
+    WIDTH: tl.constexpr,
+    AXES: tl.constexpr,
+    P: tl.constexpr,
+    K: tl.constexpr,
+    RADIUS: tl.constexpr,
+    TAPS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+):
+    """At an example's first location, the gradient of the projected input.
+
+    Location p reads it, at −1, with tap r − 1 − p of every axis. Zero where no step `follows`.
+    """
+    at_corner = (channel < WIDTH) & (location == 0) & follows
+    lines: tl.constexpr = RADIUS if RADIUS < P else P
+    sums = tl.zeros([BLOCK_CHANNELS], tl.float32)
+    for each in tl.static_range(lines**AXES):
+        reader = each % lines + (each // lines) * P
+        tap = RADIUS - 1 - each % lines
+        if AXES == 2:
+            tap += (RADIUS - 1 - each // lines) * K
+        at = of_read + ((row.to(tl.int64) + reader) * TAPS + tap) * WIDTH + channel
+        sums += tl.load(at, at_corner, 0).to(tl.float32)
     return sums
 
 
@@ -68,7 +99,6 @@ def gradient_of_cell(
     location,
     channel,
     follows,
-    M: tl.constexpr,
     WIDTH: tl.constexpr,
     AXES: tl.constexpr,
     P: tl.constexpr,
@@ -85,17 +115,17 @@ def gradient_of_cell(
 
     Zero where no step `follows`.
     """
-    present = (channel < M) & follows
+    wide = (channel < WIDTH) & follows
     base = (row - location).to(tl.int64)
     if LOGITS == 0:
-        sums = tl.load(of_mixed + row.to(tl.int64) * WIDTH + channel, present, 0)
+        sums = tl.load(of_mixed + row.to(tl.int64) * WIDTH + channel, wide, 0)
     else:
         sums = tl.zeros([BLOCK_CHANNELS], tl.float32)
         for each in tl.static_range(TAPS):
             mixer, inside, _ = offset(location, RADIUS - each // K, RADIUS - each % K, AXES, P)
             weight = tl.load(mixing + (base + mixer) * BLOCK_TAPS + each, inside & follows, 0)
             at = of_mixed + (base + mixer) * WIDTH + channel
-            sums += tl.load(at, present & inside, 0) * weight
+            sums += tl.load(at, wide & inside, 0) * weight
     return sums
 
 
@@ -104,9 +134,8 @@ def gradient_of_logits(
     cell,
     of_mixed,
     logits,
-    bias,
     location,
-    present,
+    wide,
     tap,
     WIDTH: tl.constexpr,
     AXES: tl.constexpr,
@@ -117,14 +146,14 @@ def gradient_of_logits(
     BLOCK_TAPS: tl.constexpr,
 ):
     """A location's convolution kernel, and the gradient of its logits from that of C^conv."""
-    largest, total = largest_and_total(logits, bias, TAPS)
+    largest, total = largest_and_total(logits, TAPS)
     weights = tl.zeros([BLOCK_TAPS], tl.float32)
     of_weights = tl.zeros([BLOCK_TAPS], tl.float32)
     for each in tl.static_range(TAPS):
         source, _, _ = offset(location, each // K - RADIUS, each % K - RADIUS, AXES, P)
-        logit = tl.load(logits + each).to(tl.float32) + tl.load(bias + each)
+        logit = tl.load(logits + each).to(tl.float32)
         weights = tl.where(tap == each, tl.exp(logit - largest) / total, weights)
-        grad = tl.sum(of_mixed * tl.load(cell + source * WIDTH, present, 0), axis=0)
+        grad = tl.sum(of_mixed * tl.load(cell + source * WIDTH, wide, 0), axis=0)
         of_weights = tl.where(tap == each, grad, of_weights)
     return weights, weights * (of_weights - tl.sum(weights * of_weights, axis=0))
 
@@ -133,7 +162,6 @@ def gradient_of_logits(
 def retreat(
     cell,
     activation,
-    bias,
     gain,
     shift,
     partial,
@@ -143,6 +171,7 @@ def retreat(
     mixing,
     of_cell,
     of_activation,
+    of_projected,
     of_gain,
     of_shift,
     grad_output,
@@ -184,6 +213,9 @@ def retreat(
     C^conv, and its convolution's kernels, `mixing`. The last two are left for step t − 1 in
     turn, in two slots that alternate. Where the memory convolution is taken `APART`, `unmix` has
     made of them the gradient of what step t + 1 had of C, `of_cell`.
+
+    All is read before the first is written: after that the compiler moves no load forward, and
+    they would wait for each other.
     """
     row = tl.program_id(0)
     location = row % LOCATIONS
@@ -191,6 +223,7 @@ def retreat(
     first = row - location
     channel = tl.arange(0, BLOCK_CHANNELS)
     present = channel < M
+    wide = channel < WIDTH
     slot = t.to(tl.int64)
     activation += (slot * rows + row) * ACTIVATIONS
     of_activation += (of_slot.to(tl.int64) * rows + row) * ACTIVATIONS
@@ -200,26 +233,44 @@ def retreat(
     follows = t + 1 < steps
     dh = gradient_of_hidden(
         of_read, row, location, channel, follows,
-        M, WIDTH, AXES, P, K, RADIUS, TAPS, BLOCK_CHANNELS,
+        WIDTH, AXES, P, K, RADIUS, TAPS, BLOCK_CHANNELS,
     )  # fmt: skip
+    dx = gradient_of_projected(
+        of_read, row, location, channel, follows,
+        WIDTH, AXES, P, K, RADIUS, TAPS, BLOCK_CHANNELS,
+    )  # fmt: skip
+    batch = rows // LOCATIONS
     if HAS_OUTPUT:
         step = t - (steps - time)
-        at = grad_output + (step.to(tl.int64) * (rows // LOCATIONS) + example) * M + channel
+        at = grad_output + (step.to(tl.int64) * batch + example) * M + channel
         answers = (location == LOCATIONS - 1) & (step >= 0)
         dh += tl.load(at, present & answers, 0).to(tl.float32)
     if HAS_HIDDEN:
         dh += tl.load(grad_hidden + in_state, present & ends, 0).to(tl.float32)
 
-    wide = channel < WIDTH
     kind = of_activation.dtype.element_ty
     if GATES == 1:
-        by = tl.load(bias + channel, present, 0)
-        h = tanh(tl.load(activation + channel, present, 0).to(tl.float32) + by, FAST)
+        h = tanh(tl.load(activation + channel, wide, 0).to(tl.float32), FAST)
         tl.store(of_activation + channel, (dh * (1 - h * h)).to(kind), wide)
     else:
-        g, i, f, o = gates(activation, bias, channel, M, WIDTH, FAST)
+        g, i, f, o = gates(activation, channel, WIDTH, FAST)
         old = cell + (slot * rows + first) * WIDTH + channel
-        c = tl.load(cell + ((slot + 1) * rows + row) * WIDTH + channel, present, 0)
+        c = tl.load(cell + ((slot + 1) * rows + row) * WIDTH + channel, wide, 0)
+        from_ring = ((t + 1) % 2).to(tl.int64) * rows
+        to_ring = (t % 2).to(tl.int64) * rows + row
+        if APART:
+            later = tl.load(of_cell + row * WIDTH + channel, wide & follows, 0)
+        else:
+            later = gradient_of_cell(
+                of_mixed + from_ring * WIDTH, mixing + from_ring * BLOCK_TAPS,
+                row, location, channel, follows,
+                WIDTH, AXES, P, K, RADIUS, TAPS, LOGITS, BLOCK_CHANNELS, BLOCK_TAPS,
+            )  # fmt: skip
+        if HAS_CELL:
+            later += tl.load(grad_cell + in_state, present & ends, 0).to(tl.float32)
+        if NORMALIZATION > 0:
+            gain_sums = tl.load(of_gain + in_state, present, 0)
+            shift_sums = tl.load(of_shift + in_state, present, 0)
         normal = c
         if NORMALIZATION > 0:
             mean, scale = statistics(
@@ -248,55 +299,42 @@ def retreat(
             dc = (ds - sum_ds / numbers - standard * (sum_product / numbers)) * scale
 
         if PASS != 1:
-            if NORMALIZATION > 0:
-                total = tl.load(of_gain + in_state, present, 0)
-                tl.store(of_gain + in_state, total + dn * standard, present)
-                total = tl.load(of_shift + in_state, present, 0)
-                tl.store(of_shift + in_state, total + dn, present)
-            from_ring = ((t + 1) % 2).to(tl.int64) * rows
-            to_ring = (t % 2).to(tl.int64) * rows + row
-            if APART:
-                dc += tl.load(of_cell + row * WIDTH + channel, present & follows, 0)
-            else:
-                dc += gradient_of_cell(
-                    of_mixed + from_ring * WIDTH, mixing + from_ring * BLOCK_TAPS,
-                    row, location, channel, follows,
-                    M, WIDTH, AXES, P, K, RADIUS, TAPS, LOGITS, BLOCK_CHANNELS, BLOCK_TAPS,
-                )  # fmt: skip
-            if HAS_CELL:
-                dc += tl.load(grad_cell + in_state, present & ends, 0).to(tl.float32)
-            dc = tl.where(present, dc, 0)
+            dc = tl.where(present, dc + later, 0)
             de = dc * f
-            tl.store(of_mixed + to_ring * WIDTH + channel, de, present)
-
             if LOGITS > 0 and not APART:
                 tap = tl.arange(0, BLOCK_TAPS)
                 weights, dq = gradient_of_logits(
-                    old, de, activation + 4 * WIDTH, bias + 4 * WIDTH, location, present, tap,
+                    old, de, activation + 4 * WIDTH, location, wide, tap,
                     WIDTH, AXES, P, K, RADIUS, TAPS, BLOCK_TAPS,
                 )  # fmt: skip
                 tl.store(of_activation + 4 * WIDTH + tap, dq.to(kind))
                 weights = folded(weights, location, tap, AXES, P, K, RADIUS, TAPS)
                 tl.store(mixing + to_ring * BLOCK_TAPS + tap, weights)
+            if NORMALIZATION > 0:
+                tl.store(of_gain + in_state, gain_sums + dn * standard, present)
+                tl.store(of_shift + in_state, shift_sums + dn, present)
+            tl.store(of_mixed + to_ring * WIDTH + channel, de, wide)
             at = of_activation + channel
             tl.store(at, (dc * i * (1 - g * g)).to(kind), wide)
             tl.store(at + WIDTH, (dc * g * i * (1 - i)).to(kind), wide)
             tl.store(at + 2 * WIDTH, (dc * (c - g * i) * (1 - f)).to(kind), wide)
             tl.store(at + 3 * WIDTH, (dh * squashed * o * (1 - o)).to(kind), wide)
 
+    if PASS != 1:
+        at = of_projected + ((t + 1).to(tl.int64) * batch + example) * M + channel
+        tl.store(at, dx.to(of_projected.dtype.element_ty), present & (location == 0) & follows)
+
 
 @triton.jit(do_not_specialize=["of_slot", "t"])
 def unmix(
     cell,
     activation,
-    bias,
     of_mixed,
     of_cell,
     of_activation,
     of_slot,
     t,
     rows,
-    M: tl.constexpr,
     WIDTH: tl.constexpr,
     ACTIVATIONS: tl.constexpr,
     AXES: tl.constexpr,
@@ -324,7 +362,6 @@ def unmix(
     in_logits = place[:, None] * ACTIVATIONS + 4 * WIDTH + tap[None, :]
     held = there[:, None] & counts[None, :]
     logits = tl.load(activation + row * ACTIVATIONS + in_logits, held, 0).to(tl.float32)
-    logits += tl.load(bias + 4 * WIDTH + tap, counts, 0)[None, :]
     logits = tl.where(counts[None, :], logits, float("-inf"))
     powers = tl.exp(logits - tl.max(logits, axis=1)[:, None])
     weights = powers / tl.sum(powers, axis=1)[:, None]
@@ -338,13 +375,13 @@ def unmix(
     matrix = tl.where(there[:, None], matrix, 0)
     for start in range(0, WIDTH, BLOCK_CHANNELS):
         channel = start + tl.arange(0, BLOCK_CHANNELS)
-        present = there[:, None] & (channel < M)[None, :]
+        wide = there[:, None] & (channel < WIDTH)[None, :]
         at = place[:, None] * WIDTH + channel[None, :]
-        grad = tl.load(of_mixed + first * WIDTH + at, present, 0)
-        value = tl.load(cell + at, present, 0)
+        grad = tl.load(of_mixed + first * WIDTH + at, wide, 0)
+        value = tl.load(cell + at, wide, 0)
         of_matrix = tl.dot(grad, tl.trans(value), of_matrix, input_precision=PRECISION)
         of_value = tl.dot(tl.trans(matrix), grad, input_precision=PRECISION)
-        tl.store(of_cell + first * WIDTH + at, of_value, present)
+        tl.store(of_cell + first * WIDTH + at, of_value, wide)
 
     of_weights = tl.zeros([BLOCK_LOCATIONS, BLOCK_TAPS], tl.float32)
     for each in tl.static_range(TAPS):
@@ -362,6 +399,7 @@ def arrive(
     of_mixed,
     mixing,
     of_first,
+    of_projected,
     of_hidden,
     of_cell,
     M: tl.constexpr,
@@ -378,22 +416,31 @@ def arrive(
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_TAPS: tl.constexpr,
 ):
-    """The gradients of H_0 and C_0, from what the first step left, `of_first` where APART."""
+    """The gradients of x_1 as projected, H_0 and C_0, from what the first step left.
+
+    That of C_0 is `of_first` where APART.
+    """
     row = tl.program_id(0)
     location = row % LOCATIONS
     channel = tl.arange(0, BLOCK_CHANNELS)
     in_state = row.to(tl.int64) * M + channel
     dh = gradient_of_hidden(
         of_read, row, location, channel, True,
-        M, WIDTH, AXES, P, K, RADIUS, TAPS, BLOCK_CHANNELS,
+        WIDTH, AXES, P, K, RADIUS, TAPS, BLOCK_CHANNELS,
     )  # fmt: skip
     tl.store(of_hidden + in_state, dh.to(of_hidden.dtype.element_ty), channel < M)
+    dx = gradient_of_projected(
+        of_read, row, location, channel, True,
+        WIDTH, AXES, P, K, RADIUS, TAPS, BLOCK_CHANNELS,
+    )  # fmt: skip
+    at = of_projected + row // LOCATIONS * M + channel
+    tl.store(at, dx.to(of_projected.dtype.element_ty), (channel < M) & (location == 0))
     if GATES == 4:
         if APART:
             dc = tl.load(of_first + row * WIDTH + channel, channel < M, 0)
         else:
             dc = gradient_of_cell(
                 of_mixed, mixing, row, location, channel, True,
-                M, WIDTH, AXES, P, K, RADIUS, TAPS, LOGITS, BLOCK_CHANNELS, BLOCK_TAPS,
+                WIDTH, AXES, P, K, RADIUS, TAPS, LOGITS, BLOCK_CHANNELS, BLOCK_TAPS,
             )  # fmt: skip
         tl.store(of_cell + in_state, dc.to(of_cell.dtype.element_ty), channel < M)

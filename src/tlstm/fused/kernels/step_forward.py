@@ -15,6 +15,18 @@ from tlstm.fused.kernels.arithmetic import (
 
 
 @triton.jit
+def entering(
+    projected, location, channel, M: tl.constexpr, AXES: tl.constexpr, P: tl.constexpr,
+    RADIUS: tl.constexpr,
+):  # fmt: skip
+    """The projected input of an example at the locations that read it, else zeros."""
+    near = location % P < RADIUS
+    if AXES == 2:
+        near = near & (location // P < RADIUS)
+    return tl.load(projected + channel, (channel < M) & near, 0)
+
+
+@triton.jit
 def spread(
     read,
     hidden,
@@ -24,6 +36,7 @@ def spread(
     channel,
     M: tl.constexpr,
     WIDTH: tl.constexpr,
+    READ: tl.constexpr,
     AXES: tl.constexpr,
     P: tl.constexpr,
     K: tl.constexpr,
@@ -33,45 +46,55 @@ def spread(
     """Write a location's H where the kernel reads it, and what it reads beyond the border itself.
 
     Beyond the border there are zeros and, at the corner before the first location, the projected
-    input of the example at `projected`.
+    input, where the location reads it. After what is read comes a one: its product with the
+    gradient of A_t, along with the weights', is that of the bias.
     """
     wide = channel < WIDTH
     kind = read.dtype.element_ty
-    base = (row - location).to(tl.int64)
+    first = read + (row - location).to(tl.int64) * READ
+    own = first + location * READ
     for each in tl.static_range(TAPS):
         reader, inside, _ = offset(location, RADIUS - each // K, RADIUS - each % K, AXES, P)
-        at = read + ((base + reader) * TAPS + each) * WIDTH + channel
+        at = first + reader * READ + each * WIDTH + channel
         tl.store(at, hidden.to(kind), wide & inside)
         _, inside, corner = offset(location, each // K - RADIUS, each % K - RADIUS, AXES, P)
-        x = tl.load(projected + channel, (channel < M) & corner, 0)
-        at = read + ((base + location) * TAPS + each) * WIDTH + channel
-        tl.store(at, x.to(kind), wide & (inside == 0))
+        x = tl.where(corner, projected, 0)
+        tl.store(own + each * WIDTH + channel, x.to(kind), wide & (inside == 0))
+    beyond = tl.arange(0, 8)
+    tl.store(own + TAPS * WIDTH + beyond, (beyond == 0).to(tl.float32).to(kind))
 
 
 @triton.jit
 def enter(
     read,
+    kept_cell,
     hidden,
+    cell,
     projected,
     M: tl.constexpr,
     WIDTH: tl.constexpr,
+    READ: tl.constexpr,
     AXES: tl.constexpr,
     P: tl.constexpr,
     K: tl.constexpr,
     RADIUS: tl.constexpr,
     TAPS: tl.constexpr,
     LOCATIONS: tl.constexpr,
+    GATES: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """From H_0 and the first input to what the first step's kernel reads."""
+    """From H_0, C_0 and the first input to what the first step reads."""
     row = tl.program_id(0)
     location = row % LOCATIONS
     channel = tl.arange(0, BLOCK_CHANNELS)
-    h = tl.load(hidden + row.to(tl.int64) * M + channel, channel < M, 0)
-    spread(
-        read, h, projected + row // LOCATIONS * M, row, location, channel,
-        M, WIDTH, AXES, P, K, RADIUS, TAPS,
-    )  # fmt: skip
+    in_state = row.to(tl.int64) * M + channel
+    h = tl.load(hidden + in_state, channel < M, 0)
+    x = entering(projected + row // LOCATIONS * M, location, channel, M, AXES, P, RADIUS)
+    spread(read, h, x, row, location, channel, M, WIDTH, READ, AXES, P, K, RADIUS, TAPS)
+    if GATES == 4:
+        c = tl.load(cell + in_state, channel < M, 0)
+        at = kept_cell + row.to(tl.int64) * WIDTH + channel
+        tl.store(at, c.to(tl.float32), channel < WIDTH)
 
 
 @triton.jit(do_not_specialize=["now", "after", "slot", "t", "steps", "time"])
@@ -79,7 +102,6 @@ def advance(
     read,
     cell,
     activation,
-    bias,
     gain,
     shift,
     partial,
@@ -97,6 +119,7 @@ def advance(
     rows,
     M: tl.constexpr,
     WIDTH: tl.constexpr,
+    READ: tl.constexpr,
     ACTIVATIONS: tl.constexpr,
     AXES: tl.constexpr,
     P: tl.constexpr,
@@ -121,35 +144,44 @@ def advance(
     first = row - location
     channel = tl.arange(0, BLOCK_CHANNELS)
     present = channel < M
+    wide = channel < WIDTH
     activation += (slot.to(tl.int64) * rows + row) * ACTIVATIONS
     in_state = row.to(tl.int64) * M + channel
     ends = ends_here(lengths, example, t, time, HAS_LENGTHS)
+    # What is read here does not wait for what is written before it is needed
+    batch = rows // LOCATIONS
+    following = tl.minimum(t + 1, steps - 1).to(tl.int64)
+    x = entering(
+        projected + (following * batch + example) * M, location, channel, M, AXES, P, RADIUS
+    )
+    if NORMALIZATION > 0:
+        in_gain = channel + location * M * (NORMALIZATION == 1)
+        gain_here = tl.load(gain + in_gain, present, 0)
+        shift_here = tl.load(shift + in_gain, present, 0)
 
     if GATES == 1:
-        by = tl.load(bias + channel, present, 0)
-        h = tanh(tl.load(activation + channel, present, 0).to(tl.float32) + by, FAST)
+        h = tanh(tl.load(activation + channel, wide, 0).to(tl.float32), FAST)
     else:
-        g, i, f, o = gates(activation, bias, channel, M, WIDTH, FAST)
+        g, i, f, o = gates(activation, channel, WIDTH, FAST)
         new = cell + (after.to(tl.int64) * rows + row) * WIDTH + channel
         if PASS == 2:
-            c = tl.load(new, present, 0)
+            c = tl.load(new, wide, 0)
         else:
             old = cell + (now.to(tl.int64) * rows + first) * WIDTH + channel
             if LOGITS > 0:
                 logits = activation + 4 * WIDTH
-                by = bias + 4 * WIDTH
-                largest, total = largest_and_total(logits, by, LOGITS)
+                largest, total = largest_and_total(logits, LOGITS)
                 kept = tl.zeros([BLOCK_CHANNELS], tl.float32)
                 for each in tl.static_range(TAPS):
                     source, _, _ = offset(location, each // K - RADIUS, each % K - RADIUS, AXES, P)
-                    logit = tl.load(logits + each).to(tl.float32) + tl.load(by + each)
-                    value = tl.load(old + source * WIDTH, present, 0)
+                    logit = tl.load(logits + each).to(tl.float32)
+                    value = tl.load(old + source * WIDTH, wide, 0)
                     kept += tl.exp(logit - largest) * value
                 kept /= total
             else:
-                kept = tl.load(old + location * WIDTH, present, 0)
+                kept = tl.load(old + location * WIDTH, wide, 0)
             c = tl.where(present, g * i + kept * f, 0)
-            tl.store(new, c, present)
+            tl.store(new, c, wide)
             tl.store(last_cell + in_state, c.to(last_cell.dtype.element_ty), present & ends)
 
         partial += slot.to(tl.int64) * rows * 2
@@ -164,22 +196,18 @@ def advance(
                     c, present, partial, first,
                     M, LOCATIONS, BLOCK_LOCATIONS, NORMALIZATION, EPSILON,
                 )  # fmt: skip
-                in_gain = channel + location * M * (NORMALIZATION == 1)
-                normal = (c - mean) * scale * tl.load(gain + in_gain, present, 0)
-                normal += tl.load(shift + in_gain, present, 0)
+                normal = (c - mean) * scale * gain_here + shift_here
             h = tanh(normal, FAST) * o
 
     if PASS != 1:
         h = tl.where(present, h, 0)
         tl.store(last_hidden + in_state, h.to(last_hidden.dtype.element_ty), present & ends)
-        batch = rows // LOCATIONS
         step = t - (steps - time)
         at = output + (step.to(tl.int64) * batch + example) * M + channel
         answers = (location == LOCATIONS - 1) & (step >= 0)
         tl.store(at, h.to(output.dtype.element_ty), present & answers)
         if t + 1 < steps:
             spread(
-                read + after.to(tl.int64) * rows * TAPS * WIDTH, h,
-                projected + ((t + 1).to(tl.int64) * batch + example) * M,
-                row, location, channel, M, WIDTH, AXES, P, K, RADIUS, TAPS,
+                read + after.to(tl.int64) * rows * READ, h, x, row, location, channel,
+                M, WIDTH, READ, AXES, P, K, RADIUS, TAPS,
             )  # fmt: skip
