@@ -8,6 +8,8 @@ from torch import Tensor
 from tlstm.fused.projection import LARGE_PROJECTION, project
 from variants import assert_near
 
+pytestmark = pytest.mark.usefixtures("poisoned_memory")  # and products without short cuts
+
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 

@@ -299,8 +299,8 @@ def _attempt(entry: Entry, device: torch.device) -> Iterator[None]:
         entry.fail(error)
     else:
         return
-    free_memory(device)
     try:
+        free_memory(device)
         wait(device)
     except Exception as error:
         raise DeviceLostError(

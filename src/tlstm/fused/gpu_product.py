@@ -11,8 +11,9 @@ from tlstm.fused.kernels.product import product
 from tlstm.fused.launch import Launch
 
 INTERPRETED = triton.knobs.runtime.interpret
-# Multiplications of a matrix product below which the library's takes longer than ours
-SMALL_PRODUCT = 1e8
+# Multiplications of a matrix product, and of each of its sums, up to which the library's takes
+# longer than ours
+SMALL_PRODUCT, SHORT_SUM = 1e8, 512
 
 
 class Tile(NamedTuple):
@@ -45,7 +46,8 @@ def matrix_product(
     """
     _, rows, depth = left.shape
     columns = right.shape[1]
-    small = left.dtype != torch.float32 and rows * depth * columns <= SMALL_PRODUCT
+    small = rows * depth * columns <= SMALL_PRODUCT and depth <= SHORT_SUM
+    small = small and left.dtype != torch.float32
     if not (small or INTERPRETED):
         return lambda slot, out: by_library(left[slot], right, bias, out)
 
