@@ -7,9 +7,9 @@ name classes of this package, and checkpoints are read as tensors and plain valu
 import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -62,7 +62,6 @@ def read_run(directory: Path, data_dir: Path | None = None) -> TrainedRun:
     """
     config = read_config(directory)
     try:
-        check_classes(config)
         if data_dir is not None:
             move_data(config, data_dir)
         data = make_data(config)
@@ -92,11 +91,10 @@ def read_config(directory: Path) -> DictConfig:
         )
     try:
         config = OmegaConf.load(path)
+        check_classes(config, path)
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no configuration of a run, or it is damaged") from error
-    if not isinstance(config, DictConfig):
-        raise ValueError(f"{path} is no configuration of a run, or it is damaged")
-    return config
+    return cast(DictConfig, config)
 
 
 def find_record(directory: Path) -> Record | None:
@@ -105,19 +103,22 @@ def find_record(directory: Path) -> Record | None:
     return read_record(path) if path.exists() else None
 
 
-def check_classes(config: DictConfig) -> None:
+def check_classes(config: DictConfig | ListConfig, path: Path) -> None:
     """Make sure that a configuration makes objects of this package's classes only.
 
     Raises:
-        ValueError: it names something else.
+        ValueError: it names something else, or nothing.
     """
     for key, kind, places in CLASSES:
-        node = OmegaConf.to_container(OmegaConf.select(config, key), resolve=True)
-        named = list(targets(node))
+        node = OmegaConf.select(config, key) if isinstance(config, DictConfig) else None
+        whole = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_dict(node) else None
+        named = list(targets(whole))
         own = [name for name in named if isinstance(name, str) and name.startswith(places)]
         if len(named) != 1 or own != named or not _is_class(own[0], kind):
             got = ", ".join(map(str, named)) or "nothing"
-            raise ValueError(f"{key} must be made of a {kind.__name__} of tlstm, got {got}")
+            raise ValueError(
+                f"{path}: {key} must be made of one {kind.__name__} of tlstm, got {got}"
+            )
 
 
 def targets(node: Any) -> Iterator[Any]:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tlstm import tables
 from tlstm.drawing import RED, style, write_above
@@ -41,7 +42,7 @@ def figure(cells: MemoryCells) -> Figure:
         A figure with axes for the inputs, the memory cell, the answers, the colours and, where
         the inputs are an image, the image.
     """
-    heights = [1.0 if _reads_symbols(cells) else 2.0, len(cells.cells) + 1.5, 2.0]
+    heights = [1.0 if _reads_symbols(cells) else 1.5, len(cells.cells) + 1.5, 2.0]
     image = [] if _reads_symbols(cells) else [0.15]
     with style():
         drawn = Figure(figsize=(WIDTH, ROW * sum(heights) + 0.6), layout="constrained")
@@ -57,6 +58,7 @@ def figure(cells: MemoryCells) -> Figure:
         _draw_answers(answers, cells)
         if image:
             _draw_image(drawn.add_subplot(grid[:, 2]), cells)
+        memory.set_xlim(0.5, len(cells.cells[0]) + 0.5)  # which the inputs share and fall short of
         write_above(drawn, _heading(cells))
     return drawn
 
@@ -79,6 +81,7 @@ def _draw_memory(panel: Axes, colours: Axes, cells: MemoryCells) -> None:
     )
     panel.grid(False)
     panel.set_yticks(range(1, rows + 1), [_location(p, rows) for p in range(1, rows + 1)])
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set_xlabel(_timesteps(cells))
     bar = panel.figure.colorbar(shown, cax=colours, ticks=[0, 1])
     smallest, largest = (extreme(map(extreme, cells.cells)) for extreme in (min, max))
@@ -134,7 +137,7 @@ def _write_row(
     colours: Sequence[str],
 ) -> None:
     """Names at the timesteps from the first on; nothing where there is None."""
-    last = panel.get_xlim()[1] - 0.5
+    last = first + len(names) - 1
     for timestep, (name, colour) in enumerate(zip(names, colours, strict=True), start=first):
         if name is not None:
             side = "right" if timestep == last and len(names) > 100 else "center"
@@ -156,8 +159,10 @@ def _draw_image(panel: Axes, cells: MemoryCells) -> None:
     side = math.isqrt(len(cells.inputs))
     pixels = np.array(cells.inputs, dtype=np.float64)[: side * side].reshape(side, side)
     panel.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    panel.set_title("as read", size=9, weight="normal")
-    panel.set_axis_off()
+    panel.set_xticks([])
+    panel.set_yticks([])
+    panel.set_xlabel("as read", size=9)
+    panel.spines[:].set_visible(False)
 
 
 def _heading(cells: MemoryCells) -> list[tuple[str, dict[str, Any]]]:
