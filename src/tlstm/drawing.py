@@ -329,10 +329,10 @@ def _draw_heading(figure: Figure, table: pd.DataFrame, explanation: str, publish
             (line, {"color": RED, "weight": "bold"})
             for line in textwrap.wrap(warning, int(11 * width))
         ]
-    _write_above(figure, rows)
+    write_above(figure, rows)
 
 
-def _write_above(figure: Figure, rows: Sequence[tuple[str, Look]]) -> None:
+def write_above(figure: Figure, rows: Sequence[tuple[str, Look]]) -> None:
     """Makes the figure taller by some rows of text and writes them there."""
     width, height = figure.get_size_inches()
     taller = height + 0.22 * len(rows) + 0.2

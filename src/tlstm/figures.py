@@ -21,6 +21,9 @@ from tlstm.bench import drawing as bench_drawing
 from tlstm.bench import page as bench_page
 from tlstm.bench import store as bench_store
 from tlstm.drawing import figure4, style, sweep_figure
+from tlstm.memory_cells import drawing as memory_drawing
+from tlstm.memory_cells import page as memory_page
+from tlstm.memory_cells import store as memory_store
 from tlstm.page import page
 from tlstm.record import Record, replace_file, sentence
 from tlstm.results import latest, load
@@ -60,6 +63,8 @@ EXPERIMENTS = {
 RUNTIME = bench_store.EXPERIMENT
 COMMANDS = {name: experiment.command for name, experiment in EXPERIMENTS.items()}
 COMMANDS[RUNTIME] = "make bench"
+MEMORY_CELLS = memory_store.EXPERIMENT
+COMMANDS[MEMORY_CELLS] = "python -m tlstm.memory_cells"
 
 
 def save(figure: Figure, stem: Path) -> None:
@@ -125,6 +130,20 @@ def draw_runtime(results_dir: Path) -> list[Path]:
     return pictures
 
 
+def draw_memory_cells(results_dir: Path) -> list[Path]:
+    """Draws the memory cells that are stored and writes their page; as `draw`."""
+    stored = memory_store.load(results_dir)
+    directory = results_dir / MEMORY_CELLS
+    for cells in stored:
+        save(memory_drawing.figure(cells), directory / cells.name)
+    if stored:
+        replace_file(directory / "README.md", memory_page.page(stored).encode())
+    return [directory / cells.name for cells in stored]
+
+
+OTHERS = {RUNTIME: draw_runtime, MEMORY_CELLS: draw_memory_cells}  # not made of runs' records
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 0, or 2 where nothing could be drawn."""
     parser = argparse.ArgumentParser(prog="python -m tlstm.figures", description=__doc__)
@@ -148,7 +167,7 @@ def _draw_all(experiments: Sequence[str], results_dir: Path) -> int:
         if name not in COMMANDS:
             raise ValueError(f"EXPERIMENT must be one of {', '.join(COMMANDS)}, got {name}")
     drawn = {
-        name: draw_runtime(results_dir) if name == RUNTIME else draw(name, results_dir)
+        name: OTHERS[name](results_dir) if name in OTHERS else draw(name, results_dir)
         for name in experiments or COMMANDS
     }
     for pictures in drawn.values():

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import hydra
-import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -18,6 +17,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from tlstm import provenance
+from tlstm.checkpoints import load_weights
 from tlstm.config import CONFIGURATIONS, Run, compose, plain, task_label, with_scale
 from tlstm.job import Job, make_module, prepared
 from tlstm.loggers import log_result
@@ -94,10 +94,7 @@ def train(job: Job) -> Record:
 def best_module(job: Job) -> SequenceModule:
     """The model of the best checkpoint, beside the one that was trained."""
     module = make_module(job.run.config, job.data)
-    best = torch.load(
-        job.directory / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True
-    )
-    module.load_state_dict(best["state_dict"])
+    load_weights(job.directory / "checkpoints" / "best.ckpt", module)
     return module
 
 

@@ -139,6 +139,10 @@ class SequenceDataModule(LightningDataModule, ABC):
     def test_set(self) -> Dataset[Batch]:
         """All test samples."""
 
+    def symbol_name(self, symbol: int) -> str:
+        """How people write a symbol or class: the number, where a task has no better name."""
+        return str(symbol)
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """The training samples of this device.
 
