@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tlstm import geometry
 from tlstm.checks import at_least
+from tlstm.naming import paper_name
 
 PACKAGED = Path(__file__).parent / "conf"
 CONFIGURATIONS = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[2] / "conf"
@@ -53,6 +54,7 @@ FLOAT32_PRECISIONS = ("highest", "high", "medium")
 DEFAULT_FLOAT32_PRECISION = "high"
 
 OmegaConf.register_new_resolver("tensor_size", geometry.tensor_size, replace=True)
+OmegaConf.register_new_resolver("paper_name", paper_name, replace=True)
 
 
 class Run(NamedTuple):
