@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -384,13 +384,13 @@ def test_captured_training_is_the_same(
         monkeypatch.setattr(captured, "Recording", HostRecording)
         monkeypatch.setattr(runtime, "Recording", HostRecording)
         monkeypatch.setattr(job, "why_not", lambda *_: None)
-    place = f"trainer.accelerator={'gpu' if device == 'cuda' else 'cpu'}"
-    ways = {"captured": ["trainer.capture=true", "trainer.steps_at_a_time=4"], "plain": []}
+    common = [f"model={model}", f"trainer.accelerator={'gpu' if device == 'cuda' else 'cpu'}"]
+    ways = {
+        "captured": ["trainer.capture=true", "trainer.steps_at_a_time=4"],
+        "plain": ["trainer.capture=false"],
+    }
     found, expected = (
-        train_here(
-            tiny(text, tmp_path / name, f"model={model}", place, "trainer.capture=false", *way)
-        )
-        for name, way in ways.items()
+        train_here(tiny(text, tmp_path / name, *common, *way)) for name, way in ways.items()
     )
     tolerance = 0 if device == "cpu" else 1e-4
     losses = [point.loss for point in expected.curve]
