@@ -60,7 +60,17 @@ def figure(cells: MemoryCells) -> Figure:
             _draw_image(drawn.add_subplot(grid[:, 2]), cells)
         memory.set_xlim(0.5, len(cells.cells[0]) + 0.5)  # which the inputs share and fall short of
         write_above(drawn, _heading(cells))
+        _settle(drawn)
     return drawn
+
+
+def _settle(drawn: Figure) -> None:
+    """Lay a figure out for good, and round: the layout's last bits differ from time to time."""
+    drawn.draw_without_rendering()
+    drawn.set_layout_engine("none")
+    for panel in drawn.axes:
+        left, bottom, width, height = panel.get_position(original=True).bounds
+        panel.set_position((round(left, 6), round(bottom, 6), round(width, 6), round(height, 6)))
 
 
 def _reads_symbols(cells: MemoryCells) -> bool:
