@@ -159,6 +159,9 @@ def test_the_picture_is_aligned_with_its_timesteps(run: Path, tmp_path: Path) ->
         row: {4 + 1: names[3], 5 + 1: names[4]}  # the answer to inputs 4 and 5 comes one later
         for row, names in enumerate((cells.targets, cells.outputs))
     }
+    for panel in drawn.values():  # the same bytes every time, whatever the layout's last bits
+        bounds = panel.get_position(original=True).bounds
+        assert [round(place, 6) for place in bounds] == pytest.approx(bounds, abs=1e-12)
     for name in ("inputs", "answers"):
         assert drawn[name].get_xlim() == drawn["memory"].get_xlim() == (0.5, 8.5)
 
