@@ -178,7 +178,7 @@ def test_data_that_are_not_there(
     checkpoint["description"]["settings"]["task.data.source"] = "mnist"
     torch.save(checkpoint, directory / "checkpoints" / "best.ckpt")
     monkeypatch.setattr(mnist, "network", lambda: False)
-    line = refused(capsys, directory, "--data-dir", tmp_path / "data")
+    line = refused(capsys, directory, "--data", tmp_path / "data")
     assert str(tmp_path / "data") in line
 
 

@@ -34,14 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's directory")
     parser.add_argument(
-        "--data-dir", type=Path, metavar="DIRECTORY", help="where the data are now, if elsewhere"
+        "--data", type=Path, metavar="PLACE", help="the data's directory or file, if elsewhere now"
     )
     chosen = parser.parse_args(arguments)
     with (
         refusals(ValueError, OSError, MisconfigurationException),
         interruptions("nothing was written"),
     ):
-        run = read_run(chosen.run, chosen.data_dir)
+        run = read_run(chosen.run, chosen.data)
         print(introduction(run), flush=True)
         metrics = evaluate(run)
     print(report(metrics, run.record))

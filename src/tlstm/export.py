@@ -29,11 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's directory")
     parser.add_argument("file", type=Path, metavar="FILE", help="such as model.safetensors")
     parser.add_argument(
-        "--data-dir", type=Path, metavar="DIRECTORY", help="where the data are now, if elsewhere"
+        "--data", type=Path, metavar="PLACE", help="the data's directory or file, if elsewhere now"
     )
     chosen = parser.parse_args(arguments)
     with refusals(ValueError, OSError):
-        run = read_run(chosen.run, chosen.data_dir)
+        run = read_run(chosen.run, chosen.data)
         network = run.module.network
         network.core.to_file(chosen.file, network.head, about(run))
     name, size = type(network.core).__name__, chosen.file.stat().st_size

@@ -113,7 +113,7 @@ def read_head(path: str | Path) -> nn.Linear:
         ValueError: it holds no head, or it is damaged.
     """
     tensors = read_layer(Path(path)).head
-    if not tensors:
+    if tensors.keys() != {"weight", "bias"}:
         raise ValueError(f"{path} holds a layer without a head")
     outputs, channels = tensors["weight"].shape
     head = nn.Linear(channels, outputs, dtype=tensors["weight"].dtype)

@@ -14,7 +14,6 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from tlstm.checkpoints import check_checkpoint, load_weights
-from tlstm.config import PLACES
 from tlstm.job import make_data, make_module
 from tlstm.module import SequenceModule
 from tlstm.record import Record, read_record
@@ -48,12 +47,12 @@ class TrainedRun(NamedTuple):
     samples: int
 
 
-def read_run(directory: Path, data_dir: Path | None = None) -> TrainedRun:
+def read_run(directory: Path, data: Path | None = None) -> TrainedRun:
     """Read a run's directory.
 
     Args:
         directory: runs/<experiment>/<run>.
-        data_dir: where the data are, if not where the run had them.
+        data: where the data are, if not where the run had them; see `move_data`.
 
     Raises:
         OSError: a file cannot be read.
@@ -62,10 +61,10 @@ def read_run(directory: Path, data_dir: Path | None = None) -> TrainedRun:
     """
     config = read_config(directory)
     try:
-        if data_dir is not None:
-            move_data(config, data_dir)
-        data = make_data(config)
-        module = make_module(config, data)
+        if data is not None:
+            move_data(config, data)
+        data_module = make_data(config)
+        module = make_module(config, data_module)
         best = directory / "checkpoints" / "best.ckpt"
         samples = check_checkpoint(best, module, config.training.max_samples)
     except OmegaConfBaseException as error:
@@ -73,7 +72,9 @@ def read_run(directory: Path, data_dir: Path | None = None) -> TrainedRun:
             f"{directory / 'config.yaml'} is of another version of tlstm, or damaged: {error}"
         ) from error
     load_weights(best, module)
-    return TrainedRun(directory, config, find_record(directory), data, module.eval(), samples)
+    return TrainedRun(
+        directory, config, find_record(directory), data_module, module.eval(), samples
+    )
 
 
 def read_config(directory: Path) -> DictConfig:
@@ -140,8 +141,13 @@ def _is_class(name: str, kind: type) -> bool:
     return isinstance(found, type) and issubclass(found, kind)
 
 
-def move_data(config: DictConfig, data_dir: Path) -> None:
-    """Let a configuration look for its data elsewhere, where its task reads any."""
-    for place in PLACES:
-        if place in config.task:
-            config.task[place] = config.task.data[place] = str(data_dir)
+def move_data(config: DictConfig, data: Path) -> None:
+    """Let a configuration look for its data elsewhere, where its task reads any.
+
+    Args:
+        config: of a run.
+        data: in the place of task.path where the run had a file, else of task.data_dir.
+    """
+    key = "path" if config.task.get("path") else "data_dir"
+    if key in config.task:
+        config.task[key] = config.task.data[key] = str(data)

@@ -6,6 +6,7 @@ none did, or the task has none, the best on the validation samples [ours].
 """
 
 import argparse
+import itertools
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,6 @@ from tlstm.refusal import refuse
 from tlstm.tasks.sequences import Batch
 from tlstm.trained import TrainedRun, read_run
 
-SAMPLE = 0  # the first of the test samples [ours]
 DIGITS = 4  # of the numbers that are stored
 LEFT_OUT = "scratch"  # runs for their own sake
 CORE = f"{TensorizedLSTM.__module__}.{TensorizedLSTM.__name__}"
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIRECTORY")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIRECTORY")
     parser.add_argument(
-        "--data-dir", type=Path, metavar="DIRECTORY", help="where the data are now, if elsewhere"
+        "--data", type=Path, metavar="PLACE", help="the data's directory or file, if elsewhere now"
     )
     parser.add_argument("run", type=Path, nargs="*", metavar="RUN", help="runs' directories")
     chosen = parser.parse_args(arguments)
@@ -50,14 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"there is no finished run of a TensorizedLSTM with P > 1 and its checkpoint in "
             f"{chosen.runs}; `make reproduce-fig4` makes some"
         )
-    stored = [store(run, chosen.results, chosen.data_dir) for run in runs]
+    stored = [store(run, chosen.results, chosen.data) for run in runs]
     return 0 if all(stored) else 1 if any(stored) else 2
 
 
-def store(directory: Path, results_dir: Path, data_dir: Path | None) -> bool:
+def store(directory: Path, results_dir: Path, data: Path | None) -> bool:
     """Store the memory cells of a run and say so; whether that could be done."""
     try:
-        cells = memory_cells(read_run(directory, data_dir))
+        cells = memory_cells(read_run(directory, data))
         path = write(cells, results_dir)
     except (OSError, ValueError) as error:
         print(f"error: {directory} is left out: {sentence(error)}", file=sys.stderr)
@@ -124,7 +124,7 @@ def memory_cells(run: TrainedRun) -> MemoryCells:
         raise ValueError("the run is not finished")
     if not isinstance(network.core, TensorizedLSTM):
         raise ValueError(f"{run.config.model.label} has no tensorized memory cell")
-    batch = test_sample(run)
+    place, batch = first_answered(run)
     encode = network.encode if network.reads_symbols else network.features
     cells, hidden = trajectory(network.core, encode(batch.inputs[None])[0])
     if not cells.isfinite().all():
@@ -136,7 +136,7 @@ def memory_cells(run: TrainedRun) -> MemoryCells:
         record=run.record.model_copy(update={"curve": []}),
         commit=commit,
         modified=modified,
-        sample=SAMPLE,
+        sample=place,
         inputs=written_inputs(run, batch.inputs),
         targets=written_answers(run, batch.targets, batch.answer),
         outputs=written_answers(run, guesses, batch.answer),
@@ -144,12 +144,17 @@ def memory_cells(run: TrainedRun) -> MemoryCells:
     )
 
 
-def test_sample(run: TrainedRun) -> Batch:
-    """The example: inputs [T] or [T, input_size], targets [T] and where they are asked for."""
+def first_answered(run: TrainedRun) -> tuple[int, Batch]:
+    """The first test sample that asks for an answer [ours], which a stream's context does not.
+
+    Returns:
+        Its place and itself: inputs [T] or [T, input_size], targets [T] and where they are asked
+        for.
+    """
     run.data.prepare_data()
-    run.data.setup("test")
-    batch = next(iter(run.data.test_dataloader()))
-    return Batch(*(part[SAMPLE] for part in batch))
+    samples = run.data.test_set
+    numbered = ((place, samples[place]) for place in itertools.count())
+    return next((place, sample) for place, sample in numbered if sample.answer.any())
 
 
 def written_inputs(run: TrainedRun, inputs: Tensor) -> list[str] | list[float]:

@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tlstm import tables
-from tlstm.drawing import RED, style, write_above
+from tlstm.drawing import GREY, RED, style, write_above
 from tlstm.memory_cells.store import MemoryCells
+from tlstm.record import Record
 
 Numbers = npt.NDArray[np.float64]
 
@@ -25,7 +26,7 @@ ROW = 0.3  # of a location, or of a line of text
 POINTS_PER_COLUMN = 0.85 * 72 * WIDTH  # of all columns together, beside the labels
 LARGEST_TEXT = 10.5
 CHARACTER_WIDTH = 0.72  # of the text's size
-VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
+VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍", "\ufffd": "·"}
 
 
 def scaled(cells: Sequence[Sequence[float]]) -> Numbers:
@@ -60,7 +61,17 @@ def figure(cells: MemoryCells) -> Figure:
             _draw_image(drawn.add_subplot(grid[:, 2]), cells)
         memory.set_xlim(0.5, len(cells.cells[0]) + 0.5)  # which the inputs share and fall short of
         write_above(drawn, _heading(cells))
+        _settle(drawn)
     return drawn
+
+
+def _settle(drawn: Figure) -> None:
+    """Lay a figure out for good, and round: the layout's last bits differ from time to time."""
+    drawn.draw_without_rendering()
+    drawn.set_layout_engine("none")
+    for panel in drawn.axes:
+        left, bottom, width, height = panel.get_position(original=True).bounds
+        panel.set_position((round(left, 6), round(bottom, 6), round(width, 6), round(height, 6)))
 
 
 def _reads_symbols(cells: MemoryCells) -> bool:
@@ -107,6 +118,7 @@ def _draw_inputs(panel: Axes, cells: MemoryCells) -> None:
     extent = (0.5, len(cells.inputs) + 0.5, 0.5, -0.5)
     look: dict[str, Any] = {"aspect": "auto", "interpolation": "nearest", "cmap": "gray"}
     panel.imshow(pixels, extent=extent, vmin=0, vmax=1, **look)
+    panel.spines[:].set(visible=True, color=GREY)
 
 
 def _draw_answers(panel: Axes, cells: MemoryCells) -> None:
@@ -162,7 +174,7 @@ def _draw_image(panel: Axes, cells: MemoryCells) -> None:
     panel.set_xticks([])
     panel.set_yticks([])
     panel.set_xlabel("as read", size=9)
-    panel.spines[:].set_visible(False)
+    panel.spines[:].set(visible=True, color=GREY)
 
 
 def _heading(cells: MemoryCells) -> list[tuple[str, dict[str, Any]]]:
@@ -173,11 +185,18 @@ def _heading(cells: MemoryCells) -> list[tuple[str, dict[str, Any]]]:
     facts = (
         f"channel mean at the locations (p,..,p), scaled to [0, 1]; {record.scale} scale, "
         f"run {record.identifier[:8]} (seed {record.seed}, {record.samples:,} samples, "
-        f"test accuracy {record.test['accuracy']:.1%}), test sample {cells.sample}"
+        f"{_quality(record)}), test sample {cells.sample}"
     )
     rows: list[tuple[str, dict[str, Any]]] = [(title, {"size": 13, "weight": "bold"})]
     rows += [(line, {"color": "#555555"}) for line in textwrap.wrap(facts, int(14 * WIDTH))]
     return rows + [(line, {"color": RED, "weight": "bold"}) for line in warnings(cells)]
+
+
+def _quality(record: Record) -> str:
+    bits = record.test.get("bits_per_character")
+    if bits is not None:
+        return f"{bits:.3f} bits per character"
+    return f"test accuracy {record.test['accuracy']:.1%}"
 
 
 def warnings(cells: MemoryCells) -> list[str]:
