@@ -58,7 +58,7 @@ def measured_row(runs: pd.DataFrame) -> dict[str, str]:
         "ms per timestep": runtime_text(runs),
         "device minutes per run": f"{runs['device_seconds'].mean() / 60:.1f}",
         "device": distinct(runs["hardware"]),
-        "commit": distinct((commit or UNKNOWN)[:7] for commit in runs["commit"]),
+        "commit": distinct(runs["commit"].fillna(UNKNOWN).str[:7]),
     }
 
 

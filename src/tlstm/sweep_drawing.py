@@ -120,5 +120,5 @@ def ablation_figure(records: Sequence[Record]) -> Figure:
 def _draw_rows(panel: Axes, values: pd.Series, table: pd.DataFrame, rows: list[str]) -> None:
     """Mean and range over seeds, a row for every line."""
     summary = values.groupby(table["line"]).agg(["mean", "min", "max"]).reindex(rows)
-    bars = [summary["mean"] - summary["min"], summary["max"] - summary["mean"]]
-    panel.errorbar(summary["mean"], range(len(rows)), xerr=bars, fmt="o", color="#0072B2")
+    mean, lowest, highest = summary.to_numpy(dtype=float).T
+    panel.errorbar(mean, range(len(rows)), xerr=[mean - lowest, highest - mean], fmt="o", color="#0072B2")
