@@ -12,7 +12,7 @@ import torch
 import yaml
 from torch import nn
 
-from tlstm import TensorizedLSTM, evaluate, export, figures, sweep, train
+from tlstm import TensorizedLSTM, evaluate, export, figures, sweep, sweep_file, train
 from tlstm.bench import command as bench
 from tlstm.config import CONFIGURATIONS, compose
 from tlstm.memory_cells import command as memory_cells
@@ -45,6 +45,7 @@ TINY = [
 USES = tuple(
     f"python -m tlstm.{module}" for module in ("evaluate", "export", "memory_cells", "figures")
 )
+STAND_INS = {"task=mnist": "task.source=digits", "task=wikipedia": "task.source=python_topics"}
 
 
 def blocks(language: str) -> list[str]:
@@ -66,7 +67,23 @@ def test_python_blocks_run_and_say_what_comes_out() -> None:
 
 
 def test_there_is_a_command_to_reproduce_and_one_to_test() -> None:
-    assert commands("make") == ["make reproduce-fig4", "make test", "make bench"]
+    assert commands("make") == ["make reproduce-fig4", "make reproduce", "make test", "make bench"]
+
+
+def test_every_figure_and_table_has_a_row_with_its_numbers_of_runs() -> None:
+    """At smoke scale and the paper's, from the sweep files that its target trains."""
+    rows = re.findall(r"^\| `-(\w+)` \|.*\| (\d+) \| (\d+) \|$", README, flags=re.MULTILINE)
+    assert [name for name, *_ in rows] == ["fig3", "fig4", "fig5", "table1", "table2", "table3"]
+    for name, *numbers in rows:
+        for scale, number in zip(("smoke", "paper"), numbers, strict=True):
+            files = sorted((ROOT / "sweeps").glob(f"{name}*.yaml"))
+            assert sum(number_of_points(file, scale) for file in files) == int(number)
+
+
+def number_of_points(file: Path, scale: str) -> int:
+    content = sweep_file.read_sweep_file(file)
+    values = sweep.values_at_scale(content, [f"scale={scale}"])
+    return len(sweep_file.points(content, [], values))
 
 
 @pytest.mark.parametrize("command", sorted({*commands("make"), "make help"}))
@@ -95,8 +112,9 @@ def test_train_commands_train(
     if not asks_for_help:
         arguments = [a for a in arguments if not a.startswith(("model.depth", "scale="))]
         arguments += [*TINY, f"output_dir={tmp_path}"]
-        if "task=mnist" in arguments:
-            arguments.append("task.source=digits")  # whatever there is to download
+        for task, source in STAND_INS.items():
+            if task in arguments:
+                arguments.append(source)  # whatever there is to download
     monkeypatch.setattr(sys, "argv", ["train", *arguments])
     with contextlib.suppress(SystemExit) if asks_for_help else contextlib.nullcontext():
         train.main()

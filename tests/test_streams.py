@@ -22,6 +22,7 @@ from commands import (
     record_of,
     result,
     run_directory,
+    start_process,
     train_here,
 )
 from test_captured import HostRecording
@@ -395,6 +396,22 @@ def test_captured_training_is_the_same(
     tolerance = 0 if device == "cpu" else 1e-4
     losses = [point.loss for point in expected.curve]
     assert [point.loss for point in found.curve] == pytest.approx(losses, rel=tolerance, abs=0)
+
+
+@pytest.mark.slow
+def test_two_devices_carry_the_streams_of_one(text: Path, tmp_path: Path) -> None:
+    """Each its own, and the checkpoint those of both."""
+    train_here(tiny(text, tmp_path / "one"))
+    process = start_process(tiny(text, tmp_path / "two", "trainer.devices=2"))
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    records = [record_of(tmp_path / name) for name in ("two", "one")]
+    curves = [[point.loss for point in record.curve] for record in records]
+    assert curves[0] == pytest.approx(curves[1], rel=1e-4)
+    assert records[0].test["loss"] == pytest.approx(records[1].test["loss"], rel=1e-4)
+    two, one = (load(run_directory(tmp_path / name), "last")["streams"] for name in ("two", "one"))
+    for found, expected in zip(two, one, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_devices_share_the_streams_evenly() -> None:

@@ -121,4 +121,6 @@ def _draw_rows(panel: Axes, values: pd.Series, table: pd.DataFrame, rows: list[s
     """Mean and range over seeds, a row for every line."""
     summary = values.groupby(table["line"]).agg(["mean", "min", "max"]).reindex(rows)
     mean, lowest, highest = summary.to_numpy(dtype=float).T
-    panel.errorbar(mean, range(len(rows)), xerr=[mean - lowest, highest - mean], fmt="o", color="#0072B2")
+    panel.errorbar(
+        mean, range(len(rows)), xerr=[mean - lowest, highest - mean], fmt="o", color="#0072B2"
+    )

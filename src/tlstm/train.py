@@ -178,11 +178,13 @@ def introduction(job: Job) -> str:
     machine = provenance.hardware(job.trainer.strategy.root_device, job.trainer.num_devices)
     smoke = config.scale.name == "smoke"
     start = f"going on from {job.checkpoint}" if job.checkpoint else "from the start"
+    threshold = config.training.threshold
+    goal = f"{threshold:.0%} or " if threshold < 1 else ""
     hint = " (the default without a GPU; scale=paper is the paper's)" if smoke else ""
     return (
         f"{title(job.run)}, M={config.model.channels}: {parameters:,} parameters, "
         f"seed {config.seed}, {config.scale.name} scale{hint}\n"
-        f"{start}, to {config.training.threshold:.0%} or {config.training.max_samples:,} samples, "
+        f"{start}, to {goal}{config.training.max_samples:,} samples, "
         f"on {machine.devices} × {machine.device}\n"
         f"in {job.directory}{stand_in(config)}"
     )
