@@ -579,7 +579,7 @@ def test_without_records_it_says_what_to_run(results, capsys):
 def test_what_it_cannot_draw_is_one_sentence(results, capsys):
     assert main(["fig9", "--results", str(results)]) == 2
     said = capsys.readouterr().err
-    assert "EXPERIMENT must be one of fig4, depth, width, runtime, got fig9" in said
+    assert "EXPERIMENT must be one of fig4, depth, width, runtime, fig6, got fig9" in said
     append([make_record(started=STARTED)], results)
     (results / "published.csv").unlink()
     assert main(["--results", str(results)]) == 2
