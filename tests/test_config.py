@@ -274,7 +274,7 @@ def test_the_machine_chooses_the_scale_unless_it_is_given() -> None:
         ("hydra.job.chdir=true", ["hydra.job.chdir is unknown"]),
         ("model=foo", ["model/foo", *LABELS]),
         ("scale=foo", ["scale/foo", "paper", "smoke"]),
-        ("task=wikipedia", ["task/wikipedia", "addition", "memorization"]),
+        ("task=copying", ["task/copying", "addition", "memorization"]),
         ("+a=1", ["+a=1", "key=value"]),
         ("++seed=1", ["++seed=1", "key=value"]),
         ("~seed", ["~seed", "key=value"]),

@@ -45,6 +45,7 @@ TINY = [
 USES = tuple(
     f"python -m tlstm.{module}" for module in ("evaluate", "export", "memory_cells", "figures")
 )
+STAND_INS = {"task=mnist": "task.source=digits", "task=wikipedia": "task.source=python_topics"}
 
 
 def blocks(language: str) -> list[str]:
@@ -95,8 +96,9 @@ def test_train_commands_train(
     if not asks_for_help:
         arguments = [a for a in arguments if not a.startswith(("model.depth", "scale="))]
         arguments += [*TINY, f"output_dir={tmp_path}"]
-        if "task=mnist" in arguments:
-            arguments.append("task.source=digits")  # whatever there is to download
+        for task, source in STAND_INS.items():
+            if task in arguments:
+                arguments.append(source)  # whatever there is to download
     monkeypatch.setattr(sys, "argv", ["train", *arguments])
     with contextlib.suppress(SystemExit) if asks_for_help else contextlib.nullcontext():
         train.main()

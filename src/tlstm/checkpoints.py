@@ -52,8 +52,8 @@ class KeepCheckpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write them, the last one last: a run that goes on from it finds its best one."""
-        *earlier, accuracy = (point["accuracy"] for point in self._history.curve)
-        if accuracy > max(earlier, default=-1):
+        assert isinstance(pl_module, SequenceModule)
+        if self._history.best(pl_module.selected_by) == len(self._history.curve) - 1:
             trainer.save_checkpoint(self._directory / "best.ckpt")
         trainer.save_checkpoint(self._directory / "last.ckpt")
 
