@@ -222,6 +222,10 @@ class StreamDataModule(SequenceDataModule):
         """
         _ = self.text, self.samples_per_pass, self.validation_set, self.test_set
 
+    def symbol_name(self, symbol: int) -> str:
+        """The character; a replacement mark where a byte alone is none."""
+        return self.render([symbol])
+
     def render(self, tokens: Sequence[int] | Tensor) -> str:
         """Write tokens [T] for people: the text itself."""
         symbols = torch.as_tensor(tokens).tolist()
