@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from tlstm import tables
 from tlstm.drawing import (
@@ -88,9 +88,11 @@ def learning_curves(records: Sequence[Record], published: pd.DataFrame) -> Figur
             panel.set_title(f"L = {depth}")
             _draw_curves(panel, table[table["depth"] == depth], curves, styles, epoch)
             _draw_published(panel, [mark for mark in marks if mark.depth in (None, depth)], styles)
-        _accuracy_axes(panels[:-1], f"epochs of {tables.people(epoch)} samples")
+        _accuracy_axes(panels[:-1])
         if solvable:
             _samples_axes(panels[:-1], float(table["threshold"].iloc[0]))
+        else:
+            _epoch_axes(panels[:-1], epoch)
         draw_runtime(panels[-1], table, "depth", styles)
         draw_legend(legend, styles, bool(marks))
         draw_heading(figure, table, "lines are means, bands the range", bool(marks))
@@ -146,12 +148,11 @@ def _draw_published(
         panel.annotate(mark.model, place, fontsize=7, color="#6E6E6E", ha="right", **offset)
 
 
-def _accuracy_axes(panels: Sequence[Axes], along: str) -> None:
+def _accuracy_axes(panels: Sequence[Axes]) -> None:
     """The same axes for every panel, in per cent."""
     for panel in panels:
         panel.sharex(panels[0])
         panel.sharey(panels[0])
-        panel.set_xlabel(along)
         place = panel.get_subplotspec()
         if place is not None and place.is_first_col():
             panel.set_ylabel("validation accuracy (%)")
@@ -168,3 +169,11 @@ def _samples_axes(panels: Sequence[Axes], threshold: float) -> None:
     panels[0].set_xscale("log")
     panels[0].xaxis.set_major_formatter(PEOPLE)
     panels[0].xaxis.set_minor_formatter(NullFormatter())
+
+
+def _epoch_axes(panels: Sequence[Axes], epoch: int) -> None:
+    """Whole epochs, from the start."""
+    for panel in panels:
+        panel.set_xlabel(f"epochs of {tables.people(epoch)} samples")
+    panels[0].set_xlim(left=0)
+    panels[0].xaxis.set_major_locator(MaxNLocator(integer=True))

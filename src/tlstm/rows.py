@@ -58,13 +58,18 @@ def measured_row(runs: pd.DataFrame) -> dict[str, str]:
         "ms per timestep": runtime_text(runs),
         "device minutes per run": f"{runs['device_seconds'].mean() / 60:.1f}",
         "device": distinct(runs["hardware"]),
-        "commit": distinct(runs["commit"].fillna(UNKNOWN).str[:7]),
+        "commit": distinct(map(commit_text, runs["commit"].fillna(UNKNOWN), runs["modified"])),
     }
 
 
 def where(scale: str, task: str) -> str:
     """A scale, and the data where they stand in for the task's own: "smoke, digits"."""
     return f"{scale}, {task}" if task in STANDS_IN_FOR else scale
+
+
+def commit_text(commit: str, modified: bool) -> str:
+    """An abbreviated commit, and whether there were changes beside it."""
+    return f"{commit[:7]}, changed" if modified else commit[:7]
 
 
 def _solving(runs: pd.DataFrame) -> dict[str, str]:

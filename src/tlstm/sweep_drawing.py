@@ -85,25 +85,27 @@ def _draw_samples(panel: Axes, table: pd.DataFrame, along: str, styles: Mapping[
 
 
 def ablation_figure(records: Sequence[Record]) -> Figure:
-    """What a task is measured by, samples and runtime, a row for every combination of parts.
+    """What a task is measured by and runtime, a row for every combination of parts.
+
+    Between them stand the samples to the threshold, where a task can be solved.
 
     Args:
         records: of one scale and one task; the latest of every run is drawn.
 
     Returns:
-        A figure with three panels.
+        A figure with two or three panels.
 
     Raises:
         ValueError: there are no records, or they are of several scales or tasks.
     """
     table = one_picture(records, "depth")
     measure = measure_of(table["task"].iloc[0])
-    samples = table["samples_to_threshold"].astype(float)
-    shown = {
-        f"best {measure.title}": measure.of(table, "best"),
-        "training samples to solve it, else none": samples,
-        "ms per timestep": table["milliseconds_per_timestep"],
-    }
+    shown = {f"best {measure.title}": measure.of(table, "best")}
+    if tables.is_solvable(table):
+        threshold = tables.percent(float(table["threshold"].iloc[0]))
+        samples = table["samples_to_threshold"].astype(float) / 1000
+        shown[f"thousand samples to {threshold}, where passed"] = samples
+    shown["ms per timestep"] = table["milliseconds_per_timestep"]
     rows = list(dict.fromkeys(table["line"]))[::-1]
     with style():
         figure = Figure(figsize=(10, 1 + 0.22 * len(rows)), layout="constrained")
@@ -111,7 +113,8 @@ def ablation_figure(records: Sequence[Record]) -> Figure:
         for panel, (title, values) in zip(panels, shown.items(), strict=True):
             panel.set_title(title)
             _draw_rows(panel, values, table, rows)
-        panels[1].xaxis.set_major_formatter(PEOPLE)
+        for panel in panels[1:]:
+            panel.set_xlim(left=0)
         panels[0].set_yticks(range(len(rows)), rows)
         draw_heading(figure, table, "points are means, bars the range", False)
     return figure
