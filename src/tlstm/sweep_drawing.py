@@ -104,7 +104,7 @@ def ablation_figure(records: Sequence[Record]) -> Figure:
     if tables.is_solvable(table):
         threshold = tables.percent(float(table["threshold"].iloc[0]))
         samples = table["samples_to_threshold"].astype(float) / 1000
-        shown[f"thousand samples to {threshold}, where passed"] = samples
+        shown[f"thousand samples to {threshold}"] = samples
     shown["ms per timestep"] = table["milliseconds_per_timestep"]
     rows = list(dict.fromkeys(table["line"]))[::-1]
     with style():
