@@ -200,6 +200,32 @@ def test_an_image_is_shown_as_pixels_and_stand_in_data_are_named(
     assert said["The data are digits, not mnist"] == RED
 
 
+def test_a_stream_is_shown_where_it_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty characters of context come first, two chunks of ten of both streams."""
+    measure_quickly(monkeypatch)
+    text = "A line of text.\n" * 100
+    (tmp_path / "text").write_text(text)
+    sizes = ["timesteps=10", "evaluation_streams=2", "context=20", "batch_size=2"]
+    kept = [o for o in tiny(tmp_path / "runs") if not o.startswith(("task", "training.", "scale."))]
+    budget = ["scale=smoke", "training.max_samples=4", "training.samples_per_epoch=4"]
+    task = ["task=wikipedia", "task.source=wikipedia_sample", f"task.path={tmp_path / 'text'}"]
+    settings = [f"scale.wikipedia.{size}" for size in sizes]
+    train_here([*kept, *budget, *task, *settings, "model=tlstm_2d"])
+    directory = run_directory(tmp_path / "runs")
+    (tmp_path / "text").rename(tmp_path / "moved")
+    arguments = [str(directory), "--results", str(tmp_path), "--data", str(tmp_path / "moved")]
+    assert command.main(arguments) == 0
+    cells, first = stored(tmp_path), 1600 - 1600 // 20
+    assert cells.sample == 4
+    assert "".join(map(str, cells.inputs)) == text[first - 1 : first + 9]
+    assert "".join(map(str, cells.targets)) == text[first : first + 10]
+    said = headings(drawing.figure(cells))
+    assert said["The data are wikipedia_sample, not wikipedia"] == RED
+    assert any("bits per character" in line for line in said)
+
+
 def test_figures_are_drawn_again_from_what_is_stored(run: Path, tmp_path: Path) -> None:
     command.main([str(run), "--results", str(tmp_path)])
     contents = []

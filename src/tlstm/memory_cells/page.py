@@ -8,7 +8,7 @@ import pandas as pd
 from tlstm import tables
 from tlstm.memory_cells.drawing import warnings
 from tlstm.memory_cells.store import MemoryCells
-from tlstm.page import TEMPLATES, markdown
+from tlstm.page import TEMPLATES, commits, markdown
 
 
 def page(stored: Sequence[MemoryCells]) -> str:
@@ -48,7 +48,7 @@ def _runs(group: Sequence[MemoryCells]) -> str:
         "samples": table["samples"].map(tables.people),
         "test accuracy (%)": (100 * table["test_accuracy"]).map("{:.1f}".format),
         "run": "`" + table["identifier"] + "`",
-        "commit": [(cells.record.commit or tables.UNKNOWN)[:12] for cells in group],
+        "commit": [commits([cells.record]) for cells in group],
         "command": "`" + table["command"] + "`",
     }
     return markdown(pd.DataFrame(shown).astype(str))
