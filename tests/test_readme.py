@@ -119,7 +119,7 @@ def test_train_commands_train(
     with contextlib.suppress(SystemExit) if asks_for_help else contextlib.nullcontext():
         train.main()
     said = capsys.readouterr().out
-    assert ("model: slstm" if asks_for_help else "test accuracy") in said
+    assert ("model: grid_lstm_tied" if asks_for_help else "test accuracy") in said
 
 
 @pytest.mark.parametrize("command", commands("python -m tlstm.sweep"))
