@@ -3,7 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
-# smoke: minutes on two CPU cores; paper: the paper's sizes. Without it, the machine decides.
+# smoke: minutes on two CPU cores; short: one GPU, tens of minutes a figure; paper: the paper's
+# sizes. Without it, the machine decides.
 SCALE ?=
 # Further arguments of the sweeps, such as ARGUMENTS="seed=1 --jobs 4"
 ARGUMENTS ?=
@@ -13,7 +14,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SWEEP := $(BIN)/python -m tlstm.sweep $(if $(SCALE),scale=$(SCALE)) $(ARGUMENTS)
 
-.PHONY: help setup test test-gpu lint reproduce-fig4 bench figures lock clean
+.PHONY: help setup test test-gpu lint reproduce bench figures lock clean \
+	reproduce-fig3 reproduce-fig4 reproduce-fig5 reproduce-fig6 \
+	reproduce-table1 reproduce-table2 reproduce-table3
+.NOTPARALLEL:  # a sweep takes all of the machine
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -42,12 +46,31 @@ lint: $(READY)  ## mend what can be mended of style and formatting
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-reproduce-fig4: $(READY)  ## Figure 4 and its table: train what is missing, then draw (SCALE=smoke|paper)
-	@# Runs that failed (exit code 1) do not keep what there is from being drawn
-	@$(SWEEP) sweeps/fig4-addition.yaml sweeps/fig4-memorization.yaml; swept=$$?; \
+# The paper's figures and tables that are made of runs. Tables 2 and 3 show their figure's runs too
+SWEPT := fig3 fig4 fig5 table1 table2 table3
+ALSO_table2 := fig4
+ALSO_table3 := fig5
+reproduce-fig3:    ## Figure 3, Wikipedia: train what is missing, then draw (SCALE=smoke|short|paper)
+reproduce-fig4:    ## Figure 4: addition and memorization
+reproduce-fig5:    ## Figure 5: sequential and permuted MNIST
+reproduce-table1:  ## Table 1: the large model on Wikipedia
+reproduce-table2:  ## Table 2: Figure 4's runs, Grid LSTM, more seeds
+reproduce-table3:  ## Table 3: Figure 5's runs, Grid LSTM, more seeds
+
+# Runs that failed (exit code 1) do not keep what there is from being drawn
+$(SWEPT:%=reproduce-%): reproduce-%: $(READY)
+	@$(SWEEP) $(wildcard $(patsubst %,sweeps/%*.yaml,$(ALSO_$*) $*)); swept=$$?; \
 		[ $$swept -le 1 ] || exit $$swept; \
-		$(BIN)/python -m tlstm.results collect fig4 && \
-		$(BIN)/python -m tlstm.figures fig4 && exit $$swept
+		$(BIN)/python -m tlstm.results collect $(ALSO_$*) $* && \
+		$(BIN)/python -m tlstm.figures $(ALSO_$*) $* && exit $$swept
+
+reproduce-fig6: $(READY)  ## Figure 6: what the memory cells of the best runs that are there hold
+	@$(BIN)/python -m tlstm.memory_cells; stored=$$?; \
+		[ $$stored -le 1 ] || exit $$stored; \
+		$(BIN)/python -m tlstm.figures fig6 && exit $$stored
+
+reproduce: $(READY)  ## every figure and table, one after the other
+	@$(MAKE) --no-print-directory --keep-going $(SWEPT:%=reproduce-%) reproduce-fig6
 
 bench: $(READY)  ## runtime beside the peers: measure on this machine (minutes), then draw
 	@# Competitors that failed (exit code 1) do not keep what there is from being drawn

@@ -17,8 +17,10 @@ GROUPS = {
     if group.is_dir()
 }
 
-# Section 4 of the paper's configurations, and those of its Figure 1
+# Section 4 of the paper's configurations, those of its Figure 1, and Table 2's Grid LSTM
 LABELS = {
+    "grid_lstm_tied": "Grid LSTM, tied",
+    "grid_lstm_untied": "Grid LSTM, untied",
     "slstm": "sLSTM",
     "slstm_unshared": "sLSTM, unshared",
     "srnn": "sRNN",
@@ -75,7 +77,7 @@ def test_depth_is_what_it_is_called(model: str) -> None:
         with torch.device("meta"):
             core = instantiate(config.model.core, input_size=3)
         assert core.depth == depth
-        assert core.delay == (0 if model.startswith("s") else depth - 1)
+        assert core.delay == (0 if model.startswith(("s", "grid")) else depth - 1)
 
 
 @pytest.mark.parametrize("model", GROUPS["model"])
@@ -274,7 +276,7 @@ def test_the_machine_chooses_the_scale_unless_it_is_given() -> None:
         ("hydra.job.chdir=true", ["hydra.job.chdir is unknown"]),
         ("model=foo", ["model/foo", *LABELS]),
         ("scale=foo", ["scale/foo", "paper", "smoke"]),
-        ("task=wikipedia", ["task/wikipedia", "addition", "memorization"]),
+        ("task=copying", ["task/copying", "addition", "memorization"]),
         ("+a=1", ["+a=1", "key=value"]),
         ("++seed=1", ["++seed=1", "key=value"]),
         ("~seed", ["~seed", "key=value"]),

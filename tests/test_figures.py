@@ -21,11 +21,13 @@ from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.figure import Figure
 
 from test_results import STARTED, make_record, points
-from tlstm import tables
-from tlstm.drawing import PUBLISHED, STYLES, figure4, mean_curve, sweep_figure
+from tlstm import rows, tables
+from tlstm.drawing import PUBLISHED, STYLES
 from tlstm.figures import main
+from tlstm.learning_curves import learning_curves, mean_curve
 from tlstm.page import verdict
 from tlstm.results import CurvePoint, Hardware, Record, append
+from tlstm.sweep_drawing import sweep_figure
 
 PUBLISHED_CSV = Path(__file__).parents[1] / "results" / "published.csv"
 LABELS = {
@@ -143,7 +145,7 @@ def words(figure: Figure) -> str:
 def test_figure4_has_every_configuration_in_every_panel(published, depths):
     records = synthetic_records("smoke", "addition", depths)
     random.Random(0).shuffle(records)
-    figure = figure4(records, published)
+    figure = learning_curves(records, published)
     *panels, runtime, legend = figure.axes
     assert [panel.get_title() for panel in panels] == [f"L = {depth}" for depth in depths]
     for panel in panels:
@@ -161,7 +163,7 @@ def test_figure4_has_every_configuration_in_every_panel(published, depths):
 def test_configurations_beside_the_papers_come_after_them(published):
     models = ("srnn", "grid_lstm", "tlstm_3d", "slstm")
     runs = [synthetic_record("smoke", "addition", model, 1) for model in models]
-    panel = figure4(runs, published).axes[0]
+    panel = learning_curves(runs, published).axes[0]
     assert list(curves_of(panel)) == ["sLSTM", "3D tLSTM", "grid_lstm", "srnn"]
     assert len({line.get_color() for line in panel.lines}) == 5  # four and the threshold
 
@@ -177,7 +179,7 @@ def test_figure4_draws_the_mean_of_seeds_in_per_cent(published):
         synthetic_record("smoke", "addition", "slstm", 1, seed, curve=points(accuracies))
         for seed, accuracies in enumerate([[0.0, 0.1, 0.5], [0.0, 0.3, 0.8]])
     ]
-    panel = figure4(runs, published).axes[0]
+    panel = learning_curves(runs, published).axes[0]
     samples, accuracies = curves_of(panel)["sLSTM"]
     assert samples.tolist() == [10, 20]  # a logarithmic axis has no 0
     np.testing.assert_allclose(accuracies, [20, 65])
@@ -197,7 +199,7 @@ def test_published_marks_stand_where_the_csv_says(published, task):
         rows = [row for row in csv.DictReader(file) if row["table"] == "table2"]
     rows = [row for row in rows if row["task"] == task]
     assert len(rows) == 4
-    figure = figure4(synthetic_records("paper", task, (4, 7, 10)), published)
+    figure = learning_curves(synthetic_records("paper", task, (4, 7, 10)), published)
     for panel, depth in zip(figure.axes, ("4", "7", "10"), strict=False):
         expected = [
             (
@@ -212,11 +214,11 @@ def test_published_marks_stand_where_the_csv_says(published, task):
 
 
 def test_a_smoke_picture_says_so_on_its_face(published):
-    smoke = figure4(synthetic_records("smoke", "addition", (1,)), published)
+    smoke = learning_curves(synthetic_records("smoke", "addition", (1,)), published)
     said = "SMOKE SCALE: addition of 2-digit integers in base 6, M = 48, not the paper's"
     assert said in words(smoke).replace("\n", " ")
     assert "published marks are for the paper's sizes" in words(smoke).replace("\n", " ")
-    paper = words(figure4(synthetic_records("paper", "addition", (1,), (0, 3)), published))
+    paper = words(learning_curves(synthetic_records("paper", "addition", (1,), (0, 3)), published))
     assert "SCALE" not in paper
     assert "Addition of 15-digit integers, M = 400" in paper
     assert "NVIDIA H200" in paper
@@ -227,14 +229,14 @@ def test_a_picture_is_of_one_scale_and_task(published):
     mixed = [synthetic_record(scale, "addition", "slstm", 1) for scale in ("smoke", "paper")]
     for records in (mixed, []):
         with pytest.raises(ValueError, match="one scale and one task"):
-            figure4(records, published)
+            learning_curves(records, published)
 
 
 def test_only_the_latest_of_a_run_is_drawn(published):
     old = synthetic_record("smoke", "addition", "slstm", 1, curve=points([0.1] * 3))
     finished = old.finished.replace(hour=20)
     changes = {"curve": points([0.9] * 3), "finished": finished, "milliseconds_per_timestep": 8.0}
-    panel, runtime, _ = figure4([old.model_copy(update=changes), old], published).axes
+    panel, runtime, _ = learning_curves([old.model_copy(update=changes), old], published).axes
     assert set(curves_of(panel)["sLSTM"][1]) == {90.0}
     assert runtime.containers[0][0].get_ydata().tolist() == [8.0]
 
@@ -245,10 +247,10 @@ def test_runtimes_of_two_machines_are_not_averaged(published):
         for seed, value in enumerate((1.0, 3.0, 500.0))
     ]
     runs[2] = runs[2].model_copy(update={"hardware": H200})
-    *_, runtime, _ = figure4(runs, published).axes
+    *_, runtime, _ = learning_curves(runs, published).axes
     assert runtime.containers[0][0].get_ydata().tolist() == [2.0]
     assert "AMD" in runtime.get_title()
-    row = tables.comparison(tables.run_table(runs), published.head(0)).iloc[0]
+    row = rows.measured(tables.run_table(runs)).iloc[0]
     assert row["ms per timestep"] == "2 on AMD EPYC 9R14 Processor (2 threads); 500 on NVIDIA H200"
 
 
@@ -260,8 +262,8 @@ def test_runs_with_other_settings_are_lines_of_their_own(published):
     }  # where it ran is no setting of what it learnt
     other = synthetic_record("smoke", "addition", "slstm", 1, 1, config=config)
     labels = ["sLSTM (learning_rate=0.001)", "sLSTM (learning_rate=0.1)"]
-    assert list(curves_of(figure4([usual, other], published).axes[0])) == labels
-    table = tables.comparison(tables.run_table([usual, other]), published.head(0))
+    assert list(curves_of(learning_curves([usual, other], published).axes[0])) == labels
+    table = rows.measured(tables.run_table([usual, other]))
     assert table["configuration"].tolist() == labels
 
 
@@ -466,13 +468,16 @@ def test_the_page_names_every_run_and_its_scale(drawn):
     assert f"```\n{first}\n```" in page
 
 
+def shown_rows(page: str, heading: str) -> list[dict[str, str]]:
+    """The rows of the first table below a heading."""
+    section = page.split(f"\n{heading}\n")[1].split("\n#")[0].split("<details>")[0]
+    header, _, *body = cells(section)
+    return [dict(zip(header, row, strict=True)) for row in body]
+
+
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("scale", ["paper", "smoke"])
-def test_published_numbers_on_the_page_are_those_of_the_csv(drawn, task, scale):
+def test_published_numbers_on_the_page_are_those_of_the_csv(drawn, task):
     page = (drawn[0] / "fig4" / "README.md").read_text()
-    section = page.split(f"### {task.capitalize()}, {scale} scale")[1].split("\n#")[0]
-    section = section.split("<details>")[0]
-    header, _, *rows = cells(section)
     with PUBLISHED_CSV.open() as file:
         wanted = [
             (
@@ -484,7 +489,6 @@ def test_published_numbers_on_the_page_are_those_of_the_csv(drawn, task, scale):
             for row in csv.DictReader(file)
             if row["table"] == "table2" and row["task"] == task
         ]
-    shown = [dict(zip(header, row, strict=True)) for row in rows]
     found = [
         (
             row["configuration"],
@@ -492,15 +496,22 @@ def test_published_numbers_on_the_page_are_those_of_the_csv(drawn, task, scale):
             row["accuracy (%)"],
             row["samples to 99%"],
         )
-        for row in shown
-        if "published" in row["configuration"]
+        for row in shown_rows(page, f"### {task.capitalize()}, published")
     ]
     assert found == wanted
-    measured = [row for row in shown if "published" not in row["configuration"]]
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("scale", ["paper", "smoke"])
+def test_measured_rows_are_apart_from_the_published_ones(drawn, task, scale):
+    page = (drawn[0] / "fig4" / "README.md").read_text()
+    measured = shown_rows(page, f"### {task.capitalize()}, {scale} scale")
     assert [(row["configuration"], row["L"]) for row in measured] == [
         (LABELS[model], depth) for model in ("slstm", "tlstm_3d_cn") for depth in ("1", "7")
     ]
     assert {row["seeds"] for row in measured} == {"0" if scale == "paper" else "0, 1"}
+    assert {row["scale and data"] for row in measured} == {scale}
+    assert not any("published" in cell for row in measured for cell in row.values())
 
 
 def test_a_changed_publication_changes_the_page(drawn, results):
@@ -568,18 +579,19 @@ def test_smoke_is_last_and_the_paper_first():
 
 
 def test_without_records_it_says_what_to_run(results, capsys):
-    for arguments in ([], ["fig4"]):
-        assert main([*arguments, "--results", str(results)]) == 2
+    for name, command in (("depth", "python -m tlstm.sweep"), ("runtime", "make bench")):
+        assert main([name, "--results", str(results)]) == 2
         message = capsys.readouterr().err
-        assert "make reproduce-fig4" in message
+        assert command in message
         assert message.count("\n") == 1
-    assert not (results / "fig4").exists()
+        assert not (results / name).exists()
 
 
 def test_what_it_cannot_draw_is_one_sentence(results, capsys):
     assert main(["fig9", "--results", str(results)]) == 2
     said = capsys.readouterr().err
-    assert "EXPERIMENT must be one of fig4, depth, width, runtime, got fig9" in said
+    assert said.startswith("error: EXPERIMENT must be one of fig3, fig4, fig5, table1")
+    assert said.endswith("got fig9\n")
     append([make_record(started=STARTED)], results)
     (results / "published.csv").unlink()
     assert main(["--results", str(results)]) == 2
@@ -596,4 +608,4 @@ def test_every_experiment_with_records_is_drawn(results, capsys):
         assert f"{experiment}/smoke-addition.svg" in said
         page = (results / experiment / "README.md").read_text()
         assert f"python -m tlstm.sweep sweeps/{experiment}.yaml" in page
-    assert not (results / "fig4").exists()
+    assert not (results / "ablation").exists()

@@ -12,9 +12,10 @@ import torch
 import yaml
 from torch import nn
 
-from tlstm import TensorizedLSTM, sweep, train
+from tlstm import TensorizedLSTM, evaluate, export, figures, sweep, sweep_file, train
 from tlstm.bench import command as bench
 from tlstm.config import CONFIGURATIONS, compose
+from tlstm.memory_cells import command as memory_cells
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -41,20 +42,23 @@ TINY = [
     "logger=csv",
     "scale=smoke",
 ]
+USES = tuple(
+    f"python -m tlstm.{module}" for module in ("evaluate", "export", "memory_cells", "figures")
+)
+STAND_INS = {"task=mnist": "task.source=digits", "task=wikipedia": "task.source=python_topics"}
 
 
 def blocks(language: str) -> list[str]:
     return [block for found, block in BLOCKS if found == language]
 
 
-def commands(start: str) -> list[str]:
+def commands(start: str | tuple[str, ...]) -> list[str]:
     return [command for command in COMMANDS if command.startswith(start)]
 
 
 def test_python_blocks_run_and_say_what_comes_out() -> None:
-    (block,) = blocks("python")
     names: dict = {}
-    exec(block, names)
+    exec(blocks("python")[0], names)
     assert names["output"].shape == (20, 8, 32)
     assert names["delayed"].shape == (50, 8, 32)
     assert names["y"].shape == (8, 32)
@@ -63,7 +67,23 @@ def test_python_blocks_run_and_say_what_comes_out() -> None:
 
 
 def test_there_is_a_command_to_reproduce_and_one_to_test() -> None:
-    assert commands("make") == ["make reproduce-fig4", "make test", "make bench"]
+    assert commands("make") == ["make reproduce-fig4", "make reproduce", "make test", "make bench"]
+
+
+def test_every_figure_and_table_has_a_row_with_its_numbers_of_runs() -> None:
+    """At smoke scale and the paper's, from the sweep files that its target trains."""
+    rows = re.findall(r"^\| `-(\w+)` \|.*\| (\d+) \| (\d+) \|$", README, flags=re.MULTILINE)
+    assert [name for name, *_ in rows] == ["fig3", "fig4", "fig5", "table1", "table2", "table3"]
+    for name, *numbers in rows:
+        for scale, number in zip(("smoke", "paper"), numbers, strict=True):
+            files = sorted((ROOT / "sweeps").glob(f"{name}*.yaml"))
+            assert sum(number_of_points(file, scale) for file in files) == int(number)
+
+
+def number_of_points(file: Path, scale: str) -> int:
+    content = sweep_file.read_sweep_file(file)
+    values = sweep.values_at_scale(content, [f"scale={scale}"])
+    return len(sweep_file.points(content, [], values))
 
 
 @pytest.mark.parametrize("command", sorted({*commands("make"), "make help"}))
@@ -92,13 +112,14 @@ def test_train_commands_train(
     if not asks_for_help:
         arguments = [a for a in arguments if not a.startswith(("model.depth", "scale="))]
         arguments += [*TINY, f"output_dir={tmp_path}"]
-        if "task=mnist" in arguments:
-            arguments.append("task.source=digits")  # whatever there is to download
+        for task, source in STAND_INS.items():
+            if task in arguments:
+                arguments.append(source)  # whatever there is to download
     monkeypatch.setattr(sys, "argv", ["train", *arguments])
     with contextlib.suppress(SystemExit) if asks_for_help else contextlib.nullcontext():
         train.main()
     said = capsys.readouterr().out
-    assert ("model: slstm" if asks_for_help else "test accuracy") in said
+    assert ("model: grid_lstm_tied" if asks_for_help else "test accuracy") in said
 
 
 @pytest.mark.parametrize("command", commands("python -m tlstm.sweep"))
@@ -119,6 +140,24 @@ def test_bench_commands_plan_their_measurements(
     assert "measurements on" in capsys.readouterr().out
 
 
+def test_what_was_trained_is_used_as_the_readme_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its commands in their order, on a tiny run in the place of RUN, and then its three lines."""
+    monkeypatch.chdir(tmp_path)
+    train.run_command(["model=tlstm_3d_cn", "experiment=fig4", *TINY])
+    (run,) = Path("runs/fig4").iterdir()
+    run.rename("runs/fig4/RUN")
+    mains = {"evaluate": evaluate, "export": export, "memory_cells": memory_cells}
+    for command in commands(USES):
+        module, *arguments = shlex.split(command.removeprefix("python -m tlstm."))
+        assert {**mains, "figures": figures}[module].main(arguments) == 0
+    assert "drew results/fig6/smoke-addition.svg" in capsys.readouterr().out
+    names: dict = {"torch": torch}
+    exec(blocks("python")[1], names)
+    assert names["output"].shape == (20, 8, 4)
+
+
 @pytest.mark.parametrize("command", commands("wandb sweep"))
 def test_wandb_commands_name_files_that_are_there(command: str) -> None:
     assert (ROOT / shlex.split(command)[-1]).is_file()
@@ -132,6 +171,7 @@ def test_no_command_is_left_out() -> None:
         "wandb sweep",
         "wandb agent",
         "python -m tlstm.bench",
+        *USES,
     )
     assert [c for c in COMMANDS if c and not c.startswith(tested)] == []
 

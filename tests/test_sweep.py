@@ -1,24 +1,28 @@
 """Sweep files, and running them here with no server."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
 from tlstm import pool, sharing, sweep
-from tlstm.config import compose
+from tlstm.config import Run, compose
 from tlstm.progress import Status
 from tlstm.record import read_record
 from tlstm.sweep_display import Throughput
 from tlstm.sweep_file import SweepFile, points, read_sweep_file
 
 SWEEPS = sorted((Path(__file__).parents[1] / "sweeps").glob("*.yaml"))
+SCHEMA = Path(__file__).with_name("wandb_sweep_schema.json")
 CONFIGURATIONS = {
     "slstm",
     "tlstm_2d",
@@ -64,11 +68,88 @@ def run_sweep(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def data_here(path: Path) -> list[str]:
+    """Data that every machine has, for the tasks of a sweep file that have a choice."""
+    task = read_sweep_file(path).parameters["task"]
+    sources = {"mnist": "digits", "permuted_mnist": "digits", "wikipedia": "python_topics"}
+    named = {sources[name] for name in (task.values or [task.value]) if name in sources}
+    return [f"task.source={source}" for source in named]
+
+
+@cache
+def runs_of(path: Path, scale: str) -> list[Run]:
+    """The runs of a sweep file, composed once for all tests."""
+    return sweep.read_runs(path, [f"scale={scale}", *data_here(path)])
+
+
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("scale", ["smoke", "paper"])
+@pytest.mark.parametrize("scale", ["smoke", "short", "paper"])
 def test_every_point_of_every_sweep_file_composes(path: Path, scale: str) -> None:
-    runs = sweep.read_runs(path, [f"scale={scale}"])
-    assert len({run.identifier for run in runs}) == len(runs) > 1
+    runs = runs_of(path, scale)
+    assert len({run.identifier for run in runs}) == len(runs) >= 1
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_sweep_file_follows_the_schema_of_wandb(path: Path) -> None:
+    """The schema is that of the package sweeps 0.3.0, which W&B checks sweep files with."""
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    jsonschema.validate(yaml.safe_load(path.read_text(encoding="utf-8")), schema)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": "every"},
+        {"parameters": {}},
+        {"parameters": {"seed": {"values": []}}},
+        {"parameters": {"model/depth": {"value": 1}}},
+        {"metric": {"name": "accuracy", "goal": "highest"}},
+        {"command": "python"},
+    ],
+    ids=str,
+)
+def test_the_schema_refuses_what_is_no_sweep(change: dict) -> None:
+    content = yaml.safe_load(SWEEPS[0].read_text(encoding="utf-8")) | change
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(content, json.loads(SCHEMA.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("scale", ["smoke", "short", "paper"])
+@pytest.mark.parametrize(
+    ("figure", "table"), [("fig3", "table1"), ("fig4", "table2"), ("fig5", "table3")]
+)
+def test_a_table_trains_nothing_that_its_figure_has(figure: str, table: str, scale: str) -> None:
+    identifiers = {
+        name: {
+            run.identifier
+            for path in SWEEPS
+            if path.stem.startswith(name)
+            for run in runs_of(path, scale)
+        }
+        for name in (figure, table)
+    }
+    assert identifiers[figure]
+    assert identifiers[table]
+    assert not identifiers[figure] & identifiers[table]
+
+
+def test_the_ablation_has_every_combination_under_its_own_name() -> None:
+    runs = runs_of(SWEEPS[0].with_name("ablation.yaml"), "paper")
+    names = [run.config.model.label for run in runs]
+    assert sorted(names) == sorted(
+        f"{rank}D tLSTM{feedback}{memory}{norm}"
+        for rank in (2, 3)
+        for feedback in ("", "–F")
+        for memory in ("", "–M")
+        for norm in ("", "+LN", "+CN")
+    )
+
+
+def test_an_experiment_has_values_of_its_own_at_a_scale() -> None:
+    file = read_sweep_file(SWEEPS[0].with_name("fig5-mnist.yaml"))
+    smoke = sweep.values_at_scale(file, ["scale=smoke"])
+    assert smoke == {"model.depth": [1, 2, 3], "model.channels": [8, 16, 32]}
+    assert sweep.values_at_scale(file, ["scale=paper"]) == {}
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
@@ -77,13 +158,13 @@ def test_the_agents_command_line_is_what_train_takes(path: Path) -> None:
     file = read_sweep_file(path)
     assert file.command == ["${env}", "${interpreter}", "-m", "${program}", "${args_no_hyphens}"]
     assert file.program == "tlstm.train"
-    for point in points(file, [], {}):
-        compose([*point, "scale=paper"])
+    first, *_ = points(file, [], {})  # all of them compose above
+    compose([*first, "scale=paper", *data_here(path)])
 
 
 @pytest.mark.parametrize("task", ["addition", "memorization"])
 def test_figure_4_is_seven_configurations_at_four_depths(task: str) -> None:
-    runs = sweep.read_runs(SWEEPS[0].with_name(f"fig4-{task}.yaml"), ["scale=paper"])
+    runs = runs_of(SWEEPS[0].with_name(f"fig4-{task}.yaml"), "paper")
     found = {(run.config.model.name, run.config.model.depth) for run in runs}
     assert found == {(name, depth) for name in CONFIGURATIONS for depth in (1, 4, 7, 10)}
     assert {run.config.task.name for run in runs} == {task}
@@ -91,7 +172,7 @@ def test_figure_4_is_seven_configurations_at_four_depths(task: str) -> None:
 
 
 def test_smoke_scale_has_at_least_three_depths() -> None:
-    runs = sweep.read_runs(SWEEPS[0].with_name("fig4-addition.yaml"), ["scale=smoke"])
+    runs = runs_of(SWEEPS[0].with_name("fig4-addition.yaml"), "smoke")
     assert {run.config.model.name for run in runs} == CONFIGURATIONS
     assert len({run.config.model.depth for run in runs}) >= 3
 

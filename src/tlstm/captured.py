@@ -5,7 +5,7 @@ their place, and the weights, the gradients and the optimizer's state are change
 """
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -70,19 +70,25 @@ class Recording:
 class CapturedStep:
     """An optimizer step on one batch, recorded once and replayed for every batch.
 
-    The passes before the recording leave no trace: weights and optimizer state are set back.
+    The passes before the recording leave no trace: weights, optimizer state and what is carried are
+    set back.
 
     Args:
         learn: an optimizer step on a batch, which returns its loss.
         optimizer: the one that steps; it must be capturable.
         batch: like those to come in shape, dtype and device.
+        carried: what else `learn` changes, in place, from one batch to the next.
     """
 
     def __init__(
-        self, learn: Callable[[Batch], Tensor], optimizer: Optimizer, batch: Batch
+        self,
+        learn: Callable[[Batch], Tensor],
+        optimizer: Optimizer,
+        batch: Batch,
+        carried: Sequence[Tensor] = (),
     ) -> None:
         self._batch = Batch(*(part.clone() for part in batch))
-        with undone(optimizer):
+        with undone(optimizer), kept(carried):
             self.recording = Recording(lambda: learn(self._batch))
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -123,6 +129,15 @@ def undone(optimizer: Optimizer) -> Iterator[None]:
             parameter.copy_(weight)
             for name, value in optimizer.state[parameter].items():
                 value.copy_(state.get(name, torch.zeros_like(value)))
+
+
+@contextmanager
+def kept(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Set tensors back, in place, to what they were before."""
+    values = [tensor.clone() for tensor in tensors]
+    yield
+    for tensor, value in zip(tensors, values, strict=True):
+        tensor.copy_(value)
 
 
 def why_not(device: torch.device, world_size: int, precision: str) -> str | None:

@@ -1,7 +1,6 @@
 """A run's checkpoints: how they are written, found and told from those of other runs."""
 
 import io
-import pickle
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -53,8 +52,8 @@ class KeepCheckpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write them, the last one last: a run that goes on from it finds its best one."""
-        *earlier, accuracy = (point["accuracy"] for point in self._history.curve)
-        if accuracy > max(earlier, default=-1):
+        assert isinstance(pl_module, SequenceModule)
+        if self._history.best(pl_module.selected_by) == len(self._history.curve) - 1:
             trainer.save_checkpoint(self._directory / "best.ckpt")
         trainer.save_checkpoint(self._directory / "last.ckpt")
 
@@ -122,19 +121,63 @@ def find_checkpoint(resume: str, directory: Path) -> Path | None:
     return own if own.exists() else None
 
 
-def check_checkpoint(path: Path, module: SequenceModule, max_samples: int) -> None:
-    """Make sure that a checkpoint is of this very run, but for its budget.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds: tensors and plain values; nothing in it is executed.
 
     Raises:
+        OSError: there is none.
+        ValueError: it is damaged, or it holds anything else.
+    """
+    with path.open("rb") as file:
+        try:
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+            whole = checkpoint.keys() >= {"description", "global_step", "state_dict"}
+        except Exception as error:  # a damaged file may break anything within torch
+            raise ValueError(_no_checkpoint(path)) from error
+    if not whole:
+        raise ValueError(_no_checkpoint(path))
+    return dict(checkpoint)
+
+
+def load_weights(path: Path, module: SequenceModule) -> None:
+    """Give a module the weights of a checkpoint.
+
+    Raises:
+        OSError: there is none.
+        ValueError: it is damaged, or its weights are another model's.
+    """
+    weights = read_checkpoint(path)["state_dict"]
+    try:
+        module.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(_no_checkpoint(path)) from error
+
+
+def check_checkpoint(path: Path, module: SequenceModule, max_samples: int) -> int:
+    """Make sure that a checkpoint is of this very run, but for its budget.
+
+    Returns:
+        The training samples that it has seen.
+
+    Raises:
+        OSError: there is none.
         ValueError: it is another model's or another run's, it has seen more samples than this
             run may, or it is no checkpoint.
     """
-    description = module.description
+    description, checkpoint = module.description, read_checkpoint(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         found, samples = checkpoint["description"], checkpoint["global_step"] * module.batch_size
-    except (KeyError, TypeError, RuntimeError, OSError, EOFError, pickle.PickleError) as error:
-        raise ValueError(f"{path} is no checkpoint of tlstm.train, or it is damaged") from error
+        _check_description(path, found, description)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(_no_checkpoint(path)) from error
+    if samples > max_samples:
+        raise ValueError(
+            f"{path} has seen {samples} samples, more than training.max_samples={max_samples}"
+        )
+    return int(samples)
+
+
+def _check_description(path: Path, found: dict[str, Any], description: dict[str, Any]) -> None:
     if (found["model"], found["symbols"]) != (description["model"], description["symbols"]):
         raise ValueError(
             f"{path} is a checkpoint of another model: {_in_words(found)}; "
@@ -147,10 +190,6 @@ def check_checkpoint(path: Path, module: SequenceModule, max_samples: int) -> No
             f"{path} is a checkpoint of another run: its {key} is {theirs.get(key)}, "
             f"this run's is {ours.get(key)}"
         )
-    if samples > max_samples:
-        raise ValueError(
-            f"{path} has seen {samples} samples, more than training.max_samples={max_samples}"
-        )
 
 
 def adopt_best(checkpoint: Path, directory: Path) -> None:
@@ -162,6 +201,10 @@ def adopt_best(checkpoint: Path, directory: Path) -> None:
     best = checkpoint.with_name("best.ckpt")
     if best.resolve() != (directory / "best.ckpt").resolve():
         replace_file(directory / "best.ckpt", best.read_bytes())
+
+
+def _no_checkpoint(path: Path) -> str:
+    return f"{path} is no checkpoint of tlstm.train, or it is damaged"
 
 
 def _in_words(description: dict[str, Any]) -> str:

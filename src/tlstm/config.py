@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tlstm import geometry
 from tlstm.checks import at_least
+from tlstm.naming import paper_name
 
 PACKAGED = Path(__file__).parent / "conf"
 CONFIGURATIONS = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[2] / "conf"
@@ -44,7 +45,7 @@ MINIMA = {
     "trainer.steps_at_a_time": 1,
 }
 
-PLACES = ("data_dir",)  # settings of a task that say where its data are, not what they are
+PLACES = ("data_dir", "path")  # settings of a task that say where its data are, not what they are
 
 OPTIONAL = {"model.core.rank", "model.core.kernel_size", "trainer.threads"}
 AUTOMATIC = {"trainer.steps_at_a_time"}  # "auto" leaves them to the machine
@@ -53,6 +54,7 @@ FLOAT32_PRECISIONS = ("highest", "high", "medium")
 DEFAULT_FLOAT32_PRECISION = "high"
 
 OmegaConf.register_new_resolver("tensor_size", geometry.tensor_size, replace=True)
+OmegaConf.register_new_resolver("paper_name", paper_name, replace=True)
 
 
 class Run(NamedTuple):
@@ -141,15 +143,26 @@ def _with_source(config: DictConfig, overrides: list[str]) -> list[str]:
     if source not in ("auto", *config.task.labels):
         choices = ", ".join(config.task.labels)
         raise ValueError(f"task.source must be auto or one of {choices}, got {source!r}")
-    if not isinstance(config.task.data_dir, str):
-        raise ValueError(f"task.data_dir must be text, got {config.task.data_dir!r}")
-    if source != "auto":
-        return overrides
-    named = any(override.startswith("task.data_dir=") for override in overrides)
+    places = _places(config)
     data_module: Any = hydra.utils.get_class(config.task.data._target_)
-    config.task.source = data_module.available_source(Path(config.task.data_dir), named)
-    others = [override for override in overrides if not override.startswith("task.source=")]
-    return [*others, f"task.source={config.task.source}"]
+    settled = {}
+    if source == "auto":
+        named = any(o.partition("=")[0] in {f"task.{place}" for place in places} for o in overrides)
+        settled["source"] = source = data_module.available_source(**places, named=named)
+    if config.task.get("text") == "auto":
+        settled["text"] = data_module.fingerprint_of(source, **places)
+    config.task.update(settled)
+    others = [o for o in overrides if o.partition("=")[0] not in {f"task.{key}" for key in settled}]
+    return [*others, *(f"task.{key}={value}" for key, value in settled.items())]
+
+
+def _places(config: DictConfig) -> dict[str, Path | None]:
+    """Where the data of a task are, by the names of its settings."""
+    places = {place: config.task[place] for place in PLACES if place in config.task}
+    for place, value in places.items():
+        if not (isinstance(value, str) or (value is None and place == "path")):
+            raise ValueError(f"task.{place} must be text, got {value!r}")
+    return {place: None if value is None else Path(value) for place, value in places.items()}
 
 
 def default_scale() -> str:

@@ -1,29 +1,27 @@
-"""What the pictures look like: learning curves, runtime and sweeps as matplotlib figures.
+"""What the pictures of runs look like and have in common; each is of one scale and one task.
 
-Pure functions from records to figures; nothing is read or written, and no state of matplotlib
-is changed. One figure is of one scale and one task.
+The pictures themselves are in `learning_curves` and `sweep_drawing`: pure functions from records
+to matplotlib's figures; nothing is read or written, and no state of matplotlib is changed.
 """
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib.style
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter
 
 from tlstm import tables
-from tlstm.record import CurvePoint, Record
+from tlstm.measures import STANDS_IN_FOR
+from tlstm.record import Record
 from tlstm.results import latest
 
 Look = dict[str, Any]
-Numbers = npt.NDArray[np.float64]
 
 # Okabe and Ito's colours, which colour-blind people can tell apart; black is the baseline.
 STYLES: dict[str, Look] = {
@@ -63,97 +61,17 @@ SETTINGS = {
 }
 
 
-class MeanCurve(NamedTuple):
-    """Accuracy over several seeds at the same numbers of training samples; fractions."""
-
-    samples: Numbers
-    mean: Numbers
-    lowest: Numbers
-    highest: Numbers
-
-
-def mean_curve(curves: Sequence[Sequence[CurvePoint]]) -> MeanCurve:
-    """Mean and range of curves at every point of any of them, linear in between.
-
-    It starts where the last of them starts. A run that stopped because it was solved counts
-    with its last accuracy from then on, so that the slower seeds stay in the mean.
-
-    Args:
-        curves: one for each seed, each with at least one point, in the order of their samples.
-    """
-    places = [np.array([point.samples for point in curve], dtype=float) for curve in curves]
-    heights = [np.array([point.accuracy for point in curve]) for curve in curves]
-    samples = np.unique(np.concatenate(places))
-    samples = samples[samples >= max(place[0] for place in places)]
-    values = np.stack([np.interp(samples, *pair) for pair in zip(places, heights, strict=True)])
-    return MeanCurve(samples, values.mean(0), values.min(0), values.max(0))
-
-
 def style() -> AbstractContextManager[None]:
     """The settings that figures are made and must be saved under, whatever the user's own."""
     return matplotlib.style.context(["default", SETTINGS])
 
 
-def figure4(records: Sequence[Record], published: pd.DataFrame) -> Figure:
-    """Figure 4 for one task: accuracy against training samples at every depth, and runtime.
-
-    Args:
-        records: of one scale and one task; the latest of every run is drawn.
-        published: the rows of published.csv.
-
-    Returns:
-        A figure with a panel per depth, one for the runtime and, last, the legend's.
+def one_picture(records: Sequence[Record], along: str) -> pd.DataFrame:
+    """The runs of one picture, the latest of each, with the name of their `line`.
 
     Raises:
         ValueError: there are no records, or they are of several scales or tasks.
     """
-    table = _one_picture(records, "depth")
-    curves = {record.identifier: _drawable(record.curve) for record in latest(records)}
-    marks = tables.published_marks(published, records[0].task)
-    depths = sorted(set(table["depth"]))
-    styles = _styles(table)
-    with style():
-        figure, panels, legend = _panels(len(depths) + 1)
-        for panel, depth in zip(panels[:-1], depths, strict=True):
-            panel.set_title(f"L = {depth}")
-            _draw_curves(panel, table[table["depth"] == depth], curves, styles)
-            _draw_published(panel, [mark for mark in marks if mark.depth in (None, depth)], styles)
-        _accuracy_axes(panels[:-1], float(table["threshold"].iloc[0]))
-        _draw_runtime(panels[-1], table, "depth", styles)
-        _draw_legend(legend, styles, bool(marks))
-        _draw_heading(figure, table, "lines are means, bands the range", bool(marks))
-    return figure
-
-
-def sweep_figure(records: Sequence[Record], along: str) -> Figure:
-    """Accuracy, samples to the threshold and runtime against L or M, one line per model.
-
-    Args:
-        records: of one scale and one task; the latest of every run is drawn.
-        along: "depth" or "channels".
-
-    Returns:
-        A figure with three panels and, last, the legend's.
-
-    Raises:
-        ValueError: there are no records, or they are of several scales or tasks.
-    """
-    table = _one_picture(records, along)
-    threshold = float(table["threshold"].iloc[0])
-    styles = _styles(table)
-    with style():
-        figure, panels, legend = _panels(3)
-        panels[0].set_title("best accuracy")
-        panels[0].set_ylabel("accuracy (%)")
-        _draw_means(panels[0], 100 * table["best_accuracy"], table, along, styles)
-        _draw_samples(panels[1], table, along, styles, threshold)
-        _draw_runtime(panels[2], table, along, styles)
-        _draw_legend(legend, styles, False)
-        _draw_heading(figure, table, "points are means, bars the range", False)
-    return figure
-
-
-def _one_picture(records: Sequence[Record], along: str) -> pd.DataFrame:
     kinds = {(record.scale, record.task) for record in records}
     if len(kinds) != 1:
         raise ValueError(f"records must be of one scale and one task, got {sorted(kinds)}")
@@ -161,12 +79,7 @@ def _one_picture(records: Sequence[Record], along: str) -> pd.DataFrame:
     return table.assign(line=tables.line_names(table, along))
 
 
-def _drawable(curve: Sequence[CurvePoint]) -> list[CurvePoint]:
-    """What a logarithmic axis can show."""
-    return [point for point in curve if point.samples > 0]
-
-
-def _styles(table: pd.DataFrame) -> dict[str, Look]:
+def line_styles(table: pd.DataFrame) -> dict[str, Look]:
     """Colour, line and marker of every line, in the order of the legend."""
     styles: dict[str, Look] = {}
     for model, runs in table.groupby("model", sort=False):
@@ -177,7 +90,7 @@ def _styles(table: pd.DataFrame) -> dict[str, Look]:
     return styles
 
 
-def _panels(count: int) -> tuple[Figure, list[Axes], Axes]:
+def make_panels(count: int) -> tuple[Figure, list[Axes], Axes]:
     """Panels in at most two rows, the last of them on the right, and a place for the legend.
 
     The legend goes below the last panel where that is free, else into a column of its own.
@@ -196,95 +109,18 @@ def _panels(count: int) -> tuple[Figure, list[Axes], Axes]:
     return figure, panels, beside
 
 
-def _draw_curves(
-    panel: Axes,
-    runs: pd.DataFrame,
-    curves: Mapping[str, Sequence[CurvePoint]],
-    styles: Mapping[str, Look],
-) -> None:
-    for line, group in runs.groupby("line", sort=False):
-        shown = [curves[identifier] for identifier in group["identifier"]]
-        shown = [curve for curve in shown if curve]
-        if shown:
-            _draw_curve(panel, str(line), mean_curve(shown), styles[str(line)])
-
-
-def _draw_curve(panel: Axes, line: str, curve: MeanCurve, style: Look) -> None:
-    percent = 100 * curve.mean
-    panel.plot(curve.samples, percent, label=line, markevery=0.15, alpha=0.9, **style)
-    if (curve.lowest < curve.highest).any():
-        band = 100 * curve.lowest, 100 * curve.highest
-        panel.fill_between(curve.samples, *band, color=style["color"], alpha=0.16, linewidth=0)
-
-
-def _draw_published(
-    panel: Axes, marks: Sequence[tables.PublishedMark], styles: Mapping[str, Look]
-) -> None:
-    """Stars in the colour of their line; grey and named where there is none to compare with."""
-    for mark in marks:
-        line = styles.get(mark.model, {"color": GREY})
-        panel.scatter(mark.samples, mark.accuracy, color=line["color"], zorder=5, **STAR)
-    named = sorted((mark for mark in marks if mark.model not in styles), key=lambda m: m.samples)
-    for number, mark in enumerate(named):
-        # In turn above and below, so that neighbours leave each other room
-        offset: Look = {"xytext": (6, -14 if number % 2 else 7), "textcoords": "offset points"}
-        place = mark.samples, mark.accuracy
-        panel.annotate(mark.model, place, fontsize=7, color="#6E6E6E", ha="right", **offset)
-
-
-def _accuracy_axes(panels: Sequence[Axes], threshold: float) -> None:
-    """The same logarithmic samples and per cent for every panel, and a line to pass."""
-    for panel in panels:
-        panel.sharex(panels[0])
-        panel.sharey(panels[0])
-        panel.axhline(100 * threshold, color=GREY, linewidth=0.8, linestyle=":", label="_solved")
-        panel.set_xlabel("training samples")
-        place = panel.get_subplotspec()
-        if place is not None and place.is_first_col():
-            panel.set_ylabel("accuracy of the answer (%)")
-        else:
-            panel.tick_params(labelleft=False)
-    panels[0].set_xscale("log")
-    panels[0].xaxis.set_major_formatter(PEOPLE)
-    panels[0].xaxis.set_minor_formatter(NullFormatter())
-    panels[0].set_ylim(-3, 109)
-
-
-def _draw_runtime(panel: Axes, table: pd.DataFrame, along: str, styles: Mapping[str, Look]) -> None:
+def draw_runtime(panel: Axes, table: pd.DataFrame, along: str, styles: Mapping[str, Look]) -> None:
     """Runtime on the hardware with the most runs: two machines are never in one line."""
     hardware = table["hardware"].mode().iloc[0]
     runs = table[table["hardware"] == hardware]
     machine = textwrap.shorten(hardware, 20, placeholder="...")
     panel.set_title("runtime" if len(runs) == len(table) else f"runtime on {machine}")
     panel.set_ylabel("ms per timestep")
-    _draw_means(panel, runs["milliseconds_per_timestep"], runs, along, styles)
+    draw_means(panel, runs["milliseconds_per_timestep"], runs, along, styles)
     panel.set_ylim(bottom=0)
 
 
-def _draw_samples(
-    panel: Axes,
-    table: pd.DataFrame,
-    along: str,
-    styles: Mapping[str, Look],
-    threshold: float,
-) -> None:
-    """Samples to the threshold; runs that did not pass it are hollow, where they ended."""
-    panel.set_title(f"samples to {tables.percent(threshold)} (hollow: not within)")
-    panel.set_ylabel("training samples")
-    passed = table["samples_to_threshold"].astype(float)
-    ends = passed.fillna(table["samples"]).clip(lower=1)
-    panel.set_yscale("log")
-    panel.set_ylim(ends.min() / 1.5, ends.max() * 1.5)
-    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    panel.yaxis.set_major_formatter(PEOPLE)
-    panel.yaxis.set_minor_formatter(NullFormatter())
-    _draw_means(panel, passed, table, along, styles)
-    for line, runs in table[passed.isna()].groupby("line", sort=False):
-        look = styles[str(line)] | {"linestyle": "", "markerfacecolor": "white"}
-        panel.plot(runs[along], runs["samples"], label="_not within", **look)
-
-
-def _draw_means(
+def draw_means(
     panel: Axes,
     values: pd.Series,
     table: pd.DataFrame,
@@ -301,7 +137,8 @@ def _draw_means(
     panel.set_xticks(sorted(set(table[along])))
 
 
-def _draw_legend(panel: Axes, styles: Mapping[str, Look], published: bool) -> None:
+def draw_legend(panel: Axes, styles: Mapping[str, Look], published: bool) -> None:
+    """Every line and, where they are shown, the published marks."""
     entries = [Line2D([], [], label=line, **style) for line, style in styles.items()]
     if published:
         star: Look = {"marker": "*", "markersize": 10, "markeredgecolor": "black", "color": GREY}
@@ -310,7 +147,7 @@ def _draw_legend(panel: Axes, styles: Mapping[str, Look], published: bool) -> No
     panel.legend(handles=entries, loc="center", handlelength=3.2, fontsize=size)
 
 
-def _draw_heading(figure: Figure, table: pd.DataFrame, explanation: str, published: bool) -> None:
+def draw_heading(figure: Figure, table: pd.DataFrame, explanation: str, published: bool) -> None:
     """What was run, on what, and how large; in red where it is not what the paper ran."""
     scale, width = table["scale"].iloc[0], figure.get_size_inches()[0]
     sizes, seeds = tables.sizes(table), sorted(set(table["seed"]))
@@ -322,17 +159,25 @@ def _draw_heading(figure: Figure, table: pd.DataFrame, explanation: str, publish
     )
     rows: list[tuple[str, Look]] = [(sizes[:1].upper() + sizes[1:], {"size": 13, "weight": "bold"})]
     rows += [(line, {"color": "#555555"}) for line in textwrap.wrap(facts, int(14 * width))]
+    rows += [
+        (line, {"color": RED, "weight": "bold"})
+        for warning in _warnings(table, sizes, published)
+        for line in textwrap.wrap(warning, int(11 * width))
+    ]
+    write_above(figure, rows)
+
+
+def _warnings(table: pd.DataFrame, sizes: str, published: bool) -> Iterator[str]:
+    """What a reader must not take for the paper's: another scale, other data."""
+    scale, task = table["scale"].iloc[0], table["task"].iloc[0]
     if scale != "paper":
-        warning = f"{scale.upper()} SCALE: {sizes}, not the paper's size"
-        warning += "; published marks are for the paper's sizes" if published else ""
-        rows += [
-            (line, {"color": RED, "weight": "bold"})
-            for line in textwrap.wrap(warning, int(11 * width))
-        ]
-    _write_above(figure, rows)
+        marks = "; published marks are for the paper's sizes" if published else ""
+        yield f"{scale.upper()} SCALE: {sizes}, not the paper's size{marks}"
+    if task in STANDS_IN_FOR:
+        yield f"OTHER DATA: {task}, not the paper's {STANDS_IN_FOR[task]}"
 
 
-def _write_above(figure: Figure, rows: Sequence[tuple[str, Look]]) -> None:
+def write_above(figure: Figure, rows: Sequence[tuple[str, Look]]) -> None:
     """Makes the figure taller by some rows of text and writes them there."""
     width, height = figure.get_size_inches()
     taller = height + 0.22 * len(rows) + 0.2

@@ -1,8 +1,9 @@
 """The pictures and the page of every experiment, made from the committed records alone.
 
-`python -m tlstm.figures` redraws all experiments that have records: `results/<experiment>/` gets
-a picture of each scale and task (SVG and PNG), the runs as one flat table `runs.csv`, and the page
-`README.md`. The same records give the same bytes.
+`python -m tlstm.figures` redraws everything: `results/<experiment>/` gets a picture of each scale
+and task (SVG and PNG), the runs as one flat table `runs.csv`, and the page `README.md`; those of
+the paper's figures and tables that nothing was measured for yet get a page that says so. The same
+records give the same bytes.
 """
 
 import argparse
@@ -20,12 +21,15 @@ from tlstm import tables
 from tlstm.bench import drawing as bench_drawing
 from tlstm.bench import page as bench_page
 from tlstm.bench import store as bench_store
-from tlstm.drawing import figure4, style, sweep_figure
-from tlstm.page import page
+from tlstm.drawing import style
+from tlstm.learning_curves import learning_curves
+from tlstm.memory_cells import drawing as memory_drawing
+from tlstm.memory_cells import page as memory_page
+from tlstm.memory_cells import store as memory_store
+from tlstm.page import Heading, page
 from tlstm.record import Record, replace_file, sentence
 from tlstm.results import latest, load
-
-__all__ = ["EXPERIMENTS", "Experiment", "draw", "figure4", "sweep_figure"]
+from tlstm.sweep_drawing import ablation_figure, sweep_figure
 
 
 class Experiment(NamedTuple):
@@ -33,33 +37,47 @@ class Experiment(NamedTuple):
 
     Attributes:
         title: of its page.
-        figure: draws the records of one scale and task, given the published numbers too.
         command: makes its records.
+        figure: draws the records of one scale and task, given the published numbers too; None
+            where there is only a table.
+        published: the table of published.csv that its page shows; empty for none.
+        also: another experiment whose records its page shows too.
     """
 
     title: str
-    figure: Callable[[Sequence[Record], pd.DataFrame], Figure]
     command: str
+    figure: Callable[[Sequence[Record], pd.DataFrame], Figure] | None = None
+    published: str = ""
+    also: str | None = None
 
 
-def _sweep(along: str, records: Sequence[Record], _: pd.DataFrame) -> Figure:
-    return sweep_figure(records, along)
+def _along(size: str, records: Sequence[Record], _: pd.DataFrame) -> Figure:
+    return sweep_figure(records, size)
 
 
+def _ablation(records: Sequence[Record], _: pd.DataFrame) -> Figure:
+    return ablation_figure(records)
+
+
+PAGE = "README.md"
+MAKE, SWEEP = "make reproduce-{}", "python -m tlstm.sweep sweeps/{}.yaml"
+ALONG_DEPTH = partial(_along, "depth")
 EXPERIMENTS = {
-    "fig4": Experiment(
-        "Figure 4 and Table 2: addition and memorization", figure4, "make reproduce-fig4"
-    ),
-    "depth": Experiment(
-        "Depth", partial(_sweep, "depth"), "python -m tlstm.sweep sweeps/depth.yaml"
-    ),
-    "width": Experiment(
-        "Width: channels", partial(_sweep, "channels"), "python -m tlstm.sweep sweeps/width.yaml"
-    ),
+    "fig3": Experiment("Figure 3: Wikipedia", MAKE, ALONG_DEPTH, "table1"),
+    "fig4": Experiment("Figure 4: addition and memorization", MAKE, learning_curves, "table2"),
+    "fig5": Experiment("Figure 5: sequential and permuted MNIST", MAKE, learning_curves, "table3"),
+    "table1": Experiment("Table 1: Wikipedia", MAKE, None, "table1", "fig3"),
+    "table2": Experiment("Table 2: addition and memorization", MAKE, None, "table2", "fig4"),
+    "table3": Experiment("Table 3: sequential and permuted MNIST", MAKE, None, "table3", "fig5"),
+    "depth": Experiment("Depth", SWEEP, ALONG_DEPTH),
+    "width": Experiment("Width: channels", SWEEP, partial(_along, "channels")),
+    "ablation": Experiment("Ablation: each part with and without the others", SWEEP, _ablation),
 }
 RUNTIME = bench_store.EXPERIMENT
-COMMANDS = {name: experiment.command for name, experiment in EXPERIMENTS.items()}
+COMMANDS = {name: shown.command.format(name) for name, shown in EXPERIMENTS.items()}
 COMMANDS[RUNTIME] = "make bench"
+MEMORY_CELLS = memory_store.EXPERIMENT
+COMMANDS[MEMORY_CELLS] = "python -m tlstm.memory_cells"
 
 
 def save(figure: Figure, stem: Path) -> None:
@@ -77,34 +95,50 @@ def save(figure: Figure, stem: Path) -> None:
         replace_file(stem.with_name(f"{stem.name}.{kind}"), content.getvalue())
 
 
-def draw(experiment: str, results_dir: Path) -> list[Path]:
+def draw(name: str, results_dir: Path) -> list[Path]:
     """Draws an experiment from its records and writes its page.
 
+    Where nothing was measured yet, the page has the published rows and says so.
+
     Args:
-        experiment: a name of `EXPERIMENTS`.
+        name: of `EXPERIMENTS`.
         results_dir: the directory of all results, with published.csv.
 
     Returns:
-        The pictures without their suffixes; none where there are no records.
+        The pictures without their suffixes, and the page; none where there are neither records
+        nor published rows.
 
     Raises:
         OSError: a file cannot be read or written.
         ValueError: a record is not valid.
     """
-    records = latest(load(results_dir, experiment))
-    if not records:
+    shown, directory = EXPERIMENTS[name], results_dir / name
+    own = latest(load(results_dir, name))
+    records = latest([*own, *(load(results_dir, shown.also) if shown.also else ())])
+    if not records and not shown.published:
         return []
     published = tables.read_published(results_dir / "published.csv")
-    directory = results_dir / experiment
+    published = published[published["table"] == shown.published]
+    pictures = draw_pictures(own, published, shown, directory) if shown.figure else []
+    if records:
+        runs = tables.run_table(records).to_csv(index=False, lineterminator="\n")
+        replace_file(directory / "runs.csv", runs.encode())
+    heading = Heading(name, shown.title, COMMANDS[name])
+    text = page(records, published, {picture.name for picture in pictures}, heading)
+    replace_file(directory / PAGE, text.encode())
+    return [*pictures, directory / PAGE]
+
+
+def draw_pictures(
+    records: Sequence[Record], published: pd.DataFrame, shown: Experiment, directory: Path
+) -> list[Path]:
+    """Draws a picture of each scale and task; returns them without their suffixes."""
+    assert shown.figure is not None
     pictures = []
     for scale, task in sorted({(record.scale, record.task) for record in records}):
         group = [record for record in records if (record.scale, record.task) == (scale, task)]
         pictures.append(directory / f"{scale}-{task}")
-        save(EXPERIMENTS[experiment].figure(group, published), pictures[-1])
-    runs = tables.run_table(records).to_csv(index=False, lineterminator="\n")
-    replace_file(directory / "runs.csv", runs.encode())
-    title, _, command = EXPERIMENTS[experiment]
-    replace_file(directory / "README.md", page(records, published, title, command).encode())
+        save(shown.figure(group, published), pictures[-1])
     return pictures
 
 
@@ -121,8 +155,22 @@ def draw_runtime(results_dir: Path) -> list[Path]:
             save(figure, pictures[-1])
     names = [picture.name for picture in pictures]
     replace_file(directory / "measurements.csv", bench_page.flat(measurements).encode())
-    replace_file(directory / "README.md", bench_page.page(measurements, names).encode())
+    replace_file(directory / PAGE, bench_page.page(measurements, names).encode())
     return pictures
+
+
+def draw_memory_cells(results_dir: Path) -> list[Path]:
+    """Draws the memory cells that are stored and writes their page; as `draw`."""
+    stored = memory_store.load(results_dir)
+    directory = results_dir / MEMORY_CELLS
+    for cells in stored:
+        save(memory_drawing.figure(cells), directory / cells.name)
+    if stored:
+        replace_file(directory / PAGE, memory_page.page(stored).encode())
+    return [directory / cells.name for cells in stored]
+
+
+OTHERS = {RUNTIME: draw_runtime, MEMORY_CELLS: draw_memory_cells}  # not made of runs' records
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -133,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "experiments",
         nargs="*",
         metavar="EXPERIMENT",
-        help=f"{', '.join(COMMANDS)} (default: all that have records)",
+        help=f"{', '.join(COMMANDS)} (default: all that there is something to show of)",
     )
     chosen = parser.parse_args(arguments)
     try:
@@ -148,12 +196,12 @@ def _draw_all(experiments: Sequence[str], results_dir: Path) -> int:
         if name not in COMMANDS:
             raise ValueError(f"EXPERIMENT must be one of {', '.join(COMMANDS)}, got {name}")
     drawn = {
-        name: draw_runtime(results_dir) if name == RUNTIME else draw(name, results_dir)
+        name: OTHERS[name](results_dir) if name in OTHERS else draw(name, results_dir)
         for name in experiments or COMMANDS
     }
     for pictures in drawn.values():
         for picture in pictures:
-            print(f"drew {picture}.svg and .png")
+            print(f"wrote {picture}" if picture.name == PAGE else f"drew {picture}.svg and .png")
     missing = [name for name, pictures in drawn.items() if not pictures]
     if missing and (experiments or len(missing) == len(drawn)):
         names = missing if experiments else missing[:1]

@@ -1,7 +1,8 @@
 """The learning curve of a run, kept in its checkpoints across interruptions."""
 
+import math
 import time
-from typing import Any
+from typing import Any, Literal
 
 from lightning import Callback, LightningModule, Trainer
 
@@ -37,6 +38,17 @@ class History(Callback):
                 "seconds": self.seconds,
             }
         )
+
+    def best(self, selected_by: Literal["accuracy", "loss"]) -> int:
+        """Which point is the best, by the highest accuracy or the lowest loss; the earliest."""
+
+        def cost(index: int) -> float:
+            value = self.curve[index][selected_by]
+            if selected_by == "accuracy":
+                return -value
+            return value if math.isfinite(value) else math.inf
+
+        return min(range(len(self.curve)), key=cost)
 
     def points(self) -> list[CurvePoint]:
         """The curve as a record keeps it."""

@@ -1,11 +1,12 @@
 """A run made ready: its directory locked, its samples, model, trainer and checkpoint checked."""
 
 import contextlib
+import functools
 import itertools
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ from tlstm.processes import is_first_process
 from tlstm.progress import Report, SampleProgress
 from tlstm.runtime import MeasureBusy, MeasureRuntime
 from tlstm.stopping import StopWhenDecided
+from tlstm.streams import StreamModule
 from tlstm.tasks.sequences import SequenceDataModule
 
 # Tells the processes of the other devices where the first one leaves the run's files
@@ -167,7 +169,10 @@ def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
             f"model.core.tensor_size={config.model.core.tensor_size} makes the depth {core.depth}, "
             f"not model.depth={config.model.depth}; set model.depth alone"
         )
-    return SequenceModule(
+    make: Callable[..., SequenceModule] = SequenceModule
+    if data.samples_per_pass is not None:
+        make = functools.partial(StreamModule, samples_per_pass=data.samples_per_pass)
+    return make(
         SequenceNetwork(core, data.output_size, data.reads_symbols),
         learning_rate=config.training.learning_rate,
         threshold=config.training.threshold,

@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
@@ -27,6 +28,26 @@ def answer_metrics(symbols: int) -> MetricCollection:
     # By default NaN is left out of the mean, and a run that diverges in part would go on
     loss = MeanMetric(nan_strategy=math.nan)
     return MetricCollection({"accuracy": accuracy, "loss": loss}, compute_groups=False)
+
+
+def update_answer_metrics(metrics: MetricCollection, logits: Tensor, targets: Tensor) -> None:
+    """Take more answers into account.
+
+    Args:
+        metrics: as `answer_metrics` makes them.
+        logits: [B, T, symbols].
+        targets: [B, T], `NO_ANSWER` where there is none, which may be everywhere.
+    """
+    flat_logits, flat_targets = logits.flatten(0, 1), targets.flatten()
+    number = (flat_targets != NO_ANSWER).sum()
+    total = F.cross_entropy(flat_logits, flat_targets, ignore_index=NO_ANSWER, reduction="sum")
+    metrics["accuracy"].update(flat_logits, flat_targets)
+    metrics["loss"].update(total / number.clamp(min=1), weight=number)
+
+
+def bits_per_character(loss: float) -> float:
+    """A loss in nats per character, in bits per character (BPC)."""
+    return loss / math.log(2)
 
 
 class SamplesToThreshold(Metric):

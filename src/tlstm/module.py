@@ -1,7 +1,7 @@
 """The LightningModule of the family: a network, its loss over the answer, and its metrics."""
 
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
@@ -11,7 +11,13 @@ from torch.optim import Adam, Optimizer
 from torchmetrics import MetricCollection
 
 from tlstm.captured import CapturedStep
-from tlstm.metrics import NO_ANSWER, SamplesToThreshold, answer_metrics, answer_targets
+from tlstm.metrics import (
+    NO_ANSWER,
+    SamplesToThreshold,
+    answer_metrics,
+    answer_targets,
+    update_answer_metrics,
+)
 from tlstm.models.network import SequenceNetwork
 from tlstm.tasks.sequences import Batch
 
@@ -35,9 +41,11 @@ class SequenceModule(LightningModule):
 
     Attributes:
         captured: whether optimizer steps replay from a CUDA graph.
+        selected_by: what the best validation has the most of, "accuracy", or the least, "loss".
     """
 
     captured = False
+    selected_by: Literal["accuracy", "loss"] = "accuracy"
 
     def __init__(
         self,
@@ -63,6 +71,11 @@ class SequenceModule(LightningModule):
     def samples_seen(self) -> int:
         """Training samples that the weights have learnt from, over all devices."""
         return self.global_step * self.batch_size
+
+    @staticmethod
+    def metrics_of_loss(loss: float) -> dict[str, float]:
+        """Further metrics, which follow from the loss; none here."""
+        return {}
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean negative log-likelihood of the symbols of the answer."""
@@ -93,11 +106,18 @@ class SequenceModule(LightningModule):
         if self._captured_step is None:
             optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=False))
             self._captured_step = CapturedStep(
-                lambda fixed: self._learn(fixed, optimizer, Tensor.backward), optimizer, batch
+                lambda fixed: self._learn(fixed, optimizer, Tensor.backward),
+                optimizer,
+                batch,
+                self.carried(batch),
             )
         loss = self._captured_step(batch)
         self._count_step()
         return loss
+
+    def carried(self, batch: Batch) -> Sequence[Tensor]:
+        """What `loss` changes, in place, from one batch like this to the next; nothing here."""
+        return ()
 
     def busy_seconds(self) -> float | None:
         """Seconds of the GPU that captured steps took since last asked; None where there are none.
@@ -124,8 +144,7 @@ class SequenceModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics and note whether the task is solved."""
-        metrics = self.validation_metrics.compute()
-        self.validation_metrics.reset()
+        metrics = self._computed(self.validation_metrics)
         self.samples_to_threshold.update(metrics["accuracy"], self.samples_seen)
         self.log_dict({f"validation/{name}": value for name, value in metrics.items()})
         self.log("samples", float(self.samples_seen))
@@ -137,8 +156,7 @@ class SequenceModule(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
-        metrics = self.test_metrics.compute()
-        self.test_metrics.reset()
+        metrics = self._computed(self.test_metrics)
         self.log_dict({f"test/{name}": value for name, value in metrics.items()})
 
     def configure_optimizers(self) -> Optimizer:
@@ -178,10 +196,14 @@ class SequenceModule(LightningModule):
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=NO_ANSWER)
 
     def _evaluate(self, batch: Batch, metrics: MetricCollection) -> None:
-        logits = self.network(batch.inputs)
         targets = answer_targets(batch.targets, batch.answer)
-        metrics["accuracy"].update(logits.flatten(0, 1), targets.flatten())
-        metrics["loss"].update(self._loss(logits, targets), weight=batch.answer.sum())
+        update_answer_metrics(metrics, self.network(batch.inputs), targets)
+
+    def _computed(self, metrics: MetricCollection) -> dict[str, Any]:
+        """What metrics have come to, which then begin anew."""
+        values: dict[str, Any] = metrics.compute()
+        metrics.reset()
+        return values | self.metrics_of_loss(values["loss"])
 
 
 def adam_options(device: torch.device) -> dict[str, Any]:

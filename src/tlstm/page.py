@@ -3,44 +3,79 @@
 Everything here is text made of records and of the published numbers; nothing is written.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
 
-from tlstm import tables
+from tlstm import rows, tables
+from tlstm.measures import STANDS_IN_FOR, measure_of
 from tlstm.record import Record
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def page(records: Sequence[Record], published: pd.DataFrame, title: str, command: str) -> str:
-    """The page, in Markdown: scales from the paper's down, smoke last.
+class Heading(NamedTuple):
+    """What an experiment is called on its page.
 
-    Args:
-        records: of one experiment, each run once.
-        published: the rows of published.csv; the page shows those of the tasks that were run.
+    Attributes:
+        name: of the experiment, "fig4".
         title: of the page.
         command: makes the records.
     """
+
+    name: str
+    title: str
+    command: str
+
+
+def page(
+    records: Sequence[Record],
+    published: pd.DataFrame,
+    pictures: Collection[str],
+    heading: Heading,
+) -> str:
+    """The page, in Markdown: published rows, then scales from the paper's down, smoke last.
+
+    Args:
+        records: each run once; there may be none yet.
+        published: the rows of published.csv that the page shows.
+        pictures: that are drawn, <scale>-<task>.
+        heading: of the page.
+    """
     names = sorted({record.scale for record in records}, key=tables.scale_order)
-    scales = [
-        _scale([record for record in records if record.scale == name], published) for name in names
-    ]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined
     )
     return environment.get_template("results.md.jinja").render(
-        title=title,
-        experiment=records[0].experiment,
-        scales=scales,
-        command=command,
-        one_run=tables.run_table(records)["command"].iloc[0],
+        title=heading.title,
+        experiment=heading.name,
+        stores=_stores(records, heading.name),
+        published=_published(published),
+        scales=[_scale([r for r in records if r.scale == name], pictures) for name in names],
+        measures={measure_of(record.task).name for record in records},
+        command=heading.command,
+        one_run=tables.run_table(records)["command"].iloc[0] if records else None,
     )
 
 
-def _scale(records: Sequence[Record], published: pd.DataFrame) -> dict[str, object]:
+def _stores(records: Iterable[Record], name: str) -> list[str]:
+    """Where the records are kept, as seen from the page."""
+    experiments = sorted({record.experiment for record in records})
+    return ["records.jsonl" if e == name else f"../{e}/records.jsonl" for e in experiments]
+
+
+def _published(published: pd.DataFrame) -> list[dict[str, str]]:
+    """A table of published rows for each task."""
+    return [
+        {"title": task_title(str(task)), "rows": markdown(rows.published(group))}
+        for task, group in published.groupby("task", sort=False)
+    ]
+
+
+def _scale(records: Sequence[Record], pictures: Collection[str]) -> dict[str, object]:
     """What the page says about one scale."""
     table = tables.run_table(records)
     name = table["scale"].iloc[0]
@@ -48,9 +83,11 @@ def _scale(records: Sequence[Record], published: pd.DataFrame) -> dict[str, obje
     return {
         "name": name,
         "sizes": tables.sizes(table),
+        "others": [task for task in dict.fromkeys(table["task"]) if task in STANDS_IN_FOR],
         "pictures": [
             {"file": f"{name}-{task}.svg", "alt": f"{tables.sizes(runs)}, {name} scale"}
             for task, runs in groups
+            if f"{name}-{task}" in pictures
         ],
         "hardware": tables.distinct(table["hardware"] + ", " + table["system"]),
         "versions": versions(records),
@@ -58,16 +95,19 @@ def _scale(records: Sequence[Record], published: pd.DataFrame) -> dict[str, obje
         "cost": cost(table),
         "tables": [
             {
-                "title": tables.TITLES.get(str(task), str(task).capitalize()),
+                "title": task_title(str(task)),
                 "verdict": verdict(runs),
-                "rows": markdown(
-                    tables.comparison(runs, tables.published_rows(published, str(task)))
-                ),
+                "rows": markdown(rows.measured(runs)),
             }
             for task, runs in groups
         ],
         "runs": markdown(every_run(table)),
     }
+
+
+def task_title(task: str) -> str:
+    """A task as a heading."""
+    return tables.TITLES.get(task, task.capitalize())
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -79,19 +119,38 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def verdict(table: pd.DataFrame) -> str:
+    """Which configurations solved the task, or which is the best where none can.
+
+    Args:
+        table: rows of `tables.run_table`, of one scale and task.
+    """
+    return solved(table) if tables.is_solvable(table) else best(table)
+
+
+def best(table: pd.DataFrame) -> str:
+    """The configuration with the best mean over seeds, on the validation samples."""
+    measure = measure_of(table["task"].iloc[0])
+    means = [(measure.of(runs, "best").mean(), runs) for runs in tables.lines(table)]
+    choose = max if measure.higher_is_better else min
+    value, runs = choose(means, key=lambda pair: pair[0])
+    place = f"{tables.label(runs)}, L = {runs['depth'].iloc[0]}"
+    return f"**Best {measure.title}**: {value:.{measure.digits}f}, {place}."
+
+
+def solved(table: pd.DataFrame) -> str:
     """Which configurations solved the task with every seed, with some, and with none."""
     table = table.assign(line=tables.line_names(table, "depth"))
     answers = {"yes": "Solved", "some": "Some seeds", "no": "Not solved"}
-    solved: dict[str, dict[str, list[str]]] = {answer: {} for answer in answers.values()}
+    found: dict[str, dict[str, list[str]]] = {answer: {} for answer in answers.values()}
     for runs in tables.lines(table):
         answer = answers.get(tables.solved_text(runs), answers["some"])
-        depths = solved[answer].setdefault(runs["line"].iloc[0], [])
+        depths = found[answer].setdefault(runs["line"].iloc[0], [])
         depths.append(str(runs["depth"].iloc[0]))
     return " ".join(
         f"**{answer}**: "
         + "; ".join(f"{name}, L = {', '.join(depths)}" for name, depths in names.items())
         + "."
-        for answer, names in solved.items()
+        for answer, names in found.items()
         if names
     )
 
@@ -106,15 +165,20 @@ def every_run(table: pd.DataFrame) -> pd.DataFrame:
             "L": table["depth"],
             "M": table["channels"],
             "seed": table["seed"],
-            "accuracy (%)": [
-                tables.spread(runs) for _, runs in (100 * table["best_accuracy"]).groupby(level=0)
-            ],
+            "best on validation": [best_text(run) for run in table.to_dict("records")],
             "samples": table["samples"].map(tables.people),
             "outcome": table["outcome"],
             "finished": table["finished"].map(lambda when: f"{when:%Y-%m-%d %H:%M} UTC"),
             "command": "`" + table["command"] + "`",
         }
     ).astype(str)
+
+
+def best_text(run: Mapping[Hashable, Any]) -> str:
+    """What a run was measured by: "99.4%" or "1.264 bits per character"."""
+    measure = measure_of(run["task"])
+    value = measure.of(pd.DataFrame([run]), "best").iloc[0]
+    return f"{value:.{measure.digits}f}{measure.unit or f' {measure.name}'}"
 
 
 def cost(table: pd.DataFrame) -> str:

@@ -8,13 +8,16 @@ Dimension letters of this file:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from tlstm.checks import at_least
+from tlstm.layer_file import read_layer, write_layer
 
 State = Tensor | tuple[Tensor, ...]
 
@@ -134,6 +137,57 @@ class RecurrentLayer(nn.Module, ABC):
         weight = self.a_weight()
         shape = self.state_shape(batch_size)
         return self._public(tuple(weight.new_zeros(shape) for _ in self.state_names))
+
+    def to_file(
+        self,
+        path: str | Path,
+        head: nn.Linear | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the layer to a safetensors file: its weights and what it is made with.
+
+        Args:
+            path: the file, which is replaced where it is there.
+            head: kept beside the layer; `tlstm.layer_file.read_head` reads it.
+            about: what else is to be known, in JSON's types; `read_about` reads it.
+
+        Raises:
+            OSError: the file cannot be written.
+            ValueError: about is not made of what JSON can hold.
+        """
+        write_layer(Path(path), self, head, about)
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Self:
+        """The layer that a file holds; nothing in the file is executed.
+
+        Args:
+            path: as `to_file` or `python -m tlstm.export` wrote it.
+            device: of the weights.
+            dtype: of the weights; that of the file where it is not given.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it holds no layer or one of another class, or it is damaged.
+        """
+        found = read_layer(Path(path))
+        if found.layer != cls.__name__:
+            raise ValueError(
+                f"{path} holds a {found.layer}, not a {cls.__name__}: "
+                f"{found.layer}.from_file reads it"
+            )
+        options = found.arguments | {"device": device, "dtype": dtype or found.dtype}
+        try:
+            layer = cls(**options)
+            layer.load_state_dict(found.weights)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{path} does not make a {cls.__name__}: {error}") from error
+        return layer
 
     def a_weight(self) -> Tensor:
         """One of the weights, which all have one dtype and device."""

@@ -58,21 +58,23 @@ def thin(
 ) -> list[CurvePoint]:
     """At most `limit` points of a curve, spread evenly over its points and over their logarithm.
 
-    The first point, the last, the best accuracy and the first to reach the threshold and to
-    pass it always stay.
+    The first point, the last, the best accuracy, the lowest loss and the first to reach the
+    threshold and to pass it always stay.
 
     Args:
         curve: validations in the order of their samples.
         threshold: accuracy that counts as solved, a fraction.
-        limit: 7 or more.
+        limit: 8 or more.
     """
-    if limit < 7:
-        raise ValueError(f"limit must be 7 or more, got {limit}")
+    if limit < 8:
+        raise ValueError(f"limit must be 8 or more, got {limit}")
     count = len(curve)
     if count <= limit:
         return list(curve)
     accuracy = np.array([point.accuracy for point in curve])
-    marks = [accuracy.argmax(), (accuracy >= threshold).argmax(), (accuracy > threshold).argmax()]
+    loss = np.array([np.inf if point.loss is None else point.loss for point in curve])
+    passes = [(accuracy >= threshold).argmax(), (accuracy > threshold).argmax()]
+    marks = [accuracy.argmax(), loss.argmin(), *passes]
     each = (limit - len(marks)) // 2
     even = np.linspace(0, count - 1, each)
     early = np.geomspace(1, count, each) - 1

@@ -12,7 +12,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from tlstm.captured import Recording
+from tlstm.captured import Recording, kept
 from tlstm.module import SequenceModule
 from tlstm.tasks.sequences import Batch
 
@@ -40,10 +40,11 @@ def milliseconds_per_timestep(module: SequenceModule, batch: Batch, seconds: flo
             loss.backward()
         return loss.detach()
 
-    run = Recording(passes).replay if module.captured else passes
-    run()  # warm up
-    timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
-    median = timer.blocked_autorange(min_run_time=seconds).median
+    with kept(module.carried(batch)):
+        run = Recording(passes).replay if module.captured else passes
+        run()  # warm up
+        timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
+        median = timer.blocked_autorange(min_run_time=seconds).median
     module.zero_grad(set_to_none=True)
     return 1e3 * median / batch.targets.numel()
 

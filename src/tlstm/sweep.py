@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.queues import Queue
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -34,7 +34,7 @@ from tlstm.refusal import refusals
 from tlstm.runtime import milliseconds_per_timestep
 from tlstm.sharing import side_by_side
 from tlstm.sweep_display import Entry, SweepDisplay, Throughput, failures_table, hours
-from tlstm.sweep_file import points, read_sweep_file
+from tlstm.sweep_file import SweepFile, points, read_sweep_file
 from tlstm.train import find_record, outcome, title
 
 # What a run takes beside its passes, as seen on two processor cores: the optimizer and the
@@ -185,12 +185,25 @@ def read_runs(file: Path, overrides: Sequence[str]) -> list[Run]:
         ValueError: it is no sweep file, or a point cannot be run; the message names the file.
     """
     sweep = read_sweep_file(file)
-    (scale,) = [override for override in overrides if override.startswith("scale=")]
     try:
-        values_at_scale = compose([scale]).config.scale.sweep
-        return [compose(point) for point in points(sweep, overrides, values_at_scale)]
+        values = values_at_scale(sweep, overrides)
+        return [compose(point) for point in points(sweep, overrides, values)]
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
+
+
+def values_at_scale(sweep: SweepFile, overrides: Sequence[str]) -> dict[str, Sequence[Any]]:
+    """What the values of a sweep become at the chosen scale: the experiment's word, or the scale's.
+
+    Raises:
+        ValueError: the scale or the experiment is unknown.
+    """
+    (scale,) = [override for override in overrides if override.startswith("scale=")]
+    named = sweep.parameters.get("experiment")
+    experiment = [f"experiment={named.value}"] if named else []
+    config = compose([scale, *experiment]).config
+    of_experiment = config.experiment.get("sweep", {}).get(config.scale.name, {})
+    return {**config.scale.sweep, **of_experiment}
 
 
 def with_threads(run: Run, threads: int) -> Run:

@@ -31,19 +31,28 @@ PHRASES = {
     "permuted_mnist": "permuted MNIST, 784 pixels",
     "digits": "scikit-learn's digits, 64 pixels, in place of sequential MNIST",
     "permuted_digits": "scikit-learn's digits, 64 pixels, in place of permuted MNIST",
+    "wikipedia": "Wikipedia, characters of enwik8",
+    "wikipedia_sample": "characters of a sample, in place of all of enwik8",
+    "python_topics": "characters of Python's documentation, in place of Wikipedia",
 }
 TITLES = {  # of tasks whose names are not words
     "mnist": "Sequential MNIST",
     "permuted_mnist": "Permuted MNIST",
     "digits": "Digits, in place of sequential MNIST",
     "permuted_digits": "Permuted digits, in place of permuted MNIST",
+    "wikipedia_sample": "A sample, in place of Wikipedia",
+    "python_topics": "Python's documentation, in place of Wikipedia",
 }
 # Sections of a configuration that decide what is learnt, and those of their leaves that do not.
 DECIDING = ("task", "model", "training", "trainer")
-NOT_DECIDING = ("seed", "accelerator", "devices", "threads", "num_workers", "progress", "data_dir")
+NOT_DECIDING = (
+    *("seed", "accelerator", "devices", "threads", "num_workers", "progress", "data_dir", "path"),
+    "label",  # which sets runs apart by itself
+)
 MULTIPLES = {"K": 1_000, "M": 1_000_000}
 UNKNOWN = "—"
-LINE = ["model", "depth", "channels", "variant"]
+LINE = ["model", "label", "depth", "channels", "variant"]
+PUBLISHED_TASKS = {"pmnist": "permuted_mnist"}  # as published.csv calls them
 
 
 class PublishedMark(NamedTuple):
@@ -72,21 +81,21 @@ def number(text: str) -> float:
 
 
 def read_published(path: Path) -> pd.DataFrame:
-    """The published numbers as text, empty where the paper gives none.
+    """The published numbers as text, empty where the paper gives none; tasks by their own names.
 
     Raises:
         OSError: the file cannot be read.
     """
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
+    return pd.read_csv(path, dtype=str, keep_default_na=False).replace({"task": PUBLISHED_TASKS})
 
 
 def published_rows(published: pd.DataFrame, task: str) -> pd.DataFrame:
-    """The rows of Table 2 that are about a task."""
-    return published[(published["table"] == "table2") & (published["task"] == task)]
+    """The rows that are about a task."""
+    return published[published["task"] == task]
 
 
 def published_marks(published: pd.DataFrame, task: str) -> list[PublishedMark]:
-    """The same rows as points of a learning curve."""
+    """Those of them that say after how many samples, as points of a learning curve."""
     rows = published_rows(published, task)
     return [
         PublishedMark(model, int(depth) if depth else None, number(samples), number(value))
@@ -134,7 +143,7 @@ def run_table(records: Sequence[Record]) -> pd.DataFrame:
     """The frame of records in the order of the paper, with what tables and figures group by.
 
     Added columns: `hardware`; `task_size`, the task in words; `variant`, the settings by which
-    a run differs from other runs of its scale, task, configuration, L and M, so that only runs
+    a run differs from other runs of its scale, task, name, L and M, so that only runs
     that differ in nothing but their seed are averaged.
     """
     ordered = sorted(records, key=_order)
@@ -147,14 +156,14 @@ def run_table(records: Sequence[Record]) -> pd.DataFrame:
 
 def _order(record: Record) -> tuple[object, ...]:
     place = scale_order(record.scale), record.task, model_order(record.model)
-    return *place, record.depth, record.channels, record.seed, record.started
+    return *place, record.label, record.depth, record.channels, record.seed, record.started
 
 
 def _variants(records: Sequence[Record]) -> list[str]:
     groups: dict[tuple[object, ...], list[dict[str, object]]] = {}
     settings = [dict(_settings(record.config)) for record in records]
     keys = [
-        (record.scale, record.task, record.model, record.depth, record.channels)
+        (record.scale, record.task, record.label, record.depth, record.channels)
         for record in records
     ]
     for key, setting in zip(keys, settings, strict=True):
@@ -248,57 +257,14 @@ def runtime_text(runs: pd.DataFrame) -> str:
     )
 
 
-def measured_row(runs: pd.DataFrame, threshold: str) -> dict[str, str]:
-    """One row of `comparison`."""
-    first = runs.iloc[0]
-    return {
-        "configuration": label(runs),
-        "L": str(first["depth"]),
-        "M": str(first["channels"]),
-        "parameters": people(first["parameters"]),
-        "seeds": ", ".join(str(seed) for seed in runs["seed"]),
-        "accuracy (%)": spread(100 * runs["best_accuracy"]),
-        "test accuracy (%)": spread(100 * runs["test_accuracy"]),
-        f"samples to {threshold}": samples_text(runs),
-        "solved": solved_text(runs),
-        "ms per timestep": runtime_text(runs),
-        "minutes per run": f"{runs['wall_seconds'].mean() / 60:.1f}",
-    }
-
-
-def published_row(row: Mapping[Hashable, str], threshold: float) -> dict[str, str]:
-    """A row of published.csv in the columns of `comparison`; the numbers are the file's own."""
-    solved = number(row["value"]) >= 100 * threshold
-    return {
-        "configuration": f"**{row['model']}, published**",
-        "L": row["depth"],
-        "M": row["channels"],
-        "parameters": row["parameters"],
-        "accuracy (%)": row["value"],
-        f"samples to {percent(threshold)}": row["samples"]
-        if solved
-        else f"not within {row['samples']}",
-        "solved": "yes" if solved else "no",
-    }
+def is_solvable(table: pd.DataFrame) -> bool:
+    """Whether runs of one task end once they pass the threshold; at 100% none can pass it."""
+    return float(table["threshold"].iloc[0]) < 1
 
 
 def percent(fraction: float) -> str:
     """A fraction in per cent: "99%"."""
     return f"{100 * fraction:g}%"
-
-
-def comparison(table: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """The runs of one scale and task beside the published rows, as text; a dash is not known.
-
-    Args:
-        table: rows of `run_table`, of one scale and task.
-        published: rows of published.csv about the task; none to compare nothing.
-    """
-    threshold = float(table["threshold"].iloc[0])
-    rows = [published_row(row, threshold) for row in published.to_dict("records")]
-    measured = [measured_row(runs, percent(threshold)) for runs in lines(table)]
-    columns = list(measured[0])
-    return pd.DataFrame(rows + measured, columns=columns).fillna("").replace("", UNKNOWN)
 
 
 def sizes(table: pd.DataFrame) -> str:

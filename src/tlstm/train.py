@@ -5,12 +5,12 @@ was written; one that is finished is not run again (`resume=never` runs it anew 
 """
 
 import contextlib
+import math
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import hydra
-import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -18,16 +18,20 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from tlstm import provenance
+from tlstm.checkpoints import load_weights
 from tlstm.config import CONFIGURATIONS, Run, compose, plain, task_label, with_scale
 from tlstm.job import Job, make_module, prepared
 from tlstm.loggers import log_result
 from tlstm.module import SequenceModule
 from tlstm.processes import is_first_process
 from tlstm.progress import Display
-from tlstm.record import Record, read_record, write_record
+from tlstm.record import CurvePoint, Record, read_record, write_record
 from tlstm.refusal import interruptions, refusals, refuse
 
-SELECTED_BY = "highest validation accuracy, the earliest where equal"
+SELECTED_BY = {
+    "accuracy": "highest validation accuracy, the earliest where equal",
+    "loss": "lowest validation loss, the earliest where equal",
+}
 
 
 def main() -> None:
@@ -94,17 +98,14 @@ def train(job: Job) -> Record:
 def best_module(job: Job) -> SequenceModule:
     """The model of the best checkpoint, beside the one that was trained."""
     module = make_module(job.run.config, job.data)
-    best = torch.load(
-        job.directory / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True
-    )
-    module.load_state_dict(best["state_dict"])
+    load_weights(job.directory / "checkpoints" / "best.ckpt", module)
     return module
 
 
 def make_record(job: Job, samples: int, test: Mapping[str, float], started: datetime) -> Record:
     """All that is to be known of a run that has just ended."""
-    config, curve = job.run.config, job.history.points()
-    best = max(curve, key=lambda point: point.accuracy)
+    config, module, curve = job.run.config, job.module, job.history.points()
+    best = curve[job.history.best(module.selected_by)]
     solved = job.module.samples_to_threshold.reached
     commit, modified = provenance.commit()
     seconds, devices = job.history.seconds, job.trainer.num_devices
@@ -122,10 +123,10 @@ def make_record(job: Job, samples: int, test: Mapping[str, float], started: date
         samples=samples,
         samples_to_threshold=solved,
         threshold=config.training.threshold,
-        best={"accuracy": best.accuracy, "loss": best.loss, "samples": best.samples},
-        last={"accuracy": curve[-1].accuracy, "loss": curve[-1].loss},
+        best=metrics_at(best, module) | {"samples": best.samples},
+        last=metrics_at(curve[-1], module),
         test={name.removeprefix("test/"): value for name, value in test.items()},
-        selected_by=SELECTED_BY,
+        selected_by=SELECTED_BY[module.selected_by],
         milliseconds_per_timestep=job.runtime.milliseconds,
         wall_seconds=seconds,
         device_seconds=seconds * devices,
@@ -142,11 +143,21 @@ def make_record(job: Job, samples: int, test: Mapping[str, float], started: date
     )
 
 
+def metrics_at(point: CurvePoint, module: SequenceModule) -> dict[str, float | None]:
+    """The validation metrics at a point of the curve; None for those that were not finite."""
+    loss = math.nan if point.loss is None else point.loss
+    return {"accuracy": point.accuracy, "loss": loss, **module.metrics_of_loss(loss)}
+
+
 def results_by_name(record: Record) -> dict[str, float | None]:
     """A record's results under the names that dashboards show."""
+    moments = {"best": record.best, "test": record.test}
     return {
-        "best/accuracy": record.best["accuracy"],
-        "test/accuracy": record.test["accuracy"],
+        f"{moment}/{name}": metrics[name]
+        for moment, metrics in moments.items()
+        for name in ("accuracy", "bits_per_character")
+        if name in metrics
+    } | {
         "samples_to_threshold": record.samples_to_threshold,
         "milliseconds_per_timestep": record.milliseconds_per_timestep,
         "parameters": record.parameters,
@@ -167,11 +178,13 @@ def introduction(job: Job) -> str:
     machine = provenance.hardware(job.trainer.strategy.root_device, job.trainer.num_devices)
     smoke = config.scale.name == "smoke"
     start = f"going on from {job.checkpoint}" if job.checkpoint else "from the start"
+    threshold = config.training.threshold
+    goal = f"{threshold:.0%} or " if threshold < 1 else ""
     hint = " (the default without a GPU; scale=paper is the paper's)" if smoke else ""
     return (
         f"{title(job.run)}, M={config.model.channels}: {parameters:,} parameters, "
         f"seed {config.seed}, {config.scale.name} scale{hint}\n"
-        f"{start}, to {config.training.threshold:.0%} or {config.training.max_samples:,} samples, "
+        f"{start}, to {goal}{config.training.max_samples:,} samples, "
         f"on {machine.devices} × {machine.device}\n"
         f"in {job.directory}{stand_in(config)}"
     )
@@ -198,16 +211,21 @@ def summary(record: Record, run: Run) -> str:
 
 def outcome(record: Record) -> str:
     """What came out, in a line."""
-    solved = (
-        f"passed {record.threshold:.0%} after {record.samples_to_threshold:,} samples"
-        if record.samples_to_threshold
-        else f"did not pass {record.threshold:.0%} within {record.samples:,} samples"
-    )
     return (
-        f"{solved}; test accuracy {record.test['accuracy']:.1%}, "
+        f"{learnt(record)}; test accuracy {record.test['accuracy']:.1%}, "
         f"{record.milliseconds_per_timestep * 1e3:.1f} µs per timestep, "
         f"{record.wall_seconds / 60:.1f} min ({record.outcome})"
     )
+
+
+def learnt(record: Record) -> str:
+    """What came out of it in the task's own measure."""
+    if "bits_per_character" in record.test:
+        bits = record.test["bits_per_character"]
+        return "diverged" if bits is None else f"{bits:.3f} bits per character on the test split"
+    if record.samples_to_threshold:
+        return f"passed {record.threshold:.0%} after {record.samples_to_threshold:,} samples"
+    return f"did not pass {record.threshold:.0%} within {record.samples:,} samples"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor, nn
 
-from tlstm.recurrent import RecurrentLayer
+from tlstm.recurrent import RecurrentLayer, State
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -38,14 +38,33 @@ class SequenceNetwork(nn.Module):
             ValueError: inputs have another shape or type, or a token is none of the symbols. While
                 a CUDA graph is captured that cannot be seen: `check_symbols` then is the caller's.
         """
+        logits, _ = self._run(inputs, None, stream=False)
+        return logits
+
+    def read(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """Logits for the next part of streams, in as many timesteps as it has.
+
+        Args:
+            inputs: as `forward` takes them.
+            state: what the core held after the part before, or its `initial_state`.
+
+        Returns:
+            [B, T, output_size], where those at t belong to the input at t − `core.delay`, which may
+            be of an earlier part; and the state.
+
+        Raises:
+            ValueError: as `forward`; or the state is of another shape.
+        """
+        return self._run(inputs, state, stream=True)
+
+    def _run(self, inputs: Tensor, state: State | None, stream: bool) -> tuple[Tensor, State]:
         encoded = self.encode(inputs) if self.reads_symbols else self.features(inputs)
         if self.core.batch_first:
-            hidden, _ = self.core(encoded)
+            hidden, state = self.core(encoded, state, stream=stream)
         else:
-            time_first, _ = self.core(encoded.transpose(0, 1))
+            time_first, state = self.core(encoded.transpose(0, 1), state, stream=stream)
             hidden = time_first.transpose(0, 1)
-        logits: Tensor = self.head(hidden)
-        return logits
+        return self.head(hidden), state
 
     def encode(self, tokens: Tensor) -> Tensor:
         """One-hot vectors in the weights' dtype, [B, T, input_size]."""

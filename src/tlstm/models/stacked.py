@@ -11,16 +11,14 @@ Dimension letters of this file:
     G       what the gates need: 4 for the LSTM (PyTorch's order i, f, g, o), 1 for the RNN
 """
 
-import warnings
 from abc import abstractmethod
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from tlstm.checks import at_least, true_or_false
+from tlstm.models.kernels import Kernel, LayerWeights, lstm, run_stack
 from tlstm.recurrent import RecurrentLayer
 
 
@@ -41,7 +39,7 @@ class Stack(RecurrentLayer):
     """
 
     gates: int
-    kernel: Callable[..., tuple[Tensor, ...]]
+    kernel: Kernel
     state_batch_axis = 1
 
     def __init__(
@@ -89,19 +87,12 @@ class Stack(RecurrentLayer):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The computation of a sequence through torch's kernels."""
         projected = F.linear(steps, self.weight_input, self.bias_input)
-        if lengths is None:
-            output, *parts = self._kernel(projected, None, state)
-            return output, tuple(parts)
-        order = lengths.argsort(descending=True)
-        back = order.argsort()
-        packed = pack_padded_sequence(projected[:, order], lengths[order].cpu())
-        data, *parts = self._kernel(
-            packed.data, packed.batch_sizes, tuple(part[:, order] for part in state)
-        )
-        output, _ = pad_packed_sequence(
-            PackedSequence(data, packed.batch_sizes), total_length=len(steps)
-        )
-        return output[:, back], tuple(part[:, back] for part in parts)
+        distinct = [
+            LayerWeights(*weights)
+            for weights in zip(self.weight_ih, self.weight_hh, self.bias, strict=True)
+        ]
+        layers = [distinct[index % len(distinct)] for index in range(self.depth)]
+        return run_stack(self.kernel, projected, state, layers, lengths)
 
     def advance(self, step: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """One timestep on [B, input_size], layer by layer."""
@@ -118,34 +109,10 @@ class Stack(RecurrentLayer):
     ) -> tuple[Tensor, ...]:
         """The next state of one layer: [B, M] from below, each part of its state [B, M]."""
 
-    def _kernel(
-        self, data: Tensor, batch_sizes: Tensor | None, state: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
-        """The stack by torch's kernel, on [T, B, M] or on packed data with its batch sizes."""
-        # Biases, layers, dropout, training (which cuDNN's backward needs), bidirectional
-        options = (True, self.depth, 0.0, torch.is_grad_enabled(), False)
-        parts = state if len(state) > 1 else state[0]
-        with warnings.catch_warnings():
-            # Shared weights cannot lie in one block for every layer, so cuDNN copies them
-            warnings.filterwarnings("ignore", message="RNN module weights are not part of single")
-            if batch_sizes is None:
-                return self.kernel(data, parts, self._kernel_weights(), *options, False)
-            return self.kernel(data, batch_sizes, parts, self._kernel_weights(), *options)
-
     def _activation(self, below: Tensor, hidden: Tensor, index: int) -> Tensor:
         """What the gates of one layer see, [B, G·M]."""
         from_below = F.linear(below, self.weight_ih[index], self.bias[index])
         return from_below + F.linear(hidden, self.weight_hh[index])
-
-    def _kernel_weights(self) -> list[Tensor]:
-        """Every layer's weights as torch's kernels take them, the second bias zero."""
-        none = torch.zeros_like(self.bias[0])
-        distinct = list(zip(self.weight_ih, self.weight_hh, self.bias, strict=True))
-        return [
-            tensor
-            for index in range(self.depth)
-            for tensor in (*distinct[index % len(distinct)], none)
-        ]
 
     def extra_repr(self) -> str:
         """The options that shape the layer, for printing."""
@@ -226,6 +193,4 @@ class StackedLSTM(Stack):
         self, below: Tensor, state: tuple[Tensor, ...], index: int
     ) -> tuple[Tensor, ...]:
         hidden, cell = state
-        a_i, a_f, a_g, a_o = self._activation(below, hidden, index).chunk(4, dim=-1)
-        cell = torch.tanh(a_g) * torch.sigmoid(a_i) + cell * torch.sigmoid(a_f)
-        return torch.tanh(cell) * torch.sigmoid(a_o), cell
+        return lstm(self._activation(below, hidden, index), cell)

@@ -223,6 +223,10 @@ class GeneratedDataModule(SequenceDataModule):
         """Length T of every sample."""
         return self.task.timesteps
 
+    def symbol_name(self, symbol: int) -> str:
+        """How people write a token."""
+        return self.task.token_name(symbol)
+
     def render(self, tokens: Sequence[int] | Tensor) -> str:
         """Write tokens [T] for people, as in the paper's rows."""
         return self.task.render(tokens)

@@ -77,6 +77,9 @@ class SequenceDataModule(LightningDataModule, ABC):
             first axis; the last ones of an epoch may be fewer. The samples stay the same.
         validation_samples: size of the validation set.
         test_samples: size of the test set.
+        samples_per_pass: where samples are chunks of streams, in which one chunk goes on where
+            another ended: training samples until every stream begins anew. None where samples
+            have nothing to do with each other.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -86,6 +89,7 @@ class SequenceDataModule(LightningDataModule, ABC):
     batches_at_a_time = 1
     validation_samples: int
     test_samples: int
+    samples_per_pass: int | None = None
 
     def __init__(
         self,
@@ -138,6 +142,10 @@ class SequenceDataModule(LightningDataModule, ABC):
     @abstractmethod
     def test_set(self) -> Dataset[Batch]:
         """All test samples."""
+
+    def symbol_name(self, symbol: int) -> str:
+        """How people write a symbol or class: the number, where a task has no better name."""
+        return str(symbol)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """The training samples of this device.

@@ -1,0 +1,117 @@
+"""Test a trained model again: python -m tlstm.evaluate runs/fig4/addition-....
+
+The best checkpoint of a run is tested on every test sample, on one device and with the run's own
+precision, and the result is compared with its record. Nothing in the run's directory is executed.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig
+
+from tlstm.config import task_label
+from tlstm.job import quiet_lightning, set_up_torch
+from tlstm.record import Record
+from tlstm.refusal import interruptions, refusals
+from tlstm.trained import TrainedRun, read_run
+
+ROUNDING = 1e-3  # relative; another device or number of threads sums up in another order
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code: 0, or 1 where the result is not the recorded one."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tlstm.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="exit code: 0 as recorded, or not recorded yet; 1 other than recorded; "
+        "2 it could not be tested",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's directory")
+    parser.add_argument(
+        "--data", type=Path, metavar="PLACE", help="the data's directory or file, if elsewhere now"
+    )
+    chosen = parser.parse_args(arguments)
+    with (
+        refusals(ValueError, OSError, MisconfigurationException),
+        interruptions("nothing was written"),
+    ):
+        run = read_run(chosen.run, chosen.data)
+        print(introduction(run), flush=True)
+        metrics = evaluate(run)
+    print(report(metrics, run.record))
+    return 0 if run.record is None or is_recorded(metrics, run.record) else 1
+
+
+def evaluate(run: TrainedRun) -> dict[str, float]:
+    """The test metrics of a run's best network, by their names in a record.
+
+    Raises:
+        OSError, ValueError: the data cannot be read.
+        MisconfigurationException: the machine lacks what the run's precision needs.
+    """
+    set_up_torch(run.config)
+    with quiet_lightning():
+        trainer = make_trainer(run.config)
+        (metrics,) = trainer.test(run.module, run.data, verbose=False)
+    return {name.removeprefix("test/"): float(value) for name, value in metrics.items()}
+
+
+def make_trainer(config: DictConfig) -> Trainer:
+    """A trainer that only tests: on one device, a GPU where there is one and the run had one."""
+    return Trainer(
+        accelerator="cpu" if config.trainer.accelerator == "cpu" else "auto",
+        devices=1,
+        precision=config.trainer.precision,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def introduction(run: TrainedRun) -> str:
+    """What is tested."""
+    config = run.config
+    return (
+        f"{task_label(config)}, {config.model.label}, L={config.model.depth}, seed {config.seed}, "
+        f"{config.scale.name} scale: the best checkpoint, after {run.samples:,} training samples"
+    )
+
+
+def report(metrics: Mapping[str, float], record: Record | None) -> str:
+    """A line for each metric, beside the recorded one."""
+    if record is None:
+        lines = [f"test {name} {value:.6g}" for name, value in metrics.items()]
+        return "\n".join([*lines, "The run is not finished: there is no record to compare with."])
+    return "\n".join(
+        f"test {name} {value:.6g}, recorded: {_text(record.test.get(name))}"
+        for name, value in metrics.items()
+    )
+
+
+def is_recorded(metrics: Mapping[str, float], record: Record) -> bool:
+    """Whether metrics are the recorded ones, but for rounding."""
+    return metrics.keys() == record.test.keys() and all(
+        _same(value, record.test[name]) for name, value in metrics.items()
+    )
+
+
+def _same(value: float, recorded: float | None) -> bool:
+    """A record has None for what was not finite."""
+    if recorded is None or not math.isfinite(value):
+        return recorded is None and not math.isfinite(value)
+    return math.isclose(value, recorded, rel_tol=ROUNDING, abs_tol=ROUNDING)
+
+
+def _text(recorded: float | None) -> str:
+    return "not finite" if recorded is None else f"{recorded:.6g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,249 @@
+"""The Grid LSTM against the equations of Kalchbrenner et al. (2015), block by block in NumPy."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import variants
+from oracle import Array, sigmoid
+from test_stacked import make_projection
+from tlstm.models.grid_lstm import GridLSTM
+from tlstm.models.network import SequenceNetwork
+from variants import (
+    BATCH_SIZE,
+    CHANNELS,
+    FORMS,
+    INPUT_SIZE,
+    LENGTH_FORMS,
+    STREAM_FORMS,
+    Result,
+    assert_close,
+    assert_same,
+    outcome,
+    random_inputs,
+    random_state,
+    randomize,
+)
+
+GRIDS = [(1, False), (3, True), (3, False)]
+for_each_grid = pytest.mark.parametrize(
+    ("depth", "shared"), GRIDS, ids=[f"L{depth}-{shared}" for depth, shared in GRIDS]
+)
+
+
+def make_grid(depth: int, shared: bool = False, **arguments: Any) -> GridLSTM:
+    return randomize(
+        GridLSTM(INPUT_SIZE, CHANNELS, depth, shared, dtype=torch.float64, **arguments)
+    )
+
+
+# The oracle: H = [h from below; h of the timestep before], (h', m') = LSTM(H, m, W) for each of
+# the two dimensions, with weights of one row per channel
+
+
+def block(
+    incoming: dict[str, tuple[Array, Array]], weights: dict[str, tuple[Array, Array]]
+) -> dict[str, tuple[Array, Array]]:
+    """(h, m) that leave a block along each dimension, from what comes in along each."""
+    concatenated = np.concatenate([incoming["depth"][0], incoming["time"][0]], axis=1)
+    outgoing = {}
+    for dimension, (weight, bias) in weights.items():
+        hidden, memory = (np.zeros_like(part) for part in incoming[dimension])
+        channels = memory.shape[1]
+        for m in range(channels):
+            i, f, g, o = (
+                concatenated @ weight[gate * channels + m] + bias[gate * channels + m]
+                for gate in range(4)
+            )
+            memory[:, m] = sigmoid(f) * incoming[dimension][1][:, m] + sigmoid(i) * np.tanh(g)
+            hidden[:, m] = sigmoid(o) * np.tanh(memory[:, m])
+        outgoing[dimension] = hidden, memory
+    return outgoing
+
+
+def weights_of(grid: GridLSTM, layer: int) -> dict[str, tuple[Array, Array]]:
+    row = 0 if grid.shared else layer
+    with torch.no_grad():
+        joined = torch.cat([grid.weight_ih[row], grid.weight_hh[row]], dim=-1).numpy()
+        bias = grid.bias[row].numpy()
+    return {"time": (joined[0], bias[0]), "depth": (joined[1], bias[1])}
+
+
+def oracle_run(grid: GridLSTM, inputs: Tensor, state: Any) -> tuple[Array, Array, Array]:
+    """Outputs [T, B, M] and the last h and c [L, B, M], a block at a time."""
+    weight, bias = grid.weight_input.detach().numpy(), grid.bias_input.detach().numpy()
+    columns = [(state[0][layer].numpy(), state[1][layer].numpy()) for layer in range(grid.depth)]
+    outputs = []
+    for x in inputs.numpy():
+        projected = x @ weight.T + bias
+        upwards = projected, np.zeros_like(projected)
+        for layer in range(grid.depth):
+            out = block({"time": columns[layer], "depth": upwards}, weights_of(grid, layer))
+            columns[layer], upwards = out["time"], out["depth"]
+        outputs.append(upwards[0])
+    hidden, memory = (np.stack(parts) for parts in zip(*columns, strict=True))
+    return np.stack(outputs), hidden, memory
+
+
+@for_each_grid
+def test_equals_the_equations(depth: int, shared: bool) -> None:
+    grid, inputs = make_grid(depth, shared), random_inputs()
+    state = random_state(grid)
+    expected = oracle_run(grid, inputs, state)
+    for forward in (variants.whole, variants.step_by_step):
+        output, (hidden, memory) = forward(grid, inputs, state)
+        for ours, theirs in zip((output, hidden, memory), expected, strict=True):
+            assert_close(ours, theirs)
+
+
+@for_each_grid
+def test_gradients_equal_those_of_finite_differences(depth: int, shared: bool) -> None:
+    grid, inputs = make_grid(depth, shared), random_inputs(3).requires_grad_()
+    state = [part.requires_grad_() for part in random_state(grid)]
+    names, parameters = zip(*grid.named_parameters(), strict=True)
+
+    def forward(inputs: Tensor, hidden: Tensor, memory: Tensor, *values: Tensor) -> Any:
+        given = dict(zip(names, values, strict=True))
+        output, last = torch.func.functional_call(grid, given, (inputs, (hidden, memory)))
+        return (output, *last)
+
+    assert torch.autograd.gradcheck(forward, (inputs, *state, *parameters))
+
+
+@for_each_grid
+def test_a_sequence_equals_its_steps(depth: int, shared: bool) -> None:
+    grid, inputs = make_grid(depth, shared), random_inputs()
+    state = random_state(grid)
+    expected = outcome(grid, variants.step_by_step, inputs, state)
+    for forward in (variants.whole, *STREAM_FORMS):
+        assert_same(outcome(grid, forward, inputs, state), expected)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_a_call_is_one_computation(form: str) -> None:
+    forward, arguments = FORMS[form]
+    inputs, grid = random_inputs(), make_grid(2)
+    state = random_state(grid)
+    expected = outcome(grid, variants.step_by_step, inputs, state)
+    assert_same(outcome(make_grid(2, **arguments), forward, inputs, state), expected)
+
+
+@pytest.mark.parametrize("form", LENGTH_FORMS)
+@for_each_grid
+def test_every_example_is_read_up_to_its_length(depth: int, shared: bool, form: str) -> None:
+    forward, arguments = LENGTH_FORMS[form]
+    inputs, grid = random_inputs(batch_size=3), make_grid(depth, shared)
+    state = random_state(grid, 3)
+    expected = outcome(grid, variants.alone, inputs, state)
+    assert_same(outcome(make_grid(depth, shared, **arguments), forward, inputs, state), expected)
+
+
+def test_the_initial_state_is_zero() -> None:
+    grid, inputs = make_grid(3), random_inputs()
+    zeros = grid.initial_state(BATCH_SIZE)
+    assert [tuple(part.shape) for part in zeros] == [(3, BATCH_SIZE, CHANNELS)] * 2
+    assert not any(part.any() for part in zeros)
+    assert torch.equal(grid(inputs)[0], grid(inputs, zeros)[0])
+
+
+def test_no_output_depends_on_what_comes_later() -> None:
+    grid, inputs = make_grid(3), random_inputs(6)
+    changed = inputs.clone()
+    changed[4:] += 1
+    ours, theirs = grid(inputs)[0], grid(changed)[0]
+    assert torch.equal(ours[:4], theirs[:4])
+    assert not torch.isclose(ours[4], theirs[4]).any()
+
+
+def test_tied_layers_equal_untied_ones_with_copies() -> None:
+    tied, untied = make_grid(3, True), make_grid(3)
+    untied.load_state_dict(
+        {
+            name: value.expand_as(untied.get_parameter(name))
+            for name, value in tied.state_dict().items()
+        }
+    )
+    inputs, state = random_inputs(), random_state(tied)
+    actual = outcome(untied, variants.whole, inputs, state)
+    for name in ("weight_ih", "weight_hh", "bias"):
+        actual[f"gradient of {name}"] = actual[f"gradient of {name}"].sum(dim=0, keepdim=True)
+    assert_same(actual, outcome(tied, variants.whole, inputs, state))
+
+
+class TimeAlone(nn.Module):
+    """torch's own LSTM with the weights of a grid's first layer along time."""
+
+    def __init__(self, grid: GridLSTM) -> None:
+        super().__init__()
+        self.projection, self.layers = make_projection(grid), nn.LSTM(CHANNELS, CHANNELS).double()
+        self.layers.load_state_dict(
+            {
+                "weight_ih_l0": grid.weight_ih[0, 0],
+                "weight_hh_l0": grid.weight_hh[0, 0],
+                "bias_ih_l0": grid.bias[0, 0],
+                "bias_hh_l0": torch.zeros_like(grid.bias[0, 0]),
+            }
+        )
+
+    def forward(self, inputs: Tensor, state: Any) -> Result:
+        return self.layers(self.projection(inputs), state)
+
+
+def test_the_first_layer_along_time_is_an_lstm_of_torch() -> None:
+    grid, inputs = make_grid(1), random_inputs()
+    state = random_state(grid)
+    _, last = grid(inputs, state)
+    _, expected = TimeAlone(grid)(inputs, state)
+    for ours, theirs in zip(last, expected, strict=True):
+        assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_the_number_of_parameters(depth: int) -> None:
+    """A block has two LSTMs from 2M to 4M numbers; the tied form has one block's."""
+    channels, symbols = 7, 11
+    one_block = 2 * 4 * channels * (2 * channels + 1)
+    around = channels * (symbols + 1) + symbols * (channels + 1)
+    for shared, blocks in ((True, 1), (False, depth)):
+        network = SequenceNetwork(GridLSTM(symbols, channels, depth, shared), symbols)
+        found = sum(parameter.numel() for parameter in network.parameters())
+        assert found == around + blocks * one_block
+
+
+def test_the_forget_gates_of_both_dimensions_start_with_their_bias() -> None:
+    torch.manual_seed(0)
+    grid = GridLSTM(3, 8, 2, forget_bias=4)
+    i, f, g, o = grid.bias.chunk(4, dim=-1)
+    assert (f == 4).all()
+    for values in (i, g, o, grid.weight_ih, grid.weight_hh):
+        assert 0.6 * 16**-0.5 < values.abs().max() <= 16**-0.5
+    for values in (grid.weight_input, grid.bias_input):
+        assert 0.6 * 3**-0.5 < values.abs().max() <= 3**-0.5
+
+
+def test_a_state_carries_on() -> None:
+    grid = make_grid(2, True)
+    inputs, state = random_inputs(6), random_state(grid)
+    output, last = grid(inputs, state)
+    outputs, ends = [], state
+    for start, end in pairwise([0, 1, 4, 6]):
+        part, ends = grid(inputs[start:end], ends)
+        outputs.append(part)
+    assert_close(torch.cat(outputs), output)
+    for ours, theirs in zip(ends, last, strict=True):
+        assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("argument", ["input_size", "channels", "depth", "shared"])
+def test_what_cannot_be_is_refused_by_name(argument: str) -> None:
+    arguments: dict[str, Any] = {"input_size": 2, "channels": 3, "depth": 2, argument: 0}
+    with pytest.raises(ValueError, match=rf"{argument} .*\b0\b"):
+        GridLSTM(**arguments)
+
+
+def test_printing_tells_the_options() -> None:
+    assert "GridLSTM(5, 7, depth=6, shared=True)" in repr(GridLSTM(5, 7, 6, shared=True))

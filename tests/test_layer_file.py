@@ -1,0 +1,215 @@
+"""Layers in files: the same bits again, no code, and clear words where it cannot be."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from commands import load, measure_quickly, run_directory, tiny, train_here
+from tlstm import TensorizedLSTM, TensorizedRNN, export
+from tlstm.config import compose
+from tlstm.job import make_data, make_module
+from tlstm.layer_file import read_about, read_head
+from tlstm.models.stacked import StackedLSTM, StackedRNN
+from tlstm.record import read_record
+from variants import randomize
+
+LAYERS: dict[str, Callable[..., Any]] = {
+    "2D": lambda **o: TensorizedLSTM(3, 4, 2, **o),
+    "3D, CN": lambda **o: TensorizedLSTM(3, 4, 3, rank=3, normalization="channel", **o),
+    "4D, LN, K = 2": lambda **o: TensorizedLSTM(3, 4, 2, 4, 2, normalization="layer", **o),
+    "without M": lambda **o: TensorizedLSTM(
+        3, 4, 2, memory_convolution=False, forget_bias=4.0, batch_first=True, **o
+    ),
+    "tRNN": lambda **o: TensorizedRNN(3, 4, 2, rank=3, kernel_size=4, **o),
+    "sLSTM": lambda **o: StackedLSTM(3, 4, 2, shared=False, **o),
+    "sRNN": lambda **o: StackedRNN(3, 4, 2, **o),
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a tiny run."""
+    output_dir = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        measure_quickly(patch)
+        train_here(tiny(output_dir, "model=tlstm_3d_cn"))
+    return run_directory(output_dir)
+
+
+# The same again
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
+def test_a_layer_comes_back_bit_by_bit(
+    make: Callable[..., Any], dtype: torch.dtype, tmp_path: Path
+) -> None:
+    layer = randomize(make(dtype=dtype))
+    layer.to_file(tmp_path / "layer.safetensors")
+    again = type(layer).from_file(tmp_path / "layer.safetensors")
+    assert repr(again) == repr(layer)
+    assert again.batch_first == layer.batch_first
+    assert again.state_dict().keys() == layer.state_dict().keys()
+    inputs = torch.randn(5, 2, 3, dtype=dtype)
+    (output, state), (expected, last) = again(inputs), layer(inputs)
+    assert output.dtype == dtype
+    assert torch.equal(output, expected)
+    assert all(map(torch.equal, state, last))
+
+
+def test_another_dtype_can_be_asked_for(tmp_path: Path) -> None:
+    layer = TensorizedLSTM(3, 4, 2)
+    layer.to_file(tmp_path / "layer.safetensors")
+    again = TensorizedLSTM.from_file(tmp_path / "layer.safetensors", dtype=torch.float64)
+    assert torch.equal(again.weight_hidden, layer.weight_hidden.double())
+
+
+def test_a_trained_network_comes_back_bit_by_bit(trained: Path, tmp_path: Path) -> None:
+    """Layer and head beside the network of the checkpoint, on its task's samples."""
+    file = tmp_path / "model.safetensors"
+    assert export.main([str(trained), str(file)]) == 0
+    config = compose(tiny(tmp_path, "model=tlstm_3d_cn")).config
+    data = make_data(config)
+    module = make_module(config, data)
+    module.load_state_dict(load(trained, "best")["state_dict"])
+    tokens = torch.stack([sample.inputs for sample in data.test_set])
+
+    layer, head = TensorizedLSTM.from_file(file), read_head(file)
+    one_hot = nn.functional.one_hot(tokens.T, data.input_size).float()
+    output, _ = layer(one_hot)
+    with torch.no_grad():
+        assert torch.equal(head(output.transpose(0, 1)), module.network(tokens))
+
+
+def test_the_file_says_where_it_comes_from(trained: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    export.main([str(trained), str(file)])
+    about, record = read_about(file), read_record(trained / "record.json")
+    assert about["test"] == record.test
+    assert (about["run"], about["commit"]) == (record.identifier, record.commit)
+    assert (about["task"], about["scale"]) == ("memorization", "smoke")
+    assert about["symbols"] == [*"abcdefgh", "-"]
+
+
+def test_three_lines_load_it_without_what_trains(trained: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    export.main([str(trained), str(file)])
+    lines = f"""
+from tlstm import TensorizedLSTM
+layer = TensorizedLSTM.from_file({str(file)!r})
+output, (h, c) = layer(__import__("torch").zeros(7, 2, layer.input_size))
+import sys
+print(list(output.shape), *sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True)
+    assert done.stdout.startswith("[7, 2, 4] "), done.stderr
+    assert not {"lightning", "hydra", "wandb", "matplotlib"} & set(done.stdout.split())
+
+
+def test_others_can_read_the_file(tmp_path: Path) -> None:
+    layer, head = TensorizedLSTM(3, 4, 2), nn.Linear(4, 5)
+    layer.to_file(tmp_path / "layer.safetensors", head, {"name": "mine"})
+    tensors = safetensors.torch.load_file(tmp_path / "layer.safetensors")
+    expected = {f"layer.{name}": value for name, value in layer.state_dict().items()}
+    expected |= {f"head.{name}": value for name, value in head.state_dict().items()}
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[name], value) for name, value in expected.items())
+    assert read_about(tmp_path / "layer.safetensors") == {"name": "mine"}
+
+
+# Whatever is wrong
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    TensorizedLSTM(3, 4, 2).to_file(tmp_path / "layer.safetensors")
+    return tmp_path / "layer.safetensors"
+
+
+def changed(file: Path, tensors: dict[str, Any], **metadata: str) -> None:
+    """Write the file again with some tensors and metadata changed."""
+    with safe_open(file, framework="pt") as opened:
+        kept = opened.metadata() | metadata
+    safetensors.torch.save_file(safetensors.torch.load_file(file) | tensors, file, kept)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"layer\.safetensors"):
+        TensorizedLSTM.from_file(tmp_path / "layer.safetensors")
+
+
+def test_a_layer_of_another_class_is_named(file: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds a TensorizedLSTM, not a TensorizedRNN"):
+        TensorizedRNN.from_file(file)
+
+
+@pytest.mark.parametrize("length", [0, 7, 100, -1])
+def test_a_damaged_file(length: int, file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"layer\.safetensors holds no layer of tlstm, or it is"):
+        TensorizedLSTM.from_file(file)
+
+
+def test_a_file_of_something_else(file: Path) -> None:
+    safetensors.torch.save_file({"weight": torch.zeros(2)}, file)
+    with pytest.raises(ValueError, match="holds no layer of tlstm"):
+        TensorizedLSTM.from_file(file)
+
+
+def test_a_file_of_another_version(file: Path) -> None:
+    changed(file, {}, format="tlstm 2")
+    with pytest.raises(ValueError, match="holds no layer of tlstm"):
+        TensorizedLSTM.from_file(file)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"channels": 5}, {"tensor_size": 0}, {"colour": "red"}, {"kernel_size": 2}, {"rank": "3"}],
+    ids=str,
+)
+def test_arguments_that_do_not_fit_the_weights(arguments: dict[str, Any], file: Path) -> None:
+    own = {"input_size": 3, "channels": 4, "tensor_size": 2}
+    changed(file, {}, arguments=json.dumps(own | arguments))
+    with pytest.raises(ValueError, match="does not make a TensorizedLSTM"):
+        TensorizedLSTM.from_file(file)
+
+
+def test_weights_that_are_missing_or_too_many(file: Path) -> None:
+    changed(file, {"layer.more": torch.zeros(2)})
+    with pytest.raises(ValueError, match=r"Unexpected key.*more"):
+        TensorizedLSTM.from_file(file)
+
+
+def test_a_file_without_a_head(file: Path) -> None:
+    with pytest.raises(ValueError, match="holds a layer without a head"):
+        read_head(file)
+
+
+def test_what_json_cannot_hold_is_refused_and_nothing_lost(file: Path) -> None:
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match="about must be what JSON can hold"):
+        TensorizedLSTM(3, 4, 2).to_file(file, about={"weights": torch.zeros(2)})
+    assert file.read_bytes() == before
+
+
+def test_export_says_in_a_sentence_what_cannot_be(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for run, file, said in [
+        (tmp_path, tmp_path / "file", f"{tmp_path} is no directory of a run"),
+        (trained, tmp_path, f"{tmp_path}: cannot be written"),
+    ]:
+        with pytest.raises(SystemExit) as ended:
+            export.main([str(run), str(file)])
+        assert ended.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {said}")

@@ -1,0 +1,259 @@
+"""Figures 3 and 5, the ablation and Tables 1 to 3: what they draw, and what their pages say."""
+
+import csv
+import math
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from test_figures import (
+    PUBLISHED_CSV,
+    cells,
+    curves_of,
+    published,
+    results,
+    shown_rows,
+    synthetic_record,
+    words,
+)
+from test_results import points
+from tlstm import rows, tables
+from tlstm.figures import main
+from tlstm.learning_curves import learning_curves
+from tlstm.measures import ACCURACY, BITS_PER_CHARACTER, measure_of
+from tlstm.record import Record
+from tlstm.results import append
+from tlstm.sweep_drawing import ablation_figure, sweep_figure
+
+__all__ = ["published", "results"]  # fixtures
+
+TABLES = {
+    "table1": {"wikipedia": "Wikipedia"},
+    "table2": {"addition": "Addition", "memorization": "Memorization"},
+    "table3": {"mnist": "Sequential MNIST", "permuted_mnist": "Permuted MNIST"},
+}
+
+
+def run(task: str, model: str, depth: int, seed: int = 0, **changes) -> Record:
+    """A made-up run of a task that no run solves."""
+    unsolvable = {"threshold": 1.0, "samples_to_threshold": None, "outcome": "budget spent"}
+    like = synthetic_record("smoke", "addition", model, depth, seed, channels=24)
+    config = like.config | {"task": {"name": task}, "training": {"samples_per_epoch": 10}}
+    identifier = f"{crc32(repr((task, model, depth, seed)).encode()):016x}"
+    values = {"task": task, "config": config, "identifier": identifier, **unsolvable, **changes}
+    return Record.model_validate(like.model_dump() | values)
+
+
+def page_of(results: Path, experiment: str) -> str:
+    assert main([experiment, "--results", str(results)]) == 0
+    return (results / experiment / "README.md").read_text(encoding="utf-8")
+
+
+# What a task is measured by
+
+
+@pytest.mark.parametrize(
+    ("task", "measure"),
+    [
+        ("addition", ACCURACY),
+        ("permuted_digits", ACCURACY),
+        ("wikipedia", BITS_PER_CHARACTER),
+        ("wikipedia_sample", BITS_PER_CHARACTER),
+        ("python_topics", BITS_PER_CHARACTER),
+    ],
+)
+def test_a_task_and_its_stand_ins_have_one_measure(task, measure):
+    assert measure_of(task) == measure
+
+
+def test_bits_per_character_are_the_loss_in_bits():
+    """A loss of ln 205 nats is a guess among 205 characters: log₂ 205 = 7.679 bits."""
+    table = tables.run_table(
+        [run("wikipedia", "slstm", 1, best={"accuracy": 0.1, "loss": math.log(205)})]
+    )
+    (bits,) = BITS_PER_CHARACTER.of(table, "best")
+    assert bits == pytest.approx(7.6795, abs=1e-4)
+    assert rows.measured(table)["bits per character"].tolist() == ["7.679"]
+
+
+# Pictures
+
+
+def test_figure_3_is_bits_per_character_and_runtime_against_depth():
+    losses = {
+        ("slstm", 1): 1.5,
+        ("slstm", 4): 1.4,
+        ("tlstm_3d_cn", 1): 1.6,
+        ("tlstm_3d_cn", 4): 1.1,
+    }
+    runs = [
+        run("python_topics", *key, best={"accuracy": 0.5, "loss": loss})
+        for key, loss in losses.items()
+    ]
+    figure = sweep_figure(runs, "depth")
+    bits, runtime, _ = figure.axes
+    assert (bits.get_ylabel(), runtime.get_ylabel()) == ("bits per character", "ms per timestep")
+    drawn = [line[0].get_ydata().tolist() for line in bits.containers]
+    expected = [[1.5, 1.4], [1.6, 1.1]]
+    np.testing.assert_allclose(drawn, np.array(expected) / math.log(2))
+    assert [line[0].get_xdata().tolist() for line in bits.containers] == [[1, 4]] * 2
+    said = words(figure).replace("\n", " ")
+    assert "SMOKE SCALE" in said
+    assert "OTHER DATA: python_topics, not the paper's wikipedia" in said
+
+
+def test_figure_5_is_accuracy_against_epochs(published):
+    curve = points([0.1, 0.4, 0.9])  # at 0, 10 and 20 samples
+    runs = [run("permuted_digits", "slstm", depth, curve=curve) for depth in (1, 3)]
+    *panels, runtime, _ = learning_curves(runs, published).axes
+    assert [panel.get_title() for panel in panels] == ["L = 1", "L = 3"]
+    for panel in panels:
+        assert (panel.get_xscale(), panel.get_xlabel()) == ("linear", "epochs of 10 samples")
+        epochs, accuracies = curves_of(panel)["sLSTM"]
+        np.testing.assert_allclose(epochs, [1, 2])
+        np.testing.assert_allclose(accuracies, [40, 90])
+        assert len(panel.lines) == 1  # and no line to pass
+    assert runtime.get_title() == "runtime"
+
+
+def ablated(label: str, model: str, accuracy: float, **core) -> Record:
+    """A run of an ablation: `model` with other settings of its core, under its own name."""
+    config = {"model": {"name": model, "label": label, "core": core}}
+    return run(
+        "memorization",
+        model,
+        4,
+        crc32(label.encode()) % 1000,
+        label=label,
+        config=config,
+        best={"accuracy": accuracy, "loss": 1.0},
+        threshold=0.99,
+    )
+
+
+def test_the_ablation_has_a_row_for_every_combination():
+    runs = [
+        ablated("2D tLSTM", "tlstm_2d", 0.5, kernel_size=3, normalization=None),
+        ablated("2D tLSTM–F", "tlstm_2d", 0.6, kernel_size=2, normalization=None),
+        ablated("2D tLSTM–F+CN", "tlstm_2d", 0.7, kernel_size=2, normalization="channel"),
+        ablated("3D tLSTM", "tlstm_3d", 0.8, kernel_size=3, normalization=None),
+    ]
+    random.Random(0).shuffle(runs)
+    accuracy, *_ = ablation_figure(runs).axes
+    names = [label.get_text() for label in accuracy.get_yticklabels()][::-1]
+    assert names == ["2D tLSTM", "2D tLSTM–F", "2D tLSTM–F+CN", "3D tLSTM"]
+    (points_drawn,) = accuracy.containers
+    np.testing.assert_allclose(points_drawn[0].get_xdata()[::-1], [50, 60, 70, 80])
+
+
+def test_runs_of_one_file_under_several_names_are_not_averaged():
+    runs = [ablated(name, "tlstm_2d", 0.5) for name in ("2D tLSTM", "2D tLSTM–F")]
+    assert rows.measured(tables.run_table(runs))["configuration"].tolist() == [
+        "2D tLSTM",
+        "2D tLSTM–F",
+    ]
+
+
+# Pages
+
+
+@pytest.mark.parametrize("experiment", ["fig3", "fig4", "fig5", *TABLES])
+def test_without_records_a_page_says_so_and_how_to_measure(results, experiment):
+    page = page_of(results, experiment)
+    assert f"**Nothing was measured yet.** `make reproduce-{experiment}` does." in page
+    assert "scale" not in page.split("## Published")[0]
+
+
+@pytest.mark.parametrize("experiment", TABLES)
+def test_a_table_has_the_published_rows_of_the_csv(results, experiment):
+    page = page_of(results, experiment)
+    with PUBLISHED_CSV.open() as file:
+        wanted = [row for row in csv.DictReader(file) if row["table"] == experiment]
+    found = [
+        row
+        for title in TABLES[experiment].values()
+        for row in shown_rows(page, f"### {title}, published")
+    ]
+    assert [row["configuration"] for row in found] == [
+        f"**{row['model']}, published**" for row in wanted
+    ]
+    value = "bits per character" if experiment == "table1" else "accuracy (%)"
+    assert [row[value] for row in found] == [row["value"] for row in wanted]
+    assert {row["parameters"] for row in found} <= {r["parameters"] or "—" for r in wanted}
+
+
+def test_published_rows_go_by_the_names_of_the_tasks(published):
+    assert len(tables.published_rows(published, "permuted_mnist")) == 10
+    assert set(published["task"]) == {task for of_table in TABLES.values() for task in of_table}
+
+
+@pytest.mark.parametrize(
+    ("table", "figure", "task"),
+    [("table1", "fig3", "python_topics"), ("table3", "fig5", "permuted_digits")],
+)
+def test_a_table_shows_its_own_runs_and_its_figures(results, table, figure, task):
+    best = {0: {"accuracy": 0.5, "loss": 1.0}, 1: {"accuracy": 0.6, "loss": 1.2}}
+    runs = [
+        run(
+            task,
+            "tlstm_3d_cn",
+            3,
+            seed,
+            experiment=experiment,
+            best=best[seed],
+            commit="ab" * 20,
+            modified=seed == 1,
+        )
+        for seed, experiment in ((0, figure), (1, table))
+    ]
+    append([*runs, run(task, "grid_lstm_tied", 3, 1, experiment=table)], results)
+    page = page_of(results, table)
+    title = tables.TITLES[task]
+    tied, tensorized = sorted(
+        shown_rows(page, f"### {title}, smoke scale"), key=lambda row: row["seeds"], reverse=True
+    )
+    assert tied["configuration"] == "grid_lstm_tied"
+    assert tensorized["seeds"] == "0, 1"
+    assert {row["scale and data"] for row in (tied, tensorized)} == {f"smoke, {task}"}
+    assert tensorized["commit"] == "abababa; abababa, changed"
+    measure = measure_of(task)
+    expected = "1.587 ± 0.144" if measure == BITS_PER_CHARACTER else "55.0 ± 5.0"
+    assert tensorized[measure.title] == expected
+    assert f"**Not the paper's data: {task}.**" in page
+    assert f"[`../{figure}/records.jsonl`](../{figure}/records.jsonl)" in page
+    assert "published" not in str(shown_rows(page, f"### {title}, smoke scale"))
+    assert "svg" not in page
+    assert pd.read_csv(results / table / "runs.csv")["experiment"].nunique() == 2
+
+
+def test_a_page_tells_the_best_where_nothing_is_solved(results):
+    losses = {"slstm": 1.3, "tlstm_2d": 1.1}
+    append(
+        [
+            run("wikipedia", model, 2, experiment="fig3", best={"accuracy": 0.5, "loss": loss})
+            for model, loss in losses.items()
+        ],
+        results,
+    )
+    page = page_of(results, "fig3")
+    assert "**Best bits per character**: 1.587, 2D tLSTM, L = 2." in page
+    assert "solved" not in "".join(cells(page.split("## Smoke scale")[1])[0])
+
+
+def test_figures_take_no_torch_and_no_wandb(tmp_path):
+    """So that drawing takes seconds."""
+    shutil.copy(PUBLISHED_CSV, tmp_path)
+    code = (
+        "import sys; from tlstm.figures import main; "
+        f"main(['--results', {str(tmp_path)!r}]); "
+        "sys.exit(' '.join({'torch', 'wandb', 'hydra', 'lightning'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

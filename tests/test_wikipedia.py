@@ -1,0 +1,434 @@
+"""The texts of Wikipedia: where they come from, what stands in for them, and what is refused."""
+
+import gzip
+import hashlib
+import http.server
+import io
+import math
+import os
+import threading
+import urllib.error
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from commands import measure_quickly, record_of, train_here
+from texts_for_tests import TINY, WORDS, words, write_text
+from tlstm.config import compose, flat
+from tlstm.job import make_data, make_module
+from tlstm.sweep_file import points, read_sweep_file
+from tlstm.tasks import texts
+from tlstm.tasks.texts import ENWIK8, Published
+from tlstm.tasks.wikipedia import WikipediaDataModule
+from tlstm.train import main
+
+ROOT = Path(__file__).parents[1]
+SWEEP = read_sweep_file(ROOT / "sweeps" / "fig3.yaml")
+SMALL = words(2000)  # published by the server of these tests
+SAMPLE = os.environ.get("TLSTM_ENWIK8_SAMPLE")  # a file of some million characters of enwik8
+
+# Section 3 of paper.md
+PARAMETERS = {
+    "slstm": 10_500_205,
+    "tlstm_2d_no_feedback": 10_504_687,
+    "tlstm_2d": 10_123_844,
+    "tlstm_2d_no_memory_convolution": 10_115_732,
+    "tlstm_3d": 10_068_550,
+    "tlstm_3d_ln": 10_068_550 + 2 * 522,
+}
+
+
+def no_network(*_: Any, **__: Any) -> None:
+    raise urllib.error.URLError("there is no network")
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Runs measure their runtime in next to no time, and no test asks a server of others."""
+    measure_quickly(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(texts, "urlopen", no_network)
+    ask = texts.network  # which a test may replace
+    ask.cache_clear()
+    yield
+    ask.cache_clear()
+
+
+def zipped(content: bytes, name: str = "enwik8") -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, content)
+    return packed.getvalue()
+
+
+def refused(overrides: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> str:
+    """What the command says on one line, with exit code 2."""
+    monkeypatch.setattr("sys.argv", ["train", *overrides])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def tiny(output_dir: Path, *more: str) -> list[str]:
+    return [*TINY, f"output_dir={output_dir}", *more]
+
+
+# What the paper has
+
+
+@pytest.mark.parametrize("point", points(SWEEP, [], {}), ids=" ".join)
+def test_figure_3_has_the_papers_parameters(point: list[str]) -> None:
+    config = compose(["scale=paper", "task.source=wikipedia", *point]).config
+    with torch.device("meta"):
+        module = make_module(config, make_data(config))
+    parameters = sum(parameter.numel() for parameter in module.network.parameters())
+    depth = config.model.depth
+    expected = PARAMETERS | {"tlstm_3d_cn": 10_068_550 + 2 * 522 * depth**2}
+    assert parameters == expected[config.model.name]
+    assert config.model.depth == module.network.core.depth
+
+
+def test_the_sweep_is_figure_3() -> None:
+    of_paper = ["scale=paper", "task.source=wikipedia"]
+    composed = [compose([*of_paper, *point]) for point in points(SWEEP, [], {})]
+    assert {run.config.model.name for run in composed} == {*PARAMETERS, "tlstm_3d_cn"}
+    assert {run.config.model.depth for run in composed} == {1, 2, 3, 4}
+    assert len({run.identifier for run in composed}) == 28
+    assert {run.config.experiment.name for run in composed} == {"fig3"}
+    assert (SWEEP.metric.name, SWEEP.metric.goal) == ("validation/bits_per_character", "minimize")
+
+
+def test_the_papers_settings() -> None:
+    config = compose(["scale=paper", "task=wikipedia", "task.source=wikipedia"]).config
+    found = flat(config)
+    expected = {
+        "training.batch_size": 100,
+        "task.timesteps": 50,
+        "training.learning_rate": 0.001,
+        "model.core.forget_bias": 1.0,
+        "task.label": "wikipedia",
+    }
+    assert {key: found[key] for key in expected} == expected
+    data = make_data(config)
+    sizes = [len(part) for part in data.parts]
+    assert sizes == [90_000_000, 5_000_000, 5_000_000]
+    assert (data.input_size, data.output_size) == (205, 205)
+    assert data.samples_per_pass == 18_000 * 100
+    assert config.training.max_samples == 50 * data.samples_per_pass
+    assert data.samples_per_pass % config.training.samples_per_epoch == 0
+
+
+@pytest.mark.parametrize("scale", ["smoke", "paper"])
+def test_models_of_a_scale_have_about_as_many_parameters(scale: str) -> None:
+    numbers = []
+    for model in (*PARAMETERS, "tlstm_3d_cn"):
+        config = compose([f"scale={scale}", "task=wikipedia", f"model={model}"]).config
+        module = make_module(config, make_data(config))
+        numbers.append(sum(parameter.numel() for parameter in module.network.parameters()))
+    assert max(numbers) < 1.05 * min(numbers)
+
+
+# Where the text comes from
+
+
+def test_with_nothing_there_python_s_own_text_stands_in(tmp_path: Path) -> None:
+    run = compose(["scale=smoke", "task=wikipedia"])
+    assert run.config.task.label == "python_topics"
+    assert run.directory.name.startswith("python_topics-tlstm_3d_cn-L4")
+    assert {"task.source=python_topics", f"task.text={run.config.task.text}"} <= {*run.overrides}
+    assert run.config.task.text == texts.fingerprint(texts.python_topics())
+    again = compose(run.overrides)
+    assert (again.identifier, again.overrides) == (run.identifier, run.overrides)
+    assert b'The "if" statement' in texts.python_topics()
+
+
+def test_with_a_network_it_is_wikipedia(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts, "network", lambda: True)
+    config = compose(["scale=smoke", "task=wikipedia"]).config
+    assert (config.task.source, config.task.label) == ("wikipedia", "wikipedia")
+    assert config.task.text == "sha256-2b49720ec4d78c3c"
+
+
+@pytest.mark.parametrize("name", ["text", "text.gz", "text.zip"])
+def test_a_file_is_a_sample_however_it_is_packed(name: str, tmp_path: Path) -> None:
+    pack = {"": bytes, ".gz": gzip.compress, ".zip": zipped}[Path(name).suffix]
+    (tmp_path / name).write_bytes(pack(SMALL))
+    run = compose(["scale=smoke", "task=wikipedia", f"task.path={tmp_path / name}"])
+    assert run.config.task.label == "wikipedia_sample"
+    assert run.config.task.text == f"sha256-{hashlib.sha256(SMALL).hexdigest()[:16]}"
+    data = make_data(run.config)
+    assert bytes(data.text.alphabet[symbol] for symbol in data.text.symbols[1:]) == SMALL
+    other = compose(["scale=smoke", "task=wikipedia", f"task.path={write_text(tmp_path, 900)}"])
+    assert other.identifier != run.identifier
+
+
+def test_where_the_file_is_decides_nothing(tmp_path: Path) -> None:
+    runs = []
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        file = write_text(tmp_path / name, 9000)
+        runs.append(compose(["scale=smoke", "task=wikipedia", f"task.path={file}", "model=slstm"]))
+    small = ["task.timesteps=5", "scale.wikipedia.batch_size=10"]
+    assert runs[0].identifier == runs[1].identifier
+    runs = [compose([*run.overrides, *small]) for run in runs]
+    modules = [make_module(run.config, make_data(run.config)) for run in runs]
+    assert modules[0].description == modules[1].description
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> Published:
+    """A small text in the place of enwik8."""
+    small = ENWIK8._replace(
+        size=len(SMALL), symbols=len(set(SMALL)), sha256=hashlib.sha256(SMALL).hexdigest()
+    )
+    monkeypatch.setattr(texts, "ENWIK8", small)
+    return small
+
+
+@pytest.mark.parametrize(("name", "pack"), [("enwik8", bytes), ("enwik8.zip", zipped)])
+def test_the_whole_file_is_wikipedia_wherever_it_is(
+    name: str, pack: Any, published: Published, tmp_path: Path
+) -> None:
+    (tmp_path / "mine" / "enwik8").mkdir(parents=True)
+    file = tmp_path / "mine" / "enwik8" / name
+    file.write_bytes(pack(SMALL))
+    for place in (f"task.path={file}", f"task.data_dir={tmp_path / 'mine'}"):
+        config = compose(["scale=smoke", "task=wikipedia", place]).config
+        assert config.task.label == "wikipedia"
+        data = make_data(config)
+        assert len(data.text.symbols) == len(SMALL) + 1
+
+
+# Downloads
+
+
+class Served:
+    """What a server on this machine gives, and what it was asked for."""
+
+    content: bytes | None = None
+    cut = 0
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+
+@pytest.fixture
+def served(published: Published, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """A server in the place of the one that has enwik8."""
+    served = Served()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self._answer(with_content=False)
+
+        def do_GET(self) -> None:
+            served.asked.append(self.path)
+            self._answer(with_content=True)
+
+        def _answer(self, with_content: bool) -> None:
+            content = served.content
+            self.send_response(404 if content is None else 200)
+            self.send_header("Content-Length", str(len(content or b"")))
+            self.end_headers()
+            if with_content and content:
+                self.wfile.write(content[: len(content) - served.cut])
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/enwik8.zip"
+        monkeypatch.setattr(texts, "ENWIK8", published._replace(url=url))
+        monkeypatch.setattr(texts, "urlopen", urllib.request.urlopen)
+        yield served
+        server.shutdown()
+        thread.join()
+
+
+def test_the_download_is_whole_and_happens_once(served: Served, tmp_path: Path) -> None:
+    served.content = zipped(SMALL)
+    for _ in range(2):
+        config = compose(["scale=smoke", "task=wikipedia"]).config
+        assert config.task.label == "wikipedia"
+        assert texts.read_text("wikipedia", Path(config.task.data_dir), None) == SMALL
+    assert served.asked.count("/enwik8.zip") <= 2  # torchvision asks where it leads to first
+    folder = tmp_path / "data" / "enwik8"
+    assert {file.name for file in folder.iterdir()} - {".lock"} == {"enwik8.zip"}
+    assert list((tmp_path / "data").iterdir()) == [folder]
+
+
+@pytest.mark.parametrize(
+    ("content", "cut", "said"),
+    [
+        (zipped(SMALL), 100, "cannot be downloaded"),
+        (zipped(SMALL)[:-100], 0, "is damaged or not whole"),
+        (b"<html>Not here</html>", 0, "is damaged or not whole"),
+        (zipped(SMALL[:-1]), 0, "is not enwik8: it has 1,999 bytes, not 2,000"),
+        (zipped(SMALL[:-1] + b"!"), 0, "is not enwik8: its SHA-256 is"),
+    ],
+    ids=["cut", "truncated", "page", "short", "changed"],
+)
+def test_a_download_that_fails_leaves_nothing(
+    content: bytes,
+    cut: int,
+    said: str,
+    served: Served,
+    tmp_path: Path,
+) -> None:
+    served.content, served.cut = content, cut
+    with pytest.raises(ValueError, match=said):
+        texts.read_text("wikipedia", tmp_path / "data", None)
+    assert [file for file in (tmp_path / "data").rglob("*") if file.name != ".lock"] == [
+        tmp_path / "data" / "enwik8"
+    ]
+    served.content, served.cut = zipped(SMALL), 0
+    assert texts.read_text("wikipedia", tmp_path / "data", None) == SMALL
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["task.path={}/nowhere"], "{}/nowhere: there is no such file to train on"),
+        (["task.path={}"], "{}: there is no such file to train on"),
+        (["task.path={}/empty"], "{}/empty is empty"),
+        (["task.path={}/cut.gz"], "{}/cut.gz is damaged or not whole"),
+        (["task.path={}/page.gz"], "{}/page.gz is damaged or not whole"),
+        (["task.path={}/cut.zip"], "{}/cut.zip is damaged or not whole"),
+        (["task.path={}/two.zip"], "{}/two.zip must hold one file, the text, and holds 2"),
+        (["task.path=3"], "task.path must be text, got 3"),
+        (["task.data_dir={}/nowhere"], "task.data_dir={}/nowhere: there is no such directory"),
+        (["task.data_dir={}"], "{}/enwik8 has no enwik8 or enwik8.zip or enwik8.gz, and there is"),
+        (["task.source=wikipedia"], "there is no network to download"),
+        (["task.source=wikipedia", "task.path={}/text"], "{}/text is damaged or not enwik8"),
+        (["task.source=wikipedia_sample"], "task.source=wikipedia_sample needs task.path"),
+        (["task.source=python_topics", "task.path={}/text"], "is no python_topics"),
+        (["task.source=enwik9"], "one of wikipedia, wikipedia_sample, python_topics"),
+        (["task.path={}/text", "task.text=sha256-0"], "task.text=sha256-0 is another text"),
+        (
+            ["task.path={}/text", "training.batch_size=24", "task.timesteps=20"],
+            "has 360 characters for training, and batch_size=24 of 20 characters need 480",
+        ),
+        (
+            ["task.path={}/text", "scale.wikipedia.evaluation_streams=5"],
+            "has 20 characters for validation, and evaluation_streams=5 of 5 characters need 25",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_sentence_says_what_is_wrong(
+    overrides: list[str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_text(tmp_path)
+    (tmp_path / "empty").touch()
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(SMALL)[:-20])
+    (tmp_path / "page.gz").write_bytes(b"<html>")
+    (tmp_path / "cut.zip").write_bytes(zipped(SMALL)[:-20])
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        archive.writestr("one", b"one")
+        archive.writestr("two", b"two")
+    before = {*tmp_path.rglob("*")}
+    filled = [override.format(tmp_path) for override in overrides]
+    line = refused(tiny(tmp_path / "runs", *filled), capsys, monkeypatch)
+    assert said.format(tmp_path) in line
+    assert {*tmp_path.rglob("*")} == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_file_that_may_not_be_read_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_text(tmp_path)
+    file.chmod(0)
+    line = refused(tiny(tmp_path / "runs", f"task.path={file}"), capsys, monkeypatch)
+    assert line == f"error: {file}: Permission denied"
+
+
+# Runs
+
+
+def test_a_run_says_what_it_was_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "sys.argv", ["train", *tiny(tmp_path / "runs", f"task.path={write_text(tmp_path)}")]
+    )
+    main()
+    said = capsys.readouterr().out
+    assert "The data are wikipedia_sample, not wikipedia" in said
+    assert said.splitlines()[-1].startswith("wikipedia_sample, 2D tLSTM, L=3: ")
+    assert "bits per character on the test split" in said
+    record = record_of(tmp_path / "runs")
+    assert record.task == "wikipedia_sample"
+    assert compose(record.overrides).identifier == record.identifier
+    assert record.outcome == "budget spent"
+
+
+def unigram_entropy(text: Sequence[Any]) -> float:
+    """Bits for each item, of a model that knows how often each one occurs, and no more."""
+    counts = Counter(text).values()
+    return -sum(n / len(text) * math.log2(n / len(text)) for n in counts)
+
+
+def test_a_small_model_learns_more_than_how_often_characters_occur(tmp_path: Path) -> None:
+    """Of words in random order it learns the words."""
+    text = write_text(tmp_path, 8000)
+    record = train_here(
+        tiny(
+            tmp_path,
+            f"task.path={text}",
+            "model=tlstm_2d",
+            "model.depth=2",
+            "model.channels=16",
+            "task.timesteps=20",
+            "training.batch_size=8",
+            "training.samples_per_epoch=800",
+            "training.max_samples=2400",
+            "training.learning_rate=0.02",
+        )
+    )
+    source = unigram_entropy(WORDS) * len(WORDS) / len(" ".join([*WORDS, ""]))  # of each character
+    assert 0.9 * source < record.test["bits_per_character"]  # the test split is short
+    assert record.test["bits_per_character"] < unigram_entropy(text.read_bytes()) - 1
+
+
+@pytest.mark.skipif(SAMPLE is None, reason="TLSTM_ENWIK8_SAMPLE names no sample of enwik8")
+def test_a_sample_of_enwik8_trains(tmp_path: Path) -> None:
+    record = train_here(
+        [
+            "scale=smoke",
+            "task=wikipedia",
+            f"task.path={SAMPLE}",
+            "model=slstm",
+            "model.depth=1",
+            "training.max_samples=3000",
+            "training.samples_per_epoch=3000",
+            "logger=csv",
+            f"output_dir={tmp_path}",
+        ]
+    )
+    assert record.task == "wikipedia_sample"
+    assert record.test["bits_per_character"] < 4.5
+
+
+def test_the_module_says_which_sources_there_are() -> None:
+    with pytest.raises(ValueError, match="source must be one of wikipedia, wikipedia_sample, py"):
+        WikipediaDataModule(source="enwik9")  # type: ignore[arg-type]
+    assert set(OmegaConf.load(ROOT / "conf/task/wikipedia.yaml").labels) == set(texts.SOURCES)

@@ -1,0 +1,37 @@
+"""Small texts to predict, and runs on them."""
+
+import random
+from pathlib import Path
+
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "that", "the", "rat", "ran"]
+
+# Four epochs of six steps; the streams begin anew after 18
+TINY = (
+    "scale=smoke",
+    "task=wikipedia",
+    "model=tlstm_2d",
+    "model.channels=4",
+    "model.depth=3",
+    "task.timesteps=5",
+    "training.batch_size=4",
+    "training.samples_per_epoch=24",
+    "training.max_samples=96",
+    "scale.wikipedia.evaluation_streams=2",
+    "scale.wikipedia.context=3",
+    "trainer.threads=1",
+    "trainer.accelerator=cpu",
+    "logger=csv",
+)
+
+
+def words(length: int) -> bytes:
+    """So many characters of words in random order."""
+    chosen = random.Random(0).choices(WORDS, k=length)
+    return " ".join(chosen)[:length].encode()
+
+
+def write_text(directory: Path, length: int = 400) -> Path:
+    """A file of words."""
+    file = directory / "text"
+    file.write_bytes(words(length))
+    return file
