@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
-from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, NumeralTickFormatter, Whisker
+from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, NumeralTickFormatter
+from bokeh.models.annotations import Whisker
 from bokeh.plotting import figure
 
-from tlstm import tables
 from tlstm.comparison import family
 from tlstm.drawing import OTHER_STYLES, STYLES
 from tlstm.record import CurvePoint
@@ -96,7 +96,7 @@ def _draw_run(panel: figure, run: Mapping[Any, Any], points: Sequence[CurvePoint
         list(samples),
         [round(value, 3) for value in values],
         color=color(run["model"]),
-        width=1.8,
+        line_width=1.8,
         alpha=0.9,
         line_dash=DASHES[run["seed"] % len(DASHES)],
         name=f"{run['label']}, L = {run['depth']}, M = {run['channels']}, seed {run['seed']}",
@@ -122,12 +122,17 @@ def against_depth(rows: pd.DataFrame, value: str, title: str, name: str) -> Char
 
 
 def _draw_means(panel: figure, model: str, label: str, source: ColumnDataSource) -> None:
-    look = {"color": color(model), "name": label}
+    look: dict[str, Any] = {"color": color(model), "name": label}
     marker = MARKERS.get(str(STYLES.get(model, {}).get("marker")), "circle")
-    line = panel.line("depth", "mean", source=source, width=1.8, **look)
+    line = panel.line("depth", "mean", source=source, line_width=1.8, **look)
     dots = panel.scatter("depth", "mean", source=source, size=7, marker=marker, **look)
     bars = Whisker(
-        base="depth", lower="min", upper="max", source=source, line_color=color(model), level="glyph"
+        base="depth",
+        lower="min",
+        upper="max",
+        source=source,
+        line_color=color(model),
+        level="glyph",
     )
     bars.upper_head = bars.lower_head = None
     panel.add_layout(bars)
@@ -152,7 +157,9 @@ def _panel(x_title: str, y_title: str, **options: Any) -> figure:
         outline_line_color=None,
         **options,
     )
-    panel.add_tools(HoverTool(tooltips=[("", "$name"), (x_title, "$x{0,0}"), (y_title, "$y{0.000}")]))
+    panel.add_tools(
+        HoverTool(tooltips=[("", "$name"), (x_title, "$x{0,0}"), (y_title, "$y{0.000}")])
+    )
     panel.toolbar.logo = None
     panel.toolbar.autohide = True
     panel.xaxis.axis_label, panel.yaxis.axis_label = x_title, y_title

@@ -326,3 +326,12 @@ def reason(deciding: Sequence[Evidence], absent: Sequence[str]) -> str:
 def task_title(task: str) -> str:
     """A task's name for people."""
     return tables.TITLES.get(task, task.replace("_", " ").capitalize())
+
+
+def summary(judgements: Iterable[Judgement]) -> str:
+    """How many claims came out how: "2 hold, 0 do not hold, 6 are undecided."."""
+    numbers = Counter(judgement.verdict for judgement in judgements)
+    return (
+        f"{numbers['holds']} hold, {numbers['does not hold']} do not hold, "
+        f"{numbers['undecided']} are undecided."
+    )

@@ -21,8 +21,8 @@ from bokeh.resources import Resources
 from tlstm import charts, growth, sections, tables
 from tlstm.bench import store as bench_store
 from tlstm.bench.measurement import IMPLEMENTATIONS, Measurement
-from tlstm.claims import counted, judge_all, task_title
-from tlstm.comparison import STANDS_IN_FOR
+from tlstm.claims import counted, judge_all, summary, task_title
+from tlstm.comparison import LABELS, STANDS_IN_FOR
 from tlstm.page import TEMPLATES
 from tlstm.record import Record, replace_file, sentence
 from tlstm.results import latest, load
@@ -78,21 +78,27 @@ def render(
         group_of(rows, records, f"group-{number}")
         for number, (_, rows) in enumerate(table.groupby(["scale", "task"], sort=False))
     ]
+    judgements = judge_all(records, measurements)
     runtime = runtime_charts(measurements)
     drawn = [chart for group in groups for chart in (*group.curves, *group.summaries)]
-    return environment().get_template("report.html.jinja").render(
-        judgements=judge_all(records, measurements),
-        filters=filters(table),
-        groups=groups,
-        published=sections.published_tables(table, published),
-        costs=sections.costs(table),
-        runs=sections.every_run(table),
-        runtimes=sections.runtimes(measurements),
-        runtime_charts=runtime,
-        implementations=IMPLEMENTATIONS,
-        pictures=[(picture.stem, data_address(picture)) for picture in pictures],
-        charts=embedded([*drawn, *(chart for _, chart in runtime)]),
-        library="\n".join(Resources(mode="inline", components=["bokeh"]).js_raw),
+    return (
+        environment()
+        .get_template("report.html.jinja")
+        .render(
+            judgements=judgements,
+            verdicts=summary(judgements),
+            filters=filters(table),
+            groups=groups,
+            published=sections.published_tables(table, published),
+            costs=sections.costs(table),
+            runs=sections.every_run(table),
+            runtimes=sections.runtimes(measurements),
+            runtime_charts=runtime,
+            implementations=IMPLEMENTATIONS,
+            pictures=[pictured(picture) for picture in pictures],
+            charts=embedded([*drawn, *(chart for _, chart in runtime)]),
+            library="\n".join(Resources(mode="inline", components=["bokeh"]).js_raw),
+        )
     )
 
 
@@ -107,7 +113,6 @@ def group_of(table: pd.DataFrame, records: Sequence[Record], name: str) -> Group
     by_identifier = {record.identifier: record for record in records}
     points = {identifier: record.curve for identifier, record in by_identifier.items()}
     task = str(table["task"].iloc[0])
-    graded = sections.with_quality(table)
     return Group(
         scale=str(table["scale"].iloc[0]),
         task=task,
@@ -117,28 +122,37 @@ def group_of(table: pd.DataFrame, records: Sequence[Record], name: str) -> Group
         depths=sorted(int(depth) for depth in set(table["depth"])),
         quality=charts.quality(task),
         curves=charts.curves(table, points, f"{name}-curves"),
-        summaries=[
-            charts.against_depth(graded, "shown", charts.quality(task), f"{name}-quality"),
-            charts.against_depth(
-                table, "milliseconds_per_timestep", "ms per timestep", f"{name}-runtime"
-            ),
-        ],
+        summaries=summaries(table, name),
         ablations=sections.ablations(table, by_identifier),
     )
+
+
+def summaries(table: pd.DataFrame, name: str) -> list[charts.Chart]:
+    """Quality and runtime against L, for the runs of one scale and task.
+
+    The runtime is of the machine with the most runs: two machines are never in one line.
+    """
+    graded = sections.with_quality(table).assign(label=tables.line_names(table, "depth"))
+    hardware = table["hardware"].mode().iloc[0]
+    timed = graded[graded["hardware"] == hardware]
+    value, quality = "milliseconds_per_timestep", charts.quality(str(table["task"].iloc[0]))
+    runtime = charts.against_depth(timed, value, "ms per timestep", f"{name}-runtime")
+    return [
+        charts.against_depth(graded, "shown", quality, f"{name}-quality"),
+        runtime._replace(title=f"{runtime.title}, {hardware}"),
+    ]
 
 
 def runtime_charts(measurements: Sequence[Measurement]) -> list[tuple[str, charts.Chart]]:
     """The benchmark's runtime against L, by machine and task, each with its heading."""
     times = growth.of_measurements(measurements)
-    times["label"] = [growth.LABELS.get(model, model) for model in times["model"]]
+    times["label"] = [LABELS.get(model, model) for model in times["model"]]
     found = []
     for number, ((hardware, scale, task), rows) in enumerate(
         times.groupby(["hardware", "scale", "task"], sort=False)
     ):
         quick = " (quick: short sequences)" if scale == "quick" else ""
-        chart = charts.against_depth(
-            rows, "milliseconds", "ms per timestep", f"runtime-{number}"
-        )
+        chart = charts.against_depth(rows, "milliseconds", "ms per timestep", f"runtime-{number}")
         found.append((f"{task_title(str(task))}, {hardware}{quick}", chart))
     return found
 
@@ -175,10 +189,16 @@ def embedded(drawn: Sequence[charts.Chart]) -> str:
     return json.dumps(found, separators=(",", ":")).replace("</", "<\\/")
 
 
-def data_address(picture: Path) -> str:
-    """A picture as an address that holds all of it."""
+def pictured(picture: Path) -> dict[str, Any]:
+    """A memory-cell picture, SCALE-TASK by name, with an address that holds all of it."""
+    scale, _, task = picture.stem.partition("-")
     content = base64.b64encode(picture.read_bytes()).decode()
-    return f"data:{PICTURES[picture.suffix]};base64,{content}"
+    return {
+        "scale": scale,
+        "task": task,
+        "stands_in": task in STANDS_IN_FOR,
+        "address": f"data:{PICTURES[picture.suffix]};base64,{content}",
+    }
 
 
 def memory_cells(results_dir: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from tlstm import tables
-from tlstm.bench.measurement import IMPLEMENTATIONS, Measurement
+from tlstm.bench.measurement import IMPLEMENTATIONS, Implementation, Measurement
 from tlstm.bench.summary import Group, fastest, groups, title
 from tlstm.bench.wording import microseconds
 from tlstm.claims import task_title
@@ -98,7 +98,7 @@ def ablations(table: pd.DataFrame, records: Mapping[str, Record]) -> list[Ablati
     table = with_quality(table)
     depths = sorted(set(table["depth"]))
     means = table.groupby(["depth", "model", "channels", "variant"])["quality"].mean()
-    best = means.groupby("depth").max()
+    best = means.groupby("depth").max().where(means.groupby("depth").size() > 1)
     rows = []
     for (model, _, _), runs in table.groupby(["model", "channels", "variant"], sort=False):
         cells = [_cell(runs[runs["depth"] == depth], best[depth]) for depth in depths]
@@ -148,7 +148,7 @@ def best_line(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _measured_row(runs: pd.DataFrame) -> dict[str, Any]:
-    first = runs.iloc[0]
+    first = runs.to_dict("records")[0]
     return identity(first) | {
         "label": tables.label(runs),
         "channels": first["channels"],
@@ -163,7 +163,7 @@ def _measured_row(runs: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def identity(run: Mapping[str, Any]) -> dict[str, str]:
+def identity(run: Mapping[Any, Any]) -> dict[str, str]:
     """What the page's filters go by."""
     names = ("scale", "task", "model", "depth", "seed")
     return {name: str(run[name]) for name in names}
@@ -178,13 +178,14 @@ def every_run(table: pd.DataFrame) -> list[dict[str, Any]]:
     """One row for each run with what it cost and the command that repeats it."""
     rows = []
     for _, runs in table.groupby(["scale", "task"], sort=False):
-        for _, run in with_quality(runs).iterrows():
-            single = run.to_frame().T
+        for run in with_quality(runs).to_dict("records"):
             rows.append(
                 identity(run)
                 | {
                     "title": task_title(run["task"]),
-                    "label": tables.label(single),
+                    "label": f"{run['label']} ({run['variant']})"
+                    if run["variant"]
+                    else run["label"],
                     "channels": run["channels"],
                     "value": tables.spread(pd.Series([run["shown"]]), digits(runs)),
                     "samples": tables.people(run["samples"]),
@@ -234,23 +235,24 @@ def runtimes(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
 
 
 def _cases(found: Iterable[Group]) -> list[dict[str, Any]]:
-    cases = [
-        {
-            "title": title(group[0]),
-            "times": {name: _microseconds(group, name) for name in IMPLEMENTATIONS},
-        }
+    times = {
+        title(group[0]): {name: _microseconds(group, name) for name in IMPLEMENTATIONS}
         for group in found
+    }
+    known = [time for case in times.values() for time in case.values() if time]
+    return [
+        {"title": name, "bars": _bars(case, min(known), max(known))} for name, case in times.items()
     ]
-    known = [time for case in cases for time in case["times"].values() if time]
-    return [case | {"bars": _bars(case["times"], min(known), max(known))} for case in cases]
 
 
-def _microseconds(group: Group, implementation: Any) -> float | None:
+def _microseconds(group: Group, implementation: Implementation) -> float | None:
     best = fastest(group, [implementation])
     return best.microseconds if best else None
 
 
-def _bars(times: Mapping[str, float | None], least: float, most: float) -> dict[str, Bar]:
+def _bars(
+    times: Mapping[Implementation, float | None], least: float, most: float
+) -> dict[Implementation, Bar]:
     """Bars between a little below the shortest time and the longest."""
     start = math.log(least / 1.5)
     span = math.log(most) - start
