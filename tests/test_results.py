@@ -241,7 +241,9 @@ def test_reading_names_the_file_and_what_is_wrong(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("module", ["record", "results", "tables", "drawing", "page", "figures"])
+@pytest.mark.parametrize(
+    "module", ["record", "results", "tables", "drawing", "page", "figures", "claims", "report"]
+)
 def test_nothing_that_trains_is_imported(module):
     ended = run_alone(f"import tlstm.{module}; print(*sys.modules)")
     assert ended.returncode == 0, ended.stderr

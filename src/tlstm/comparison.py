@@ -154,11 +154,18 @@ def interval(first: Numbers, second: Numbers, margin: float) -> tuple[float, flo
         Lower end, upper end, and whether it is Welch's 95% interval over seeds.
     """
     difference = float(first.mean() - second.mean())
-    if min(len(first), len(second)) > 1 and first.var() + second.var() > 0:
-        test = stats.ttest_ind(first, second, equal_var=False)
-        bounds = test.confidence_interval(CONFIDENCE)
-        return float(bounds.low), float(bounds.high), True
-    return difference - margin, difference + margin, False
+    half = _welch(first, second) if min(len(first), len(second)) > 1 else 0.0
+    return difference - (half or margin), difference + (half or margin), half > 0
+
+
+def _welch(first: Numbers, second: Numbers) -> float:
+    """Half the width of Welch's interval; 0 where no seed differs from another."""
+    one, other = (float(values.var(ddof=1)) / len(values) for values in (first, second))
+    if one + other == 0:
+        return 0.0
+    share = one / (one + other)
+    freedom = 1 / (share**2 / (len(first) - 1) + (1 - share) ** 2 / (len(second) - 1))
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(one + other)
 
 
 def answer(relation: Relation, low: float, high: float, margin: float) -> Answer:
@@ -205,23 +212,26 @@ class Runs:
         """Whether they may decide a claim: the paper's sizes and the paper's data."""
         return self.scale == "paper" and self.task == self.family
 
-    def of(self, side: Side) -> pd.DataFrame:
-        """The runs of a configuration at a depth that differ in nothing but their seed.
+    @cached_property
+    def sides(self) -> dict[Side, pd.DataFrame]:
+        """The runs of every configuration and depth that differ in nothing but their seed.
 
         Where several settings or widths ran, those with the most seeds, of equal ones the first.
         """
-        rows = self.table[(self.table["model"] == side.model) & (self.table["depth"] == side.depth)]
-        return max(tables.lines(rows), key=len) if len(rows) else rows
+        found: dict[Side, pd.DataFrame] = {}
+        for runs in tables.lines(self.table):
+            side = Side(runs["model"].iloc[0], int(runs["depth"].iloc[0]))
+            if len(runs) > len(found.get(side, ())):
+                found[side] = runs
+        return found
 
     def compare(self, first: Side, relation: Relation, second: Side) -> Finding:
         """Whether the first does so beside the second."""
         compared = f"{first}: {relation} {JOINED[relation]} {second}"
-        sides = self.of(first), self.of(second)
-        absent = [
-            str(side) for side, runs in zip((first, second), sides, strict=True) if runs.empty
-        ]
+        absent = [str(side) for side in (first, second) if side not in self.sides]
         if absent:
             return Finding(compared, "", "missing", f"not run: {'; '.join(absent)}")
+        sides = self.sides[first], self.sides[second]
         return _finding(compared, relation, *sides, self._quantity(*sides))
 
     def _quantity(self, *sides: pd.DataFrame) -> Quantity:
