@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SWEEP := $(BIN)/python -m tlstm.sweep $(if $(SCALE),scale=$(SCALE)) $(ARGUMENTS)
 
-.PHONY: help setup test test-gpu lint reproduce-fig4 bench figures lock clean
+.PHONY: help setup test test-gpu lint reproduce-fig4 bench figures report report-picture lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -56,8 +56,16 @@ bench: $(READY)  ## runtime beside the peers: measure on this machine (minutes),
 		$(BIN)/python -m tlstm.results collect runtime && \
 		$(BIN)/python -m tlstm.figures runtime && exit $$measured
 
-figures: $(READY)  ## draw every figure again from the committed records; trains nothing
+figures: $(READY)  ## draw every figure and the report again from the committed records; trains nothing
 	$(BIN)/python -m tlstm.figures
+	$(BIN)/python -m tlstm.report
+
+report: $(READY)  ## the report page, results/report.html, from the committed records (seconds)
+	$(BIN)/python -m tlstm.report
+
+report-picture: report  ## its picture in the README (needs Chromium)
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1300,1000 \
+		--virtual-time-budget=20000 --screenshot=results/report.png file://$(CURDIR)/results/report.html
 
 lock: $(READY)  ## write the installed versions to .constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable > .constraints.txt

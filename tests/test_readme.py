@@ -63,7 +63,7 @@ def test_python_blocks_run_and_say_what_comes_out() -> None:
 
 
 def test_there_is_a_command_to_reproduce_and_one_to_test() -> None:
-    assert commands("make") == ["make reproduce-fig4", "make test", "make bench"]
+    assert commands("make") == ["make reproduce-fig4", "make test", "make bench", "make report"]
 
 
 @pytest.mark.parametrize("command", sorted({*commands("make"), "make help"}))

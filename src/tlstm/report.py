@@ -186,7 +186,7 @@ def embedded(drawn: Sequence[charts.Chart]) -> str:
         document.add_root(chart.figure)
     places = {chart.figure.id: chart.name for chart in drawn}
     found = {"document": document.to_json(deferred=False), "places": places}
-    return json.dumps(found, separators=(",", ":")).replace("</", "<\\/")
+    return json.dumps(found, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def pictured(picture: Path) -> dict[str, Any]:
