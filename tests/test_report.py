@@ -159,7 +159,7 @@ def test_what_a_record_holds_is_only_text(tmp_path):
     append([worlds.run(("addition", "tlstm_2d", 4), 100, label=bad)], tmp_path)
     assert main(["--results", str(tmp_path)]) == 0
     content = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert len(Page(content).of("script")) == 3
+    assert len(Page(content).of("script")) == 3  # of the charts, Bokeh and the page
     assert "alert(1)" in content
     assert "<script>alert(1)" not in content
 
@@ -340,6 +340,11 @@ def opened(browser: webdriver.Chrome, results: Path, content: str) -> webdriver.
     WebDriverWait(browser, 120).until(
         lambda driver: driver.execute_script("return document.documentElement.dataset.ready")
     )
+    for group in browser.find_elements(By.CSS_SELECTOR, ".charts"):  # drawn when one comes near
+        browser.execute_script("arguments[0].scrollIntoView()", group)
+        WebDriverWait(browser, 120).until(
+            lambda _, group=group: group.get_attribute("data-drawn") == "yes"
+        )
     return browser
 
 
@@ -368,7 +373,7 @@ def lines(browser: webdriver.Chrome) -> dict[str, int]:
     """How many lines of curves each configuration has that can be seen."""
     script = """
         const seen = {};
-        for (const plot of Bokeh.documents[0].roots())
+        for (const plot of Bokeh.documents.flatMap((each) => each.roots()))
           for (const line of plot.renderers)
             if (line.visible && line.tags[0].seed !== undefined)
               seen[line.tags[0].model] = (seen[line.tags[0].model] ?? 0) + 1;

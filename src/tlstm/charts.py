@@ -9,8 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
-from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, NumeralTickFormatter
+from bokeh.models import (
+    ColumnDataSource,
+    FixedTicker,
+    HoverTool,
+    Line,
+    NumeralTickFormatter,
+)
 from bokeh.models.annotations import Whisker
+from bokeh.models.renderers import GlyphRenderer
 from bokeh.plotting import figure
 
 from tlstm.comparison import family
@@ -92,16 +99,18 @@ def _draw_run(panel: figure, run: Mapping[Any, Any], points: Sequence[CurvePoint
     shown = [(point.samples, quality_of(run["task"], point)) for point in points if point.samples]
     shown = [(samples, value) for samples, value in shown if value is not None]
     samples, values = zip(*shown, strict=True) if shown else ((), ())
-    line = panel.line(
-        list(samples),
-        [round(value, 3) for value in values],
-        color=color(run["model"]),
+    source = ColumnDataSource({"x": list(samples), "y": [round(value, 3) for value in values]})
+    look = Line(
+        line_color=color(run["model"]),
         line_width=1.8,
-        alpha=0.9,
+        line_alpha=0.9,
         line_dash=DASHES[run["seed"] % len(DASHES)],
-        name=f"{run['label']}, L = {run['depth']}, M = {run['channels']}, seed {run['seed']}",
     )
+    # Not `panel.line`, which makes looks for selections too: there may be hundreds of runs
+    line = GlyphRenderer(data_source=source, glyph=look, nonselection_glyph=None)
+    line.name = f"{run['label']}, L = {run['depth']}, M = {run['channels']}, seed {run['seed']}"
     line.tags = [{"model": run["model"], "seed": str(run["seed"])}, _ink(run["model"])]
+    panel.renderers.append(line)
 
 
 def against_depth(rows: pd.DataFrame, value: str, title: str, name: str) -> Chart:

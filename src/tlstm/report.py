@@ -79,8 +79,6 @@ def render(
         for number, (_, rows) in enumerate(table.groupby(["scale", "task"], sort=False))
     ]
     judgements = judge_all(records, measurements)
-    runtime = runtime_charts(measurements)
-    drawn = [chart for group in groups for chart in (*group.curves, *group.summaries)]
     return (
         environment()
         .get_template("report.html.jinja")
@@ -93,10 +91,9 @@ def render(
             costs=sections.costs(table),
             runs=sections.every_run(table),
             runtimes=sections.runtimes(measurements),
-            runtime_charts=runtime,
+            runtime_charts=runtime_charts(measurements),
             implementations=IMPLEMENTATIONS,
             pictures=[pictured(picture) for picture in pictures],
-            charts=embedded([*drawn, *(chart for _, chart in runtime)]),
             library="\n".join(Resources(mode="inline", components=["bokeh"]).js_raw),
         )
     )
@@ -143,7 +140,7 @@ def summaries(table: pd.DataFrame, name: str) -> list[charts.Chart]:
     ]
 
 
-def runtime_charts(measurements: Sequence[Measurement]) -> list[tuple[str, charts.Chart]]:
+def runtime_charts(measurements: Sequence[Measurement]) -> list[charts.Chart]:
     """The benchmark's runtime against L, by machine and task, each with its heading."""
     times = growth.of_measurements(measurements)
     times["label"] = [LABELS.get(model, model) for model in times["model"]]
@@ -153,7 +150,8 @@ def runtime_charts(measurements: Sequence[Measurement]) -> list[tuple[str, chart
     ):
         quick = " (quick: short sequences)" if scale == "quick" else ""
         chart = charts.against_depth(rows, "milliseconds", "ms per timestep", f"runtime-{number}")
-        found.append((f"{task_title(str(task))}, {hardware}{quick}", chart))
+        heading = f"{task_title(str(task))}, {hardware}{quick}"
+        found.append(chart._replace(title=heading))
     return found
 
 
@@ -221,6 +219,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters["counted"] = counted
+    made.filters["embedded"] = embedded
     made.filters["task_title"] = task_title
     return made
 

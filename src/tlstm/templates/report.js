@@ -57,12 +57,25 @@ function paint() {
   }
 }
 
-async function start() {
-  const { document: drawn, places } = JSON.parse(document.getElementById("charts").textContent);
-  const item = { docid: "report", roots: places, root_ids: Object.keys(places) };
-  await Bokeh.embed.embed_items({ report: drawn }, [item]);
-  plots.push(...Bokeh.documents[0].roots());
+/** Draw the charts of one group, which wait until a reader comes near: a page may have hundreds. */
+async function draw(charts) {
+  if (charts.dataset.drawn) return;
+  charts.dataset.drawn = "begun";
+  const { document: drawn, places } = JSON.parse(charts.querySelector("script").textContent);
+  const item = { docid: "charts", roots: places, root_ids: Object.keys(places) };
+  const before = Bokeh.documents.length;
+  await Bokeh.embed.embed_items({ charts: drawn }, [item]);
+  plots.push(...Bokeh.documents.slice(before).flatMap((each) => each.roots()).filter((plot) => plot.id in places));
   paint();
+  filter();
+  charts.dataset.drawn = "yes";
+}
+
+function start() {
+  const observer = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) if (isIntersecting) draw(target);
+  }, { rootMargin: "600px" });
+  for (const charts of document.querySelectorAll(".charts")) observer.observe(charts);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
   document.addEventListener("change", (event) => {
     if (event.target.closest("fieldset[data-name]")) filter();
