@@ -124,7 +124,7 @@ def test_every_claim_is_there_with_its_verdict(page, content):
     assert [number for number, _ in cards] == list("12345678")
     verdicts = [re.findall(r'<span class="badge ([a-z-]+)">', card) for _, card in cards]
     assert verdicts == [["undecided"]] * 6 + [["holds"]] + [["undecided"]]  # two tasks of five ran
-    assert "1 hold, 0 do not hold, 7 are undecided." in page.text
+    assert "Of 8 claims, holds: 1, does not hold: 0, undecided: 7." in page.text
 
 
 def test_what_is_not_at_the_papers_scale_says_so(content):
@@ -417,9 +417,9 @@ def test_scale_task_and_depth_hide_their_sections_and_pictures(opened):
     click(opened, "task", "wikipedia")
     assert shown(opened, sections_of.format("task", "wikipedia")) == 0
     pictures = 'section[data-scale="paper"][data-task="addition"] figure'
-    assert shown(opened, pictures) == 6
+    assert shown(opened, pictures) == 7
     click(opened, "depth", "7")
-    assert shown(opened, pictures) == 5
+    assert shown(opened, pictures) == 6
     assert shown(opened, '#runs tbody tr[data-depth="7"]') == 0
     all_or_none = 'fieldset[data-name="scale"] legend button'
     opened.find_element(By.CSS_SELECTOR, all_or_none).click()

@@ -329,9 +329,7 @@ def task_title(task: str) -> str:
 
 
 def summary(judgements: Iterable[Judgement]) -> str:
-    """How many claims came out how: "2 hold, 0 do not hold, 6 are undecided."."""
+    """How many claims came out how: "holds: 2, does not hold: 0, undecided: 6"."""
     numbers = Counter(judgement.verdict for judgement in judgements)
-    return (
-        f"{numbers['holds']} hold, {numbers['does not hold']} do not hold, "
-        f"{numbers['undecided']} are undecided."
-    )
+    verdicts: tuple[Verdict, ...] = "holds", "does not hold", "undecided"
+    return ", ".join(f"{verdict}: {numbers[verdict]}" for verdict in verdicts)

@@ -125,19 +125,29 @@ def group_of(table: pd.DataFrame, records: Sequence[Record], name: str) -> Group
 
 
 def summaries(table: pd.DataFrame, name: str) -> list[charts.Chart]:
-    """Quality and runtime against L, for the runs of one scale and task.
+    """Quality, samples to the threshold and runtime against L, for the runs of a scale and task.
 
     The runtime is of the machine with the most runs: two machines are never in one line.
     """
     graded = sections.with_quality(table).assign(label=tables.line_names(table, "depth"))
+    solved = graded.dropna(subset=["samples_to_threshold"])
     hardware = table["hardware"].mode().iloc[0]
-    timed = graded[graded["hardware"] == hardware]
-    value, quality = "milliseconds_per_timestep", charts.quality(str(table["task"].iloc[0]))
-    runtime = charts.against_depth(timed, value, "ms per timestep", f"{name}-runtime")
-    return [
-        charts.against_depth(graded, "shown", quality, f"{name}-quality"),
-        runtime._replace(title=f"{runtime.title}, {hardware}"),
+    shown = [
+        (graded, "shown", charts.quality(str(table["task"].iloc[0])), ""),
+        (solved, "samples_to_threshold", "samples to the threshold", ", of runs that passed it"),
+        (
+            graded[graded["hardware"] == hardware],
+            "milliseconds_per_timestep",
+            "ms per timestep",
+            f", {hardware}",
+        ),
     ]
+    drawn = [
+        (charts.against_depth(rows, column, title, f"{name}-{column}"), note)
+        for rows, column, title, note in shown
+        if len(rows)
+    ]
+    return [chart._replace(title=chart.title + note) for chart, note in drawn]
 
 
 def runtime_charts(measurements: Sequence[Measurement]) -> list[charts.Chart]:
