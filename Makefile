@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SWEEP := $(BIN)/python -m tlstm.sweep $(if $(SCALE),scale=$(SCALE)) $(ARGUMENTS)
 
-.PHONY: help setup test test-gpu lint reproduce bench figures lock clean \
+.PHONY: help setup test test-gpu lint reproduce bench figures report report-picture lock clean \
 	reproduce-fig3 reproduce-fig4 reproduce-fig5 reproduce-fig6 \
 	reproduce-table1 reproduce-table2 reproduce-table3
 .NOTPARALLEL:  # a sweep takes all of the machine
@@ -79,8 +79,16 @@ bench: $(READY)  ## runtime beside the peers: measure on this machine (minutes),
 		$(BIN)/python -m tlstm.results collect runtime && \
 		$(BIN)/python -m tlstm.figures runtime && exit $$measured
 
-figures: $(READY)  ## draw every figure again from the committed records; trains nothing
+figures: $(READY)  ## draw every figure and the report again from the committed records; trains nothing
 	$(BIN)/python -m tlstm.figures
+	$(BIN)/python -m tlstm.report
+
+report: $(READY)  ## the report page, results/report.html, from the committed records (seconds)
+	$(BIN)/python -m tlstm.report
+
+report-picture: report  ## its picture in the README (needs Chromium)
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1300,1000 \
+		--virtual-time-budget=20000 --screenshot=results/report.png file://$(CURDIR)/results/report.html
 
 lock: $(READY)  ## write the installed versions to .constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable > .constraints.txt

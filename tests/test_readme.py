@@ -67,7 +67,13 @@ def test_python_blocks_run_and_say_what_comes_out() -> None:
 
 
 def test_there_is_a_command_to_reproduce_and_one_to_test() -> None:
-    assert commands("make") == ["make reproduce-fig4", "make reproduce", "make test", "make bench"]
+    assert commands("make") == [
+        "make reproduce-fig4",
+        "make reproduce",
+        "make test",
+        "make bench",
+        "make report",
+    ]
 
 
 def test_every_figure_and_table_has_a_row_with_its_numbers_of_runs() -> None:

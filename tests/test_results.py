@@ -243,7 +243,18 @@ def test_reading_names_the_file_and_what_is_wrong(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "module", ["record", "results", "tables", "drawing", "page", "figures", "memory_cells.page"]
+    "module",
+    [
+        "record",
+        "results",
+        "tables",
+        "drawing",
+        "page",
+        "figures",
+        "memory_cells.page",
+        "claims",
+        "report",
+    ],
 )
 def test_nothing_that_trains_is_imported(module):
     ended = run_alone(f"import tlstm.{module}; print(*sys.modules)")

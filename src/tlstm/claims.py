@@ -1,0 +1,335 @@
+"""What the paper claims, and what the records say to it: holds, does not hold or undecided.
+
+Each claim is a pure function from the runs of one scale and task to its comparisons. Only runs
+of the paper's scale on the paper's data decide a claim; what others say is told beside it.
+A claim holds where all its comparisons agree on all its tasks, and does not hold as soon as one
+of them clearly contradicts it; the comparisons that stand for each claim are our choice [ours].
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import product
+from typing import Literal, NamedTuple
+
+import pandas as pd
+
+from tlstm import growth, tables
+from tlstm.bench.measurement import Measurement
+from tlstm.comparison import DEPTHS, GENERATED, LABELS, Answer, Finding, Runs, Side
+from tlstm.record import Record
+from tlstm.results import latest
+
+Verdict = Literal["holds", "does not hold", "undecided"]
+Findings = Iterator[Finding]
+Claimed = Callable[[Runs], Findings]
+
+NOT_ASKED = ("width", "scratch")  # experiments whose M is not the task's own
+TENSORIZED = tuple(model for model in LABELS if model != "slstm")
+GROWING = ("tlstm_2d", "tlstm_3d", "tlstm_3d_cn")
+WITHOUT_MEMORY = ("slstm", "tlstm_2d_no_memory_convolution")
+FIRST_SOLVED = {"addition": Side("tlstm_3d_cn", 7), "memorization": Side("tlstm_3d_cn", 10)}
+
+
+class Evidence(NamedTuple):
+    """What the runs of one scale and task say to a claim.
+
+    Attributes:
+        scale: of the runs, or "quick" measurements.
+        task: the label of the data that ran.
+        decides: whether they may decide the claim about the paper.
+        verdict: what they alone would come to.
+        findings: every comparison.
+    """
+
+    scale: str
+    task: str
+    decides: bool
+    verdict: Verdict
+    findings: list[Finding]
+
+
+class Claim(NamedTuple):
+    """A claim of the paper.
+
+    Attributes:
+        number: of the list in the order of the paper.
+        statement: in words.
+        tested: how it is decided here.
+        tasks: on which the paper makes it.
+        findings: its comparisons for the runs of one scale and task.
+    """
+
+    number: int
+    statement: str
+    tested: str
+    tasks: tuple[str, ...]
+    findings: Claimed
+
+
+class Judgement(NamedTuple):
+    """A claim with its verdict.
+
+    Attributes:
+        claim: what is claimed.
+        verdict: of the paper's scale and data alone.
+        reason: the verdict in numbers: what agrees, what contradicts it, what is missing.
+        evidence: what decides first, then what is said beside it.
+    """
+
+    claim: Claim
+    verdict: Verdict
+    reason: str
+    evidence: list[Evidence]
+
+
+def _deeper(runs: Runs) -> Findings:
+    """Claim 1: the deepest of each tLSTM against its own L = 1, of the same M."""
+    for model in GROWING:
+        yield runs.compare(Side(model, runs.depths[-1]), "better", Side(model, 1))
+
+
+def _cheaper(runs: Runs) -> Findings:
+    """Claim 2: growth of parameters and of runtime with L."""
+    for model in TENSORIZED if len(runs.table) else ():
+        yield growth.parameters_finding(runs.table, model)
+    for model in LABELS:
+        yield growth.runtime_finding(runs.times, model)
+
+
+def _memory_convolution(runs: Runs) -> Findings:
+    """Claim 3: the deepest with it beats the deepest without, which gains nothing from depth."""
+    deepest = runs.depths[-1]
+    for model in WITHOUT_MEMORY:
+        yield runs.compare(Side("tlstm_2d", deepest), "better", Side(model, deepest))
+    for model in WITHOUT_MEMORY if len(runs.depths) > 2 else ():
+        if runs.family in GENERATED:
+            yield runs.compare(Side(model, runs.depths[1]), "better", Side(model, deepest))
+        else:
+            yield runs.compare(Side(model, deepest), "no better", Side(model, runs.depths[-2]))
+
+
+def _feedback(runs: Runs) -> Findings:
+    """Claim 4: with feedback against without, where L > 1; on Wikipedia at the deepest."""
+    depths = runs.depths[-1:] if runs.family == "wikipedia" else runs.deep
+    relation: Literal["better", "no different"] = (
+        "no different" if "mnist" in runs.family else "better"
+    )
+    for depth in depths:
+        yield runs.compare(Side("tlstm_2d", depth), relation, Side("tlstm_2d_no_feedback", depth))
+
+
+def _tensorization(runs: Runs) -> Findings:
+    """Claim 5: 3D against 2D where L > 1; on Wikipedia, whose M differ, where L ≥ 3."""
+    least = 3 if runs.family == "wikipedia" else 2
+    for depth in (depth for depth in runs.depths if depth >= least):
+        yield runs.compare(Side("tlstm_3d", depth), "better", Side("tlstm_2d", depth))
+
+
+def _normalization(runs: Runs) -> Findings:
+    """Claim 6: CN against none at every L; LN against none at small L, against CN on MNIST."""
+    for depth in runs.depths:
+        plain, channel, layer = (
+            Side(model, depth) for model in ("tlstm_3d", "tlstm_3d_cn", "tlstm_3d_ln")
+        )
+        yield runs.compare(channel, "better", plain)
+        if "mnist" not in runs.family:
+            small = 2 if runs.family == "wikipedia" else 1
+            yield runs.compare(layer, "better" if depth <= small else "no better", plain)
+        elif depth >= 3:
+            yield runs.compare(channel, "better", layer)
+
+
+def _shallow(runs: Runs) -> Findings:
+    """Claim 7: sLSTM and 2D–F against all others at L ≤ 2."""
+    winners = "slstm", "tlstm_2d_no_feedback"
+    others = [model for model in LABELS if model not in winners]
+    shallow = [depth for depth in runs.depths if depth <= 2]
+    for depth, winner, other in product(shallow, winners, others):
+        yield runs.compare(Side(winner, depth), "better", Side(other, depth))
+
+
+def _first(runs: Runs) -> Findings:
+    """Claim 8: the one that is to be first against all others."""
+    model, depth = FIRST_SOLVED[runs.family]
+    winner = Side(model, min(runs.depths, key=lambda other: abs(other - depth)))
+    for other in map(Side._make, product(LABELS, runs.depths)):
+        if other != winner:
+            yield runs.compare(winner, "better", other)
+
+
+CLAIMS = (
+    Claim(
+        1,
+        "Wider and deeper tLSTMs perform better at the same number of parameters.",
+        "2D tLSTM, 3D tLSTM and 3D tLSTM+CN: the largest L (and so P) against L = 1, the same M.",
+        tuple(DEPTHS),
+        _deeper,
+    ),
+    Claim(
+        2,
+        "The number of parameters and the runtime of a tLSTM hardly depend on L; the runtime of "
+        "sLSTM grows in proportion to L.",
+        "From the smallest L to the largest, parameters change by at most 10% (not: by more than "
+        "25%). Runtime grows as L to the power of at most 0.25 (tLSTM), of at least 0.75 "
+        "(sLSTM); beyond 0.5 the claim is contradicted.",
+        tuple(DEPTHS),
+        _cheaper,
+    ),
+    Claim(
+        3,
+        "Without memory-cell convolution the gain from depth is lost.",
+        "At the largest L, 2D tLSTM is better than sLSTM and 2D tLSTM–M. These two gain nothing "
+        "from the last step in L (Wikipedia, MNIST), or are better at the second L than at the "
+        "largest (addition, memorization).",
+        tuple(DEPTHS),
+        _memory_convolution,
+    ),
+    Claim(
+        4,
+        "Feedback helps: 2D beats 2D–F at L = 4 on Wikipedia and on both algorithmic tasks; on "
+        "MNIST it makes no difference.",
+        "2D tLSTM against 2D tLSTM–F: at the largest L on Wikipedia, at every L > 1 elsewhere.",
+        tuple(DEPTHS),
+        _feedback,
+    ),
+    Claim(
+        5,
+        "Tensorization helps: 3D beats 2D.",
+        "3D tLSTM against 2D tLSTM at every L > 1; on Wikipedia, where M is larger in 2D, at "
+        "every L ≥ 3.",
+        tuple(DEPTHS),
+        _tensorization,
+    ),
+    Claim(
+        6,
+        "CN helps at every L; LN only at small L.",
+        "3D tLSTM+CN against 3D tLSTM at every L. 3D tLSTM+LN is better than 3D tLSTM at L ≤ 2 "
+        "on Wikipedia and L = 1 on the algorithmic tasks, and no better above; on MNIST CN is "
+        "better than LN at L ≥ 3.",
+        tuple(DEPTHS),
+        _normalization,
+    ),
+    Claim(
+        7,
+        "At L ≤ 2 on Wikipedia sLSTM and 2D–F win, because their M is larger.",
+        "sLSTM and 2D tLSTM–F, each against every other configuration of Figure 3, at L = 1, 2.",
+        ("wikipedia",),
+        _shallow,
+    ),
+    Claim(
+        8,
+        "Addition is solved first by 3D+CN with L = 7, memorization by 3D+CN with L = 10.",
+        "It against every other configuration and L of Figure 4, by samples to 99%.",
+        GENERATED,
+        _first,
+    ),
+)
+
+
+def judge_all(
+    records: Iterable[Record], measurements: Sequence[Measurement] = ()
+) -> list[Judgement]:
+    """Every claim with its verdict.
+
+    Args:
+        records: runs of any experiments and scales.
+        measurements: of the benchmark, which take the place of the runs' own runtimes.
+    """
+    asked = latest(record for record in records if record.experiment not in NOT_ASKED)
+    groups = gathered(asked, growth.of_measurements(measurements))
+    return [judge(claim, groups) for claim in CLAIMS]
+
+
+def gathered(records: Sequence[Record], measured: pd.DataFrame) -> list[Runs]:
+    """The runs by scale and task, with the benchmark's runtimes where there are any.
+
+    Args:
+        records: each run once.
+        measured: `growth.of_measurements`.
+    """
+    nothing = pd.DataFrame(columns=[*Record.model_fields, "variant"])
+    table = tables.run_table(records) if records else nothing
+    keys = [*zip(table["scale"], table["task"], strict=True)]
+    keys += zip(measured["scale"], measured["task"], strict=True)
+    return [_runs(*key, table, measured) for key in dict.fromkeys(keys)]
+
+
+def _runs(scale: str, task: str, table: pd.DataFrame, measured: pd.DataFrame) -> Runs:
+    rows, times = (
+        each[(each["scale"] == scale) & (each["task"] == task)] for each in (table, measured)
+    )
+    return Runs(scale, task, rows, growth.of_runs(rows) if times.empty else times)
+
+
+def judge(claim: Claim, groups: Sequence[Runs]) -> Judgement:
+    """One claim's verdict, from the runs by scale and task."""
+    asked = [_evidence(claim, runs) for runs in groups if runs.family in claim.tasks]
+    evidence = [each for each in asked if not _says_nothing(each)]
+    evidence.sort(key=lambda each: not each.decides)
+    deciding = [each for each in evidence if each.decides]
+    there = {each.task for each in deciding}
+    verdict = overall([each.verdict for each in deciding], complete=there == set(claim.tasks))
+    absent = [task for task in claim.tasks if task not in there]
+    return Judgement(claim, verdict, reason(deciding, absent), evidence)
+
+
+def _evidence(claim: Claim, runs: Runs) -> Evidence:
+    findings = list(claim.findings(runs))
+    return Evidence(runs.scale, runs.task, runs.at_papers_scale, verdict_of(findings), findings)
+
+
+def _says_nothing(evidence: Evidence) -> bool:
+    return all(finding.answer == "missing" for finding in evidence.findings)
+
+
+def verdict_of(findings: Sequence[Finding]) -> Verdict:
+    """Of one task: every comparison has to agree; one that contradicts is enough against it."""
+    answers = {finding.answer for finding in findings}
+    if "contradicts" in answers:
+        return "does not hold"
+    return "holds" if answers == {"agrees"} else "undecided"
+
+
+def overall(verdicts: Sequence[Verdict], complete: bool) -> Verdict:
+    """Of all tasks.
+
+    Args:
+        verdicts: of those that ran at the paper's scale on the paper's data.
+        complete: whether these are all tasks of the claim.
+    """
+    if "does not hold" in verdicts:
+        return "does not hold"
+    return "holds" if complete and set(verdicts) == {"holds"} else "undecided"
+
+
+def counted(findings: Iterable[Finding]) -> str:
+    """How many comparisons came out how: "3 agree, 1 unclear, 4 missing"."""
+    words: dict[Answer, str] = {
+        "agrees": "agree",
+        "contradicts": "contradict",
+        "unclear": "unclear",
+        "missing": "missing",
+    }
+    numbers = Counter(finding.answer for finding in findings)
+    return ", ".join(f"{numbers[each]} {word}" for each, word in words.items() if numbers[each])
+
+
+def reason(deciding: Sequence[Evidence], absent: Sequence[str]) -> str:
+    """Why a verdict is what it is, from what may decide it."""
+    told = [f"{task_title(each.task)}: {counted(each.findings)}." for each in deciding]
+    if absent:
+        names = ", ".join(task_title(task) for task in absent)
+        told.append(f"Nothing to compare at the paper's scale on the paper's data: {names}.")
+    return " ".join(told)
+
+
+def task_title(task: str) -> str:
+    """A task's name for people."""
+    return tables.TITLES.get(task, task.replace("_", " ").capitalize())
+
+
+def summary(judgements: Iterable[Judgement]) -> str:
+    """How many claims came out how: "holds: 2, does not hold: 0, undecided: 6"."""
+    numbers = Counter(judgement.verdict for judgement in judgements)
+    verdicts: tuple[Verdict, ...] = "holds", "does not hold", "undecided"
+    return ", ".join(f"{verdict}: {numbers[verdict]}" for verdict in verdicts)

@@ -1,0 +1,262 @@
+"""Whether one configuration did better than another: the effect, its interval, the answer.
+
+Pure functions of the frame of runs (`tlstm.tables.run_table`). A larger value is better in every
+quantity. Which quantities are compared, and what counts as a difference where there is only one
+seed, the paper leaves open [ours].
+"""
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+from tlstm import tables
+
+Answer = Literal["agrees", "contradicts", "unclear", "missing"]
+Relation = Literal["better", "no different", "no better"]
+Numbers = npt.NDArray[np.float64]
+
+CONFIDENCE = 0.95
+JOINED: dict[Relation, str] = {"better": "than", "no different": "from", "no better": "than"}
+TOLERANCE = 2.0  # margins within which a difference is none
+# The task whose sizes and claims a task has, where it runs on other data than the paper's
+STANDS_IN_FOR = {
+    "wikipedia_sample": "wikipedia",
+    "python_topics": "wikipedia",
+    "digits": "mnist",
+    "permuted_digits": "permuted_mnist",
+}
+TESTED = ("test", "best")  # moments in the order in which their metrics are asked for
+GENERATED = ("addition", "memorization")
+DEPTHS: dict[str, tuple[int, ...]] = {  # of Figures 3 to 5
+    "wikipedia": (1, 2, 3, 4),
+    "addition": (1, 4, 7, 10),
+    "memorization": (1, 4, 7, 10),
+    "mnist": (1, 3, 5),
+    "permuted_mnist": (1, 3, 5),
+}
+LABELS = {
+    "slstm": "sLSTM",
+    "tlstm_2d": "2D tLSTM",
+    "tlstm_2d_no_memory_convolution": "2D tLSTM–M",
+    "tlstm_2d_no_feedback": "2D tLSTM–F",
+    "tlstm_3d": "3D tLSTM",
+    "tlstm_3d_ln": "3D tLSTM+LN",
+    "tlstm_3d_cn": "3D tLSTM+CN",
+}
+
+
+class Side(NamedTuple):
+    """A configuration at a depth."""
+
+    model: str
+    depth: int
+
+    def __str__(self) -> str:
+        return f"{LABELS.get(self.model, self.model)}, L = {self.depth}"
+
+
+class Quantity(NamedTuple):
+    """What runs are compared by.
+
+    Attributes:
+        name: what the effect is a difference of.
+        of: the value of every run; larger is better.
+        margin: how far one seed may be from the mean of many [ours].
+        text: a difference in words, the sign of the first side's advantage kept.
+    """
+
+    name: str
+    of: Callable[[pd.DataFrame], pd.Series]
+    margin: float
+    text: Callable[[float], str]
+
+
+class Finding(NamedTuple):
+    """One comparison that a claim makes, and what the runs say.
+
+    Attributes:
+        compared: which rows, and how the first should be to the second.
+        effect: the difference and its interval, in words; empty where something is missing.
+        answer: whether it is as claimed.
+        basis: how many seeds, or what was not run.
+    """
+
+    compared: str
+    effect: str
+    answer: Answer
+    basis: str
+
+
+def family(task: str) -> str:
+    """The paper's task whose place a task's data take."""
+    return STANDS_IN_FOR.get(task, task)
+
+
+def ratio_text(difference: float) -> str:
+    """A difference of −log2 samples: the first side's samples as a multiple of the second's."""
+    return f"{2**-difference:.2g} ×"
+
+
+def _samples_value(runs: pd.DataFrame) -> pd.Series:
+    """−log2 of the samples to the threshold; a run that never passed it counts as at its end."""
+    samples = runs["samples_to_threshold"].astype(float).fillna(runs["budget"])
+    return -samples.clip(lower=1).map(math.log2)
+
+
+def _measured(runs: pd.DataFrame, metric: str) -> pd.Series:
+    """A metric on the test samples, else the best on the validation samples."""
+    nothing = pd.Series(math.nan, index=runs.index)
+    test, best = (runs.get(f"{moment}_{metric}", nothing).astype(float) for moment in TESTED)
+    return test.fillna(best)
+
+
+def quantity(task: str, scale: str, solved: bool) -> Quantity:
+    """What runs of a task are compared by.
+
+    Args:
+        task: the task's label.
+        scale: margins of the accuracy are wider where the test set is not the paper's.
+        solved: whether any of the compared runs passed the threshold.
+    """
+    if family(task) == "wikipedia":
+        return Quantity(
+            "bits per character",
+            lambda runs: -_measured(runs, "bits_per_character"),
+            0.01,
+            lambda difference: f"{-difference:+.3f}",
+        )
+    if family(task) in GENERATED and solved:
+        return Quantity("the samples to the threshold", _samples_value, 1.0, ratio_text)
+    full = scale == "paper" and family(task) not in GENERATED
+    return Quantity(
+        "points of accuracy",
+        lambda runs: 100 * _measured(runs, "accuracy"),
+        0.3 if full else 5.0,
+        lambda difference: f"{difference:+.2f}",
+    )
+
+
+def interval(first: Numbers, second: Numbers, margin: float) -> tuple[float, float, bool]:
+    """Interval of the difference of means, first minus second.
+
+    Args:
+        first: values over seeds, at least one.
+        second: the same.
+        margin: half the width where either has one seed, or where no seed differs from another.
+
+    Returns:
+        Lower end, upper end, and whether it is Welch's 95% interval over seeds.
+    """
+    difference = float(first.mean() - second.mean())
+    half = _welch(first, second) if min(len(first), len(second)) > 1 else 0.0
+    return difference - (half or margin), difference + (half or margin), half > 0
+
+
+def _welch(first: Numbers, second: Numbers) -> float:
+    """Half the width of Welch's interval; 0 where no seed differs from another."""
+    one, other = (float(values.var(ddof=1)) / len(values) for values in (first, second))
+    if one + other == 0:
+        return 0.0
+    share = one / (one + other)
+    freedom = 1 / (share**2 / (len(first) - 1) + (1 - share) ** 2 / (len(second) - 1))
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(one + other)
+
+
+def answer(relation: Relation, low: float, high: float, margin: float) -> Answer:
+    """Whether an interval of the first side's advantage is as claimed."""
+    tolerance = TOLERANCE * margin
+    apart = low > tolerance or high < -tolerance
+    agrees, contradicts = {
+        "better": (low > 0, high < 0),
+        "no different": (-tolerance <= low and high <= tolerance, apart),
+        "no better": (low <= 0 and high <= tolerance, low > 0),
+    }[relation]
+    return "agrees" if agrees else "contradicts" if contradicts else "unclear"
+
+
+class Runs:
+    """The runs of one scale and one task, to be asked for comparisons.
+
+    Args:
+        scale: "smoke", "short" or "paper".
+        task: the label of the data that ran.
+        table: their rows of `run_table`; there may be none.
+        times: their runtimes, rows of `tlstm.growth.COLUMNS`.
+    """
+
+    def __init__(self, scale: str, task: str, table: pd.DataFrame, times: pd.DataFrame) -> None:
+        self.scale, self.task, self.family = scale, task, family(task)
+        self.table = table.assign(budget=table["samples"].max())
+        self.times = times
+
+    @cached_property
+    def depths(self) -> tuple[int, ...]:
+        """L in rising order: those that ran, but the paper's at its scale."""
+        if self.family in DEPTHS and (self.scale == "paper" or self.table.empty):
+            return DEPTHS[self.family]
+        return tuple(sorted(int(depth) for depth in set(self.table["depth"])))
+
+    @property
+    def deep(self) -> tuple[int, ...]:
+        """L above 1."""
+        return tuple(depth for depth in self.depths if depth > 1)
+
+    @property
+    def at_papers_scale(self) -> bool:
+        """Whether they may decide a claim: the paper's sizes and the paper's data."""
+        return self.scale == "paper" and self.task == self.family
+
+    @cached_property
+    def sides(self) -> dict[Side, pd.DataFrame]:
+        """The runs of every configuration and depth that differ in nothing but their seed.
+
+        Where several settings or widths ran, those with the most seeds, of equal ones the first.
+        """
+        found: dict[Side, pd.DataFrame] = {}
+        for runs in tables.lines(self.table):
+            side = Side(runs["model"].iloc[0], int(runs["depth"].iloc[0]))
+            if len(runs) > len(found.get(side, ())):
+                found[side] = runs
+        return found
+
+    def compare(self, first: Side, relation: Relation, second: Side) -> Finding:
+        """Whether the first does so beside the second."""
+        compared = f"{first}: {relation} {JOINED[relation]} {second}"
+        absent = [str(side) for side in (first, second) if side not in self.sides]
+        if absent:
+            return Finding(compared, "", "missing", f"not run: {'; '.join(absent)}")
+        sides = self.sides[first], self.sides[second]
+        return _finding(compared, relation, *sides, self._quantity(*sides))
+
+    def _quantity(self, *sides: pd.DataFrame) -> Quantity:
+        solved = any(runs["samples_to_threshold"].notna().any() for runs in sides)
+        return quantity(self.task, self.scale, solved)
+
+
+def _finding(
+    compared: str,
+    relation: Relation,
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    measure: Quantity,
+) -> Finding:
+    values = [measure.of(runs).dropna().to_numpy(dtype=float) for runs in (first, second)]
+    if not all(map(len, values)):
+        return Finding(compared, "", "unclear", "a side diverged")
+    low, high, over_seeds = interval(values[0], values[1], measure.margin)
+    difference = float(values[0].mean() - values[1].mean())
+    ends = sorted((measure.text(low), measure.text(high)), key=_leading_number)
+    effect = f"{measure.text(difference)} {measure.name} ({ends[0]} to {ends[1]})"
+    seeds = f"{len(values[0])} and {len(values[1])} seeds: "
+    basis = seeds + ("95% interval" if over_seeds else "assumed margin")
+    return Finding(compared, effect, answer(relation, low, high, measure.margin), basis)
+
+
+def _leading_number(text: str) -> float:
+    return float(text.split()[0])

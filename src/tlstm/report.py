@@ -1,0 +1,272 @@
+"""One page of everything: `python -m tlstm.report` writes results/report.html.
+
+A single HTML file with its script, styles and pictures inside: it opens from the disk, with no
+server and no network. It is made from the committed records alone; the same records give the
+same bytes.
+"""
+
+import argparse
+import base64
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import pandas as pd
+from bokeh.document import Document
+from bokeh.resources import Resources
+
+from tlstm import charts, growth, sections, tables
+from tlstm.bench import store as bench_store
+from tlstm.bench.measurement import IMPLEMENTATIONS, Measurement
+from tlstm.claims import counted, judge_all, summary, task_title
+from tlstm.comparison import LABELS, STANDS_IN_FOR
+from tlstm.page import TEMPLATES
+from tlstm.record import Record, replace_file, sentence
+from tlstm.results import latest, load
+
+PICTURES = {".svg": "image/svg+xml", ".png": "image/png"}  # types of memory-cell pictures
+MEMORY_CELLS = "fig6"
+FILTERS = {"scale": "scale", "task": "task", "model": "configuration", "depth": "L", "seed": "seed"}
+
+
+class Group(NamedTuple):
+    """All that the page shows of one scale and task."""
+
+    scale: str
+    task: str
+    title: str
+    sizes: str
+    stands_in: bool
+    depths: list[int]
+    quality: str
+    curves: list[charts.Chart]
+    summaries: list[charts.Chart]
+    ablations: list[sections.Ablation]
+
+
+def read(results_dir: Path) -> tuple[list[Record], list[Measurement]]:
+    """All committed records, each run once, and the benchmark's latest measurements.
+
+    Raises:
+        OSError, ValueError: a store cannot be read or holds a line that is not valid.
+    """
+    stores = sorted(results_dir.glob("*/records.jsonl"))
+    names = [store.parent.name for store in stores if store.parent.name != bench_store.EXPERIMENT]
+    records = [record for name in names for record in load(results_dir, name)]
+    return latest(records), bench_store.latest(bench_store.load(results_dir))
+
+
+def render(
+    records: Sequence[Record],
+    measurements: Sequence[Measurement],
+    published: pd.DataFrame,
+    pictures: Sequence[Path] = (),
+) -> str:
+    """The page, in HTML.
+
+    Args:
+        records: each run once, at least one.
+        measurements: of the benchmark; there may be none.
+        published: the rows of published.csv.
+        pictures: of memory cells.
+    """
+    table = tables.run_table(records)
+    groups = [
+        group_of(rows, records, f"group-{number}")
+        for number, (_, rows) in enumerate(table.groupby(["scale", "task"], sort=False))
+    ]
+    judgements = judge_all(records, measurements)
+    return (
+        environment()
+        .get_template("report.html.jinja")
+        .render(
+            judgements=judgements,
+            verdicts=summary(judgements),
+            filters=filters(table),
+            groups=groups,
+            published=sections.published_tables(table, published),
+            costs=sections.costs(table),
+            runs=sections.every_run(table),
+            runtimes=sections.runtimes(measurements),
+            runtime_charts=runtime_charts(measurements),
+            implementations=IMPLEMENTATIONS,
+            pictures=[pictured(picture) for picture in pictures],
+            library="\n".join(Resources(mode="inline", components=["bokeh"]).js_raw),
+        )
+    )
+
+
+def group_of(table: pd.DataFrame, records: Sequence[Record], name: str) -> Group:
+    """What the page shows of the runs of one scale and task.
+
+    Args:
+        table: their rows of `run_table`.
+        records: these and others.
+        name: of the group, unique on the page.
+    """
+    by_identifier = {record.identifier: record for record in records}
+    points = {identifier: record.curve for identifier, record in by_identifier.items()}
+    task = str(table["task"].iloc[0])
+    return Group(
+        scale=str(table["scale"].iloc[0]),
+        task=task,
+        title=task_title(task),
+        sizes=tables.sizes(table),
+        stands_in=task in STANDS_IN_FOR,
+        depths=sorted(int(depth) for depth in set(table["depth"])),
+        quality=charts.quality(task),
+        curves=charts.curves(table, points, f"{name}-curves"),
+        summaries=summaries(table, name),
+        ablations=sections.ablations(table, by_identifier),
+    )
+
+
+def summaries(table: pd.DataFrame, name: str) -> list[charts.Chart]:
+    """Quality, samples to the threshold and runtime against L, for the runs of a scale and task.
+
+    The runtime is of the machine with the most runs: two machines are never in one line.
+    """
+    graded = sections.with_quality(table).assign(label=tables.line_names(table, "depth"))
+    solved = graded.dropna(subset=["samples_to_threshold"])
+    hardware = table["hardware"].mode().iloc[0]
+    shown = [
+        (graded, "shown", charts.quality(str(table["task"].iloc[0])), ""),
+        (solved, "samples_to_threshold", "samples to the threshold", ", of runs that passed it"),
+        (
+            graded[graded["hardware"] == hardware],
+            "milliseconds_per_timestep",
+            "ms per timestep",
+            f", {hardware}",
+        ),
+    ]
+    drawn = [
+        (charts.against_depth(rows, column, title, f"{name}-{column}"), note)
+        for rows, column, title, note in shown
+        if len(rows)
+    ]
+    return [chart._replace(title=chart.title + note) for chart, note in drawn]
+
+
+def runtime_charts(measurements: Sequence[Measurement]) -> list[charts.Chart]:
+    """The benchmark's runtime against L, by machine and task, each with its heading."""
+    times = growth.of_measurements(measurements)
+    times["label"] = [LABELS.get(model, model) for model in times["model"]]
+    found = []
+    for number, ((hardware, scale, task), rows) in enumerate(
+        times.groupby(["hardware", "scale", "task"], sort=False)
+    ):
+        quick = " (quick: short sequences)" if scale == "quick" else ""
+        chart = charts.against_depth(rows, "milliseconds", "ms per timestep", f"runtime-{number}")
+        heading = f"{task_title(str(task))}, {hardware}{quick}"
+        found.append(chart._replace(title=heading))
+    return found
+
+
+def filters(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """What can be filtered by, and the values that there are."""
+    labels = dict(zip(table["model"], table["label"], strict=True))
+    words = {"task": task_title, "model": lambda model: labels[model]}
+    found = []
+    for name, heading in FILTERS.items():
+        values = list(dict.fromkeys(table[name]))
+        ordered = sorted(values) if name in ("depth", "seed") else values
+        if name == "model":
+            ordered = sorted(values, key=tables.model_order)
+        options = [
+            {
+                "value": str(value),
+                "text": words.get(name, str)(value),
+                "color": charts.color(value) if name == "model" else None,
+            }
+            for value in ordered
+        ]
+        found.append({"name": name, "heading": heading, "options": options})
+    return found
+
+
+def embedded(drawn: Sequence[charts.Chart]) -> str:
+    """The charts as one Bokeh document and the elements they go to, as a script element's JSON."""
+    document = Document()
+    for chart in drawn:
+        document.add_root(chart.figure)
+    places = {chart.figure.id: chart.name for chart in drawn}
+    found = {"document": document.to_json(deferred=False), "places": places}
+    return json.dumps(found, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def pictured(picture: Path) -> dict[str, Any]:
+    """A memory-cell picture, SCALE-TASK by name, with an address that holds all of it."""
+    scale, _, task = picture.stem.partition("-")
+    content = base64.b64encode(picture.read_bytes()).decode()
+    return {
+        "scale": scale,
+        "task": task,
+        "stands_in": task in STANDS_IN_FOR,
+        "address": f"data:{PICTURES[picture.suffix]};base64,{content}",
+    }
+
+
+def memory_cells(results_dir: Path) -> list[Path]:
+    """The memory-cell pictures, one kind of file for each: the smaller."""
+    found: dict[str, Path] = {}
+    for path in sorted((results_dir / MEMORY_CELLS).glob("*")):
+        if path.suffix in PICTURES:
+            other = found.get(path.stem, path)
+            found[path.stem] = min(path, other, key=lambda each: each.stat().st_size)
+    return list(found.values())
+
+
+def environment() -> jinja2.Environment:
+    """Templates that escape whatever records hold."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["counted"] = counted
+    made.filters["embedded"] = embedded
+    made.filters["task_title"] = task_title
+    return made
+
+
+def write_report(results_dir: Path, output: Path) -> None:
+    """Makes the page from the records below a directory.
+
+    Raises:
+        OSError: a file cannot be read or written.
+        ValueError: there are no records, or one is not valid.
+    """
+    records, measurements = read(results_dir)
+    if not records:
+        raise ValueError(
+            f"there are no records below {results_dir}; make some with `make reproduce-fig4`"
+        )
+    published = tables.read_published(results_dir / "published.csv")
+    text = render(records, measurements, published, memory_cells(results_dir))
+    replace_file(output, text.encode())
+    print(f"wrote {output}: {len(records)} runs, {len(text.encode()) / 1e6:.1f} MB")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code: 0, or 2 where there is no page to be made."""
+    parser = argparse.ArgumentParser(prog="python -m tlstm.report", description=__doc__)
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIRECTORY")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="default: report.html beside the results"
+    )
+    chosen = parser.parse_args(arguments)
+    try:
+        write_report(chosen.results, chosen.output or chosen.results / "report.html")
+    except (OSError, ValueError) as error:
+        print(f"error: {sentence(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
