@@ -7,9 +7,7 @@ they start afresh, because CUDA does not survive a fork.
 import contextlib
 import multiprocessing
 import os
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from typing import Any, NamedTuple
 
 from tlstm.config import compose
 from tlstm.job import prepared
+from tlstm.processes import end_with_parent, how_it_ended
 from tlstm.progress import Status
 from tlstm.record import sentence
 from tlstm.train import train
@@ -103,7 +102,7 @@ def run_all(
                         run.failure = message
                 if finished:
                     active.remove(run)
-                    ended(run.index, run.failure or _died(run.process))
+                    ended(run.index, run.failure or how_it_ended(run.process))
 
 
 @contextlib.contextmanager
@@ -148,17 +147,9 @@ def _received(connection: Connection) -> Iterator[Any]:
             yield connection.recv()
 
 
-def _died(process: BaseProcess) -> str | None:
-    """Why a process that said nothing is gone, None if all is well."""
-    code = process.exitcode or 0
-    if code < 0:
-        return f"its process was ended by {signal.Signals(-code).name}"
-    return f"its process ended with exit code {code}" if code else None
-
-
 def _work(order: Order, connection: Connection, device: str | None) -> None:
     """What a process does: one run, from its command line to its record."""
-    _end_with_parent()
+    end_with_parent()
     _print_to(order.log)
     if device is not None:
         use_device(device)
@@ -173,18 +164,6 @@ def _work(order: Order, connection: Connection, device: str | None) -> None:
         traceback.print_exc()
         connection.send(f"{type(error).__name__}: {error}")
         sys.exit(1)
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it is gone, so that its run can go on anew."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _print_to(log: Path) -> None:

@@ -1,0 +1,194 @@
+"""Training on several devices: a process for each, which begin, fail and end together.
+
+torchrun sees to that where it has started them; else the first one, which starts the others from
+its own configuration, so that nothing is decided twice.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
+from typing import NamedTuple
+
+import torch.distributed as dist
+from lightning import Callback, LightningModule, Trainer
+
+from tlstm.config import compose
+from tlstm.job import Job, prepared
+from tlstm.processes import OneMachine, Place, end_with_parent, how_it_ended, set_rank
+from tlstm.record import sentence
+from tlstm.refusal import complain
+
+LOST_SECONDS = 10.0  # for a process that others have lost to be seen to be gone
+WATCH_SECONDS = 1.0  # from one look at the others to the next
+HANGING_SECONDS = 30.0  # for this process to end by itself where another one has failed
+ENDING_SECONDS = 60.0  # for the others to end where nothing has failed
+
+
+class Failure(NamedTuple):
+    """Why a process failed.
+
+    Attributes:
+        sentence: for people.
+        trace: for us, where it is a mistake of ours; else empty.
+    """
+
+    sentence: str
+    trace: str = ""
+
+
+class Other(NamedTuple):
+    """The process of another device.
+
+    Attributes:
+        rank: which one.
+        process: itself.
+        ready: set when it can begin.
+        connection: on which it says why it fails.
+    """
+
+    rank: int
+    process: BaseProcess
+    ready: Event
+    connection: Connection
+
+
+class EndAtOnce(Callback):
+    """Ends the training at SIGTERM, whatever the devices are about to tell each other.
+
+    Lightning's own handler would tell the others in the midst of that.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take its place; Lightning puts back what was there before."""
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+def fit(job: Job) -> None:
+    """Train, on all devices of the run.
+
+    Raises:
+        ChildProcessError: the process of another device failed; the message says why.
+    """
+    try:
+        with _other_processes(job):
+            job.trainer.fit(job.module, job.data, ckpt_path=job.checkpoint, weights_only=True)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _other_processes(job: Job) -> Iterator[None]:
+    """Those that this process has to start; afterwards none is left."""
+    others: list[Other] = []
+    try:
+        for place in _other_places(job):
+            others.append(_begin(job.run.overrides, place))
+        for other in others:
+            _wait_until_ready(other)
+        with _watching(others):
+            yield
+            for other in others:
+                other.process.join(ENDING_SECONDS)
+    except RuntimeError as error:  # which a device that is left alone raises, among other things
+        wait([other.process.sentinel for other in others], LOST_SECONDS)
+        lost = _lost(others)
+        if lost is None:
+            raise
+        raise lost from error
+    finally:
+        for other in others:
+            other.process.kill()
+            other.process.join()
+
+
+def _other_places(job: Job) -> list[Place]:
+    """The places of the processes that this one has to start: the first one, on one machine."""
+    environment = getattr(job.trainer.strategy, "cluster_environment", None)
+    if not isinstance(environment, OneMachine) or environment.local_rank():
+        return []
+    return [
+        Place(rank, environment.main_port, job.directory, job.checkpoint)
+        for rank in range(1, job.trainer.world_size)
+    ]
+
+
+def _begin(overrides: list[str], place: Place) -> Other:
+    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    ours, theirs = context.Pipe(duplex=False)
+    ready = context.Event()
+    process = context.Process(target=_work, args=(overrides, place, ready, theirs))
+    process.start()
+    theirs.close()
+    return Other(place.rank, process, ready, ours)
+
+
+def _work(overrides: list[str], place: Place, ready: Event, connection: Connection) -> None:
+    """What the process of another device does: the same run, of which it keeps nothing."""
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears it
+    set_rank(place.rank)
+    try:
+        with prepared(compose(overrides), lambda status: None, place) as job:
+            ready.set()
+            fit(job)
+    except (ValueError, OSError) as error:
+        connection.send(Failure(sentence(error)))
+        sys.exit(1)
+    except Exception as error:
+        connection.send(Failure(f"{type(error).__name__}: {error}", traceback.format_exc()))
+        sys.exit(1)
+
+
+def _wait_until_ready(other: Other) -> None:
+    while not other.ready.wait(0.1):
+        if other.process.exitcode is not None:
+            raise RuntimeError("a process has ended before it has begun")
+
+
+def _lost(others: Sequence[Other]) -> ChildProcessError | None:
+    """That a process has failed, if one has: one that was killed before those that lost it."""
+    failed = [other for other in others if other.process.exitcode]
+    if not failed:
+        return None
+    rank, process, _, connection = min(failed, key=lambda other: other.process.exitcode or 0)
+    failure = Failure(how_it_ended(process) or "")
+    with contextlib.suppress(EOFError):
+        if connection.poll():
+            failure = connection.recv()
+    print(failure.trace, end="", file=sys.stderr)
+    return ChildProcessError(
+        f"device {rank + 1} of the run is lost: {failure.sentence}; "
+        "started again, the run goes on from its last checkpoint"
+    )
+
+
+@contextlib.contextmanager
+def _watching(others: Sequence[Other]) -> Iterator[None]:
+    """End this process where another one has failed and this one does not end for it.
+
+    A GPU may wait for another one without end, and this cannot be interrupted.
+    """
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not any(other.process.exitcode for other in others):
+            if ended.wait(WATCH_SECONDS):
+                return
+        if not ended.wait(HANGING_SECONDS):
+            complain(str(_lost(others)))
+            os._exit(2)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
