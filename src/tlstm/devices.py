@@ -77,6 +77,8 @@ def fit(job: Job) -> None:
     Raises:
         ChildProcessError: the process of another device failed; the message says why.
     """
+    if job.trainer.world_size > 1:
+        job.trainer.callbacks.append(EndAtOnce())  # type: ignore[attr-defined]
     try:
         with _other_processes(job):
             job.trainer.fit(job.module, job.data, ckpt_path=job.checkpoint, weights_only=True)
