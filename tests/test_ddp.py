@@ -1,6 +1,7 @@
 """Runs on several devices, here processes on the CPU: the same training, one record, one end."""
 
 import csv
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -8,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -170,9 +170,10 @@ def test_a_run_goes_on_with_another_number_of_devices(
     numbers: tuple[int, int], tmp_path: Path, alone: Record
 ) -> None:
     first, second = (tiny(tmp_path, *STEPS, f"trainer.devices={number}") for number in numbers)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyError, match="interrupted"):
+    with pytest.MonkeyPatch.context() as patch:
         interrupt(patch, 2)
-        train_here(first)
+        with pytest.raises(KeyError, match="interrupted"):
+            train_here(first)
     record = train_here(second)
     assert record.hardware.devices == numbers[1]
     assert_same_training(record, alone)
@@ -181,71 +182,70 @@ def test_a_run_goes_on_with_another_number_of_devices(
 # What ends a run
 
 
-def others_of(process: subprocess.Popen[str]) -> list[int]:
-    """The processes of the other devices."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    spawned = [
-        int(child)
-        for child in children
-        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
-    ]
-    return spawned
+@pytest.mark.parametrize(
+    ("end", "error", "said"),
+    [
+        (
+            lambda: os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL),
+            ChildProcessError,
+            "device 2 of the run is lost: its process was ended by SIGKILL; started again, the run",
+        ),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), SystemExit, str(128 + signal.SIGTERM)),
+    ],
+    ids=["other killed", "terminated"],
+)
+def test_all_processes_end_with_one(
+    end: Callable[[], None], error: type[BaseException], said: str, tmp_path: Path
+) -> None:
+    done = SequenceModule.on_validation_epoch_end
 
+    def on_validation_epoch_end(self: SequenceModule) -> None:
+        end()
+        done(self)
 
-def wait_until(condition: Callable[[], Any], seconds: float = 120) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it takes too long"
-        time.sleep(0.05)
-    return found
-
-
-def training(output_dir: Path) -> tuple[subprocess.Popen[str], int]:
-    """A long run on two devices, which has written a checkpoint, and its other process."""
-    overrides = tiny(output_dir, *LONG, "trainer.devices=2")
-    checkpoint = compose(overrides).directory / "checkpoints" / "last.ckpt"
-    checkpoint.unlink(missing_ok=True)
-    process = start_process(overrides)
-    wait_until(lambda: checkpoint.exists() or process.poll() is not None)
-    (other,) = others_of(process)
-    return process, other
-
-
-def gone(pid: int) -> bool:
-    return not Path(f"/proc/{pid}").exists()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SequenceModule, "on_validation_epoch_end", on_validation_epoch_end)
+        with pytest.raises(error, match=said):
+            train_here(tiny(tmp_path, *TWO))
+    assert multiprocessing.active_children() == []
+    assert not torch.distributed.is_initialized()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks processes up in /proc")
-@pytest.mark.parametrize("end", ["other killed", "first killed", "terminated"])
-def test_processes_end_together(end: str, tmp_path: Path) -> None:
-    process, other = training(tmp_path)
-    if end == "other killed":
-        os.kill(other, signal.SIGKILL)
-    else:
-        process.send_signal(signal.SIGKILL if end == "first killed" else signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
-    wait_until(lambda: gone(other), 30)
-    code, said = {
-        "other killed": (
-            2,
-            "error: device 2 of the run is lost: its process was ended by SIGKILL; "
-            "started again, the run goes on from its last checkpoint\n",
-        ),
-        "first killed": (-signal.SIGKILL, ""),
-        "terminated": (130, "Interrupted; the same command goes on.\n"),
-    }[end]
-    assert (process.returncode, err) == (code, said)
+def test_no_process_outlives_the_first(tmp_path: Path) -> None:
+    overrides = tiny(tmp_path, *LONG, "trainer.devices=2")
+    process = start_process(overrides)
+    checkpoint = compose(overrides).directory / "checkpoints" / "last.ckpt"
+    wait_until(lambda: checkpoint.exists() or process.poll() is not None)
+    (other,) = others_of(process)
+    process.kill()
+    assert process.communicate()[1] == ""
+    wait_until(lambda: not Path(f"/proc/{other}").exists())
 
 
-def failing(overrides: list[str], place: Place, ready: Event, connection: Connection) -> None:
+def others_of(process: subprocess.Popen[str]) -> list[str]:
+    """The processes of the other devices."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    commands = {child: Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
+    return [child for child, command in commands.items() if b"spawn_main" in command]
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.05)
+
+
+def failing(overrides: list[str], place: Place, connection: Connection) -> None:
     """The process of another device, which fails at its first step."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SequenceModule, "learn", lambda *_: {}["missing"])
-        work(overrides, place, ready, connection)
+        work(overrides, place, connection)
 
 
-def absent(overrides: list[str], place: Place, ready: Event, connection: Connection) -> None:
+def absent(overrides: list[str], place: Place, connection: Connection) -> None:
     """The process of another device, which does not get so far."""
     sys.exit(3)
 
@@ -345,7 +345,7 @@ def four_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refusal(*overrides: str) -> str:
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(ValueError, match="devices") as refused:
         check_devices(compose([*TINY, *overrides]).config)
     return str(refused.value)
 
@@ -371,5 +371,7 @@ def test_a_run_of_a_sweep_cannot_take_more_gpus_than_there_are() -> None:
     runs = [compose([*TINY, "training.batch_size=30", f"trainer.devices={n}"]) for n in (1, 3)]
     assert sweep_devices.most_devices(runs, ["0", "1", "2"]) == 3
     assert sweep_devices.most_devices([], []) == 1
-    with pytest.raises(ValueError, match="trainer.devices=3 takes more GPUs than the 2 there are"):
+    with pytest.raises(
+        ValueError, match=r"trainer\.devices=3 takes more GPUs than the 2 there are"
+    ):
         sweep_devices.most_devices(runs, ["0", "1"])

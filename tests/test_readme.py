@@ -11,10 +11,12 @@ import pytest
 import torch
 import yaml
 from torch import nn
+from torch.distributed.run import get_args_parser
 
 from tlstm import TensorizedLSTM, sweep, train
 from tlstm.bench import command as bench
 from tlstm.config import CONFIGURATIONS, compose
+from tlstm.job import check_devices
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -92,6 +94,7 @@ def test_train_commands_train(
     if not asks_for_help:
         arguments = [a for a in arguments if not a.startswith(("model.depth", "scale="))]
         arguments += [*TINY, f"output_dir={tmp_path}"]
+        arguments = [a for a in arguments if not a.startswith("trainer")]  # see test_ddp.py
         if "task=mnist" in arguments:
             arguments.append("task.source=digits")  # whatever there is to download
     monkeypatch.setattr(sys, "argv", ["train", *arguments])
@@ -106,7 +109,8 @@ def test_sweep_commands_plan_their_runs(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [str(ROOT / a) if a.endswith(".yaml") else a for a in shlex.split(command)[3:]]
-    code = sweep.main([*arguments, *TINY, "--dry-run", f"output_dir={tmp_path}"])
+    shared = ["training.batch_size=10"] if "trainer=ddp" in arguments else []  # by two devices
+    code = sweep.main([*arguments, *TINY, *shared, "--dry-run", f"output_dir={tmp_path}"])
     assert code == 0
     assert "to train at smoke scale" in capsys.readouterr().out
 
@@ -117,6 +121,30 @@ def test_bench_commands_plan_their_measurements(
 ) -> None:
     assert bench.main([*shlex.split(command)[3:], "--dry-run"]) == 0
     assert "measurements on" in capsys.readouterr().out
+
+
+def slurm_command() -> str:
+    """What the script for SLURM runs on each of two machines."""
+    (script,) = blocks("sh")
+    (line,) = re.findall(r"^srun (.*)", script.replace("\\\n", ""), flags=re.MULTILINE)
+    return line.replace("$SLURM_NNODES", "2").replace("$host", "host").replace("$SLURM_JOB_ID", "7")
+
+
+@pytest.mark.parametrize("command", [*commands("torchrun"), slurm_command()])
+def test_torchrun_commands_start_as_many_processes_as_devices(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own parser reads them; what they train composes and can be shared."""
+    options, started = get_args_parser().parse_known_args(shlex.split(command)[1:])
+    number = int(options.nnodes.split(":")[-1]) * int(options.nproc_per_node)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("WORLD_SIZE", str(number))
+    arguments = [options.training_script, *options.training_script_args, *started]
+    assert options.module
+    assert arguments[0] == "tlstm.train"
+    run = compose([*arguments[1:], "scale=paper"])
+    check_devices(run.config)
+    assert run.config.trainer.devices * run.config.trainer.num_nodes == number
 
 
 @pytest.mark.parametrize("command", commands("wandb sweep"))
@@ -132,6 +160,7 @@ def test_no_command_is_left_out() -> None:
         "wandb sweep",
         "wandb agent",
         "python -m tlstm.bench",
+        "torchrun",
     )
     assert [c for c in COMMANDS if c and not c.startswith(tested)] == []
 

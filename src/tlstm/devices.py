@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import Event
 from typing import NamedTuple
 
 import torch.distributed as dist
@@ -50,13 +49,11 @@ class Other(NamedTuple):
     Attributes:
         rank: which one.
         process: itself.
-        ready: set when it can begin.
-        connection: on which it says why it fails.
+        connection: on which it says None when it is ready and when it has ended, or why it fails.
     """
 
     rank: int
     process: BaseProcess
-    ready: Event
     connection: Connection
 
 
@@ -94,18 +91,16 @@ def _other_processes(job: Job) -> Iterator[None]:
     try:
         for place in _other_places(job):
             others.append(_begin(job.run.overrides, place))
-        for other in others:
-            _wait_until_ready(other)
+        if lost := _lost(others):  # unless all are ready
+            raise lost
         with _watching(others):
             yield
             for other in others:
                 other.process.join(ENDING_SECONDS)
     except RuntimeError as error:  # which a device that is left alone raises, among other things
-        wait([other.process.sentinel for other in others], LOST_SECONDS)
-        lost = _lost(others)
-        if lost is None:
-            raise
-        raise lost from error
+        if lost := _lost(_those_that_speak(others, LOST_SECONDS)):
+            raise lost from error
+        raise
     finally:
         for other in others:
             other.process.kill()
@@ -126,22 +121,22 @@ def _other_places(job: Job) -> list[Place]:
 def _begin(overrides: list[str], place: Place) -> Other:
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     ours, theirs = context.Pipe(duplex=False)
-    ready = context.Event()
-    process = context.Process(target=_work, args=(overrides, place, ready, theirs))
+    process = context.Process(target=_work, args=(overrides, place, theirs))
     process.start()
     theirs.close()
-    return Other(place.rank, process, ready, ours)
+    return Other(place.rank, process, ours)
 
 
-def _work(overrides: list[str], place: Place, ready: Event, connection: Connection) -> None:
+def _work(overrides: list[str], place: Place, connection: Connection) -> None:
     """What the process of another device does: the same run, of which it keeps nothing."""
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears it
     set_rank(place.rank)
     try:
         with prepared(compose(overrides), lambda status: None, place) as job:
-            ready.set()
+            connection.send(None)
             fit(job)
+        connection.send(None)
     except (ValueError, OSError) as error:
         connection.send(Failure(sentence(error)))
         sys.exit(1)
@@ -150,27 +145,35 @@ def _work(overrides: list[str], place: Place, ready: Event, connection: Connecti
         sys.exit(1)
 
 
-def _wait_until_ready(other: Other) -> None:
-    while not other.ready.wait(0.1):
-        if other.process.exitcode is not None:
-            raise RuntimeError("a process has ended before it has begun")
+def _those_that_speak(others: Sequence[Other], seconds: float) -> list[Other]:
+    """The processes that have something to say, or have ended, within some seconds."""
+    heard = wait([other.connection for other in others], seconds)
+    return [other for other in others if other.connection in heard]
 
 
 def _lost(others: Sequence[Other]) -> ChildProcessError | None:
-    """That a process has failed, if one has: one that was killed before those that lost it."""
-    failed = [other for other in others if other.process.exitcode]
-    if not failed:
+    """Wait for what processes say next, and make an error of it if one has failed.
+
+    Where several have, of one that was killed: the others have lost it.
+    """
+    failures = [(other, failure) for other in others if (failure := _next_message(other))]
+    if not failures:
         return None
-    rank, process, _, connection = min(failed, key=lambda other: other.process.exitcode or 0)
-    failure = Failure(how_it_ended(process) or "")
-    with contextlib.suppress(EOFError):
-        if connection.poll():
-            failure = connection.recv()
+    other, failure = min(failures, key=lambda pair: pair[0].process.exitcode or 0)
     print(failure.trace, end="", file=sys.stderr)
     return ChildProcessError(
-        f"device {rank + 1} of the run is lost: {failure.sentence}; "
+        f"device {other.rank + 1} of the run is lost: {failure.sentence}; "
         "started again, the run goes on from its last checkpoint"
     )
+
+
+def _next_message(other: Other) -> Failure | None:
+    try:
+        message: Failure | None = other.connection.recv()
+    except EOFError:
+        other.process.join()
+        return Failure(how_it_ended(other.process) or "its process has ended")
+    return message
 
 
 @contextlib.contextmanager
@@ -186,7 +189,7 @@ def _watching(others: Sequence[Other]) -> Iterator[None]:
             if ended.wait(WATCH_SECONDS):
                 return
         if not ended.wait(HANGING_SECONDS):
-            complain(str(_lost(others)))
+            complain(str(_lost(_those_that_speak(others, 0))))
             os._exit(2)
 
     threading.Thread(target=watch, daemon=True).start()

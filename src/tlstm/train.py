@@ -6,8 +6,9 @@ was written; one that is finished is not run again (`resume=never` runs it anew 
 
 import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 import hydra
 import torch
@@ -89,11 +90,23 @@ def find_record(run: Run) -> Record | None:
 def train(job: Job) -> Record:
     """Fit, test the best checkpoint, write the record; the first process's part of a run."""
     started = datetime.now(UTC)
-    fit(job)
-    record = make_record(job, job.module.samples_seen, test(job), started)
-    log_result(job.trainer.loggers, job.run.config, results_by_name(record))
-    write_record(record, job.directory / "record.json")
+    with writing_in(job.directory):
+        fit(job)
+        record = make_record(job, job.module.samples_seen, test(job), started)
+        log_result(job.trainer.loggers, job.run.config, results_by_name(record))
+        write_record(record, job.directory / "record.json")
     return record
+
+
+@contextlib.contextmanager
+def writing_in(directory: Path) -> Iterator[None]:
+    """Say where something could not be written where the error does not, as on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.strerror and error.filename is None:
+            error.filename = str(directory)
+        raise
 
 
 def test(job: Job) -> Mapping[str, float]:
