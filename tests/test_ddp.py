@@ -1,6 +1,7 @@
 """Runs on several devices, here processes on the CPU: the same training, one record, one end."""
 
 import csv
+import itertools
 import multiprocessing
 import os
 import signal
@@ -128,52 +129,66 @@ def test_devices_have_as_many_positions_of_the_answer(task: str, tmp_path: Path)
         assert len(set(batch.answer.sum(1).tolist())) == 1
 
 
-def test_one_process_alone_prints_and_writes(tmp_path: Path, alone: Record) -> None:
-    """As a command, with all its loggers and several steps at a time."""
-    process = start_process(
-        tiny(tmp_path, *TWO, "logger=default", "trainer.steps_at_a_time=3", "resume=never")
+@pytest.mark.slow
+def test_a_sweep_trains_runs_on_several_devices(tmp_path: Path, alone: Record) -> None:
+    """One process of the run logs, prints and writes, with several steps at a time."""
+    file = tmp_path / "sweep.yaml"
+    file.write_text(
+        "{program: tlstm.train, method: grid, parameters: {task: {value: memorization}}, "
+        "command: [train]}"
     )
+    settings = tiny(tmp_path / "runs", *TWO, "logger=default", "trainer.steps_at_a_time=3")
+    process = start_process([str(file), *settings], module="tlstm.sweep")
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
-    assert err == ""
-    assert [line.partition(":")[0] for line in out.splitlines()] == [
-        "memorization, 3D tLSTM+CN, L=2, M=4",
-        "from the start, to 99% or 600 samples, on 2 × " + record_of(tmp_path).hardware.device,
-        f"in {run_directory(tmp_path)}",
-        "memorization, 3D tLSTM+CN, L=2",
-    ]
-    directory = run_directory(tmp_path)
+    assert "1 at a time, 2 devices each" in out
+    directory = run_directory(tmp_path / "runs")
     assert len(list(directory.glob("wandb/offline-run-*/*.wandb"))) == 1
     assert len(list(directory.glob("tensorboard/events.*"))) == 2  # of the curve, of the result
     assert len(logged(directory, "validation/loss")) == 3
-    assert_same_training(record_of(tmp_path), alone)
+    printed = (directory / "output.log").read_text().splitlines()
+    assert [line for line in printed if not line.startswith("wandb: WARNING")] == []
+    assert record_of(tmp_path / "runs").hardware.devices == 2
+    assert_same_training(record_of(tmp_path / "runs"), alone)
 
 
 # Going on
 
 
-def interrupt(patch: pytest.MonkeyPatch, validation: int) -> None:
-    """Let the first process fail after so many validations."""
+def at_validation(patch: pytest.MonkeyPatch, number: int, happens: Callable[[], None]) -> None:
+    """Let something happen in the first process, at its n-th validation."""
     done = SequenceModule.on_validation_epoch_end
-    left = iter(range(validation - 1, -1, -1))
+    left = itertools.count(number - 1, -1)
 
     def on_validation_epoch_end(self: SequenceModule) -> None:
         if next(left) == 0:
-            raise KeyError("interrupted")
+            happens()
         done(self)
 
     patch.setattr(SequenceModule, "on_validation_epoch_end", on_validation_epoch_end)
 
 
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def kill_other() -> None:
+    (other,) = multiprocessing.active_children()
+    os.kill(other.pid, signal.SIGKILL)
+
+
 @pytest.mark.parametrize("numbers", [(2, 1), (1, 2)])
-def test_a_run_goes_on_with_another_number_of_devices(
+def test_a_terminated_run_goes_on_with_another_number_of_devices(
     numbers: tuple[int, int], tmp_path: Path, alone: Record
 ) -> None:
     first, second = (tiny(tmp_path, *STEPS, f"trainer.devices={number}") for number in numbers)
     with pytest.MonkeyPatch.context() as patch:
-        interrupt(patch, 2)
-        with pytest.raises(KeyError, match="interrupted"):
+        at_validation(patch, 2, terminate)
+        with pytest.raises(SystemExit):
             train_here(first)
+    assert multiprocessing.active_children() == []
+    assert run_directory(tmp_path).joinpath("checkpoints", "last.ckpt").exists()
+    assert not run_directory(tmp_path).joinpath("record.json").exists()
     record = train_here(second)
     assert record.hardware.devices == numbers[1]
     assert_same_training(record, alone)
@@ -182,31 +197,15 @@ def test_a_run_goes_on_with_another_number_of_devices(
 # What ends a run
 
 
-@pytest.mark.parametrize(
-    ("end", "error", "said"),
-    [
-        (
-            lambda: os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL),
-            ChildProcessError,
-            "device 2 of the run is lost: its process was ended by SIGKILL; started again, the run",
-        ),
-        (lambda: os.kill(os.getpid(), signal.SIGTERM), SystemExit, str(128 + signal.SIGTERM)),
-    ],
-    ids=["other killed", "terminated"],
-)
-def test_all_processes_end_with_one(
-    end: Callable[[], None], error: type[BaseException], said: str, tmp_path: Path
-) -> None:
-    done = SequenceModule.on_validation_epoch_end
-
-    def on_validation_epoch_end(self: SequenceModule) -> None:
-        end()
-        done(self)
-
+def test_a_killed_device_ends_the_run(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SequenceModule, "on_validation_epoch_end", on_validation_epoch_end)
-        with pytest.raises(error, match=said):
+        at_validation(patch, 2, kill_other)
+        with pytest.raises(ChildProcessError) as ended:
             train_here(tiny(tmp_path, *TWO))
+    assert str(ended.value) == (
+        "device 2 of the run is lost: its process was ended by SIGKILL; "
+        "started again, the run goes on from its last checkpoint"
+    )
     assert multiprocessing.active_children() == []
     assert not torch.distributed.is_initialized()
 

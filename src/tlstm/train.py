@@ -103,10 +103,14 @@ def writing_in(directory: Path) -> Iterator[None]:
     """Say where something could not be written where the error does not, as on a full disk."""
     try:
         yield
-    except OSError as error:
-        if error.strerror and error.filename is None:
-            error.filename = str(directory)
-        raise
+    except (OSError, ValueError) as error:
+        # Lightning's TensorBoard logger takes whatever goes wrong for a value that is none
+        failure = error.__cause__ if isinstance(error, ValueError) else error
+        if not isinstance(failure, OSError):
+            raise
+        if failure.strerror and failure.filename is None:
+            failure.filename = str(directory)
+        raise failure from None
 
 
 def test(job: Job) -> Mapping[str, float]:
