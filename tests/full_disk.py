@@ -5,7 +5,7 @@ python full_disk.py DISK, which has no file: it is filled, and emptied again, at
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def filled(ballast: Path, place: Any, name: str, call: int) -> Iterator[None]:
 
 def fill(ballast: Path) -> None:
     """Leave no byte free."""
-    with pytest.raises(OSError, match="No space left"), ballast.open("wb", buffering=0) as file:
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(256))
 

@@ -1,4 +1,4 @@
-"""A disk that is really full: the run says so, nothing is lost, and it goes on when there is room."""
+"""A disk that is really full: the run says so, nothing is lost, and it goes on with room."""
 
 import subprocess
 import sys
