@@ -16,7 +16,7 @@ from torch.distributed.run import get_args_parser
 from tlstm import TensorizedLSTM, sweep, train
 from tlstm.bench import command as bench
 from tlstm.config import CONFIGURATIONS, compose
-from tlstm.job import check_devices
+from tlstm.job import check_devices, make_data
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -134,7 +134,7 @@ def slurm_command() -> str:
 def test_torchrun_commands_start_as_many_processes_as_devices(
     command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its own parser reads them; what they train composes and can be shared."""
+    """Its own parser reads them; what they train has samples that can be shared."""
     options, started = get_args_parser().parse_known_args(shlex.split(command)[1:])
     number = int(options.nnodes.split(":")[-1]) * int(options.nproc_per_node)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
@@ -142,8 +142,10 @@ def test_torchrun_commands_start_as_many_processes_as_devices(
     arguments = [options.training_script, *options.training_script_args, *started]
     assert options.module
     assert arguments[0] == "tlstm.train"
-    run = compose([*arguments[1:], "scale=paper"])
+    digits = ["task.source=digits"] if "task=mnist" in arguments else []
+    run = compose([*arguments[1:], *digits, "scale=paper"])
     check_devices(run.config)
+    make_data(run.config)
     assert run.config.trainer.devices * run.config.trainer.num_nodes == number
 
 
