@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from tlstm.config import compose
 from tlstm.job import Job, prepared
@@ -65,7 +66,11 @@ class EndAtOnce(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take its place; Lightning puts back what was there before."""
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        signal.signal(signal.SIGTERM, _end)
+
+
+def _end(*_: object) -> None:
+    raise SIGTERMException
 
 
 def fit(job: Job) -> None:
