@@ -11,10 +11,12 @@ import pytest
 import torch
 import yaml
 from torch import nn
+from torch.distributed.run import get_args_parser
 
 from tlstm import TensorizedLSTM, evaluate, export, figures, sweep, sweep_file, train
 from tlstm.bench import command as bench
 from tlstm.config import CONFIGURATIONS, compose
+from tlstm.job import check_devices, make_data
 from tlstm.memory_cells import command as memory_cells
 
 ROOT = Path(__file__).parents[1]
@@ -118,6 +120,7 @@ def test_train_commands_train(
     if not asks_for_help:
         arguments = [a for a in arguments if not a.startswith(("model.depth", "scale="))]
         arguments += [*TINY, f"output_dir={tmp_path}"]
+        arguments = [a for a in arguments if not a.startswith("trainer")]  # see test_ddp.py
         for task, source in STAND_INS.items():
             if task in arguments:
                 arguments.append(source)  # whatever there is to download
@@ -133,7 +136,8 @@ def test_sweep_commands_plan_their_runs(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [str(ROOT / a) if a.endswith(".yaml") else a for a in shlex.split(command)[3:]]
-    code = sweep.main([*arguments, *TINY, "--dry-run", f"output_dir={tmp_path}"])
+    shared = ["training.batch_size=10"] if "trainer=ddp" in arguments else []  # by two devices
+    code = sweep.main([*arguments, *TINY, *shared, "--dry-run", f"output_dir={tmp_path}"])
     assert code == 0
     assert "to train at smoke scale" in capsys.readouterr().out
 
@@ -164,6 +168,32 @@ def test_what_was_trained_is_used_as_the_readme_says(
     assert names["output"].shape == (20, 8, 4)
 
 
+def slurm_command() -> str:
+    """What the script for SLURM runs on each of two machines."""
+    (script,) = blocks("sh")
+    (line,) = re.findall(r"^srun (.*)", script.replace("\\\n", ""), flags=re.MULTILINE)
+    return line.replace("$SLURM_NNODES", "2").replace("$host", "host").replace("$SLURM_JOB_ID", "7")
+
+
+@pytest.mark.parametrize("command", [*commands("torchrun"), slurm_command()])
+def test_torchrun_commands_start_as_many_processes_as_devices(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own parser reads them; what they train has samples that can be shared."""
+    options, started = get_args_parser().parse_known_args(shlex.split(command)[1:])
+    number = int(options.nnodes.split(":")[-1]) * int(options.nproc_per_node)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("WORLD_SIZE", str(number))
+    arguments = [options.training_script, *options.training_script_args, *started]
+    assert options.module
+    assert arguments[0] == "tlstm.train"
+    digits = ["task.source=digits"] if "task=mnist" in arguments else []
+    run = compose([*arguments[1:], *digits, "scale=paper"])
+    check_devices(run.config)
+    make_data(run.config)
+    assert run.config.trainer.devices * run.config.trainer.num_nodes == number
+
+
 @pytest.mark.parametrize("command", commands("wandb sweep"))
 def test_wandb_commands_name_files_that_are_there(command: str) -> None:
     assert (ROOT / shlex.split(command)[-1]).is_file()
@@ -178,6 +208,7 @@ def test_no_command_is_left_out() -> None:
         "wandb agent",
         "python -m tlstm.bench",
         *USES,
+        "torchrun",
     )
     assert [c for c in COMMANDS if c and not c.startswith(tested)] == []
 

@@ -332,33 +332,41 @@ def processes_in(directory: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("devices", "taken", "chosen"),
     [
-        ([], [], None),
-        (["0"], ["0", "0"], "0"),
-        (["0", "1", "2"], [], "0"),
-        (["0", "1", "2"], ["0"], "1"),
-        (["0", "1", "2"], ["2", "0", "0", "1", "1"], "2"),
+        ([], [], []),
+        (["0"], ["0", "0"], ["0"]),
+        (["0", "1", "2"], [], ["0"]),
+        (["0", "1", "2"], ["0"], ["1"]),
+        (["0", "1", "2"], ["2", "0", "0", "1", "1"], ["2"]),
+        (["0", "1", "2", "3"], ["1", "2"], ["0", "3"]),
+        (["0", "1", "2"], ["0", "1", "2", "1"], ["0", "2"]),
     ],
 )
-def test_a_run_takes_the_device_with_the_fewest(
-    devices: list[str], taken: list[str], chosen: str | None
+def test_a_run_takes_the_devices_with_the_fewest(
+    devices: list[str], taken: list[str], chosen: list[str]
 ) -> None:
-    assert pool.least_busy(devices, taken) == chosen
+    assert pool.least_busy(devices, taken, len(chosen)) == chosen
 
 
 @pytest.mark.parametrize(
-    ("arguments", "devices", "jobs"),
+    ("arguments", "devices", "devices_per_run", "jobs"),
     [
-        ([], ["0", "1"], 2),
-        (["--jobs", "5"], ["0", "1"], 5),
-        (["--jobs-per-device", "3"], ["0", "1"], 6),
-        (["--jobs-per-device", "3", "--jobs", "4"], ["0", "1"], 4),
-        (["--jobs-per-device", "1", "--jobs", "4"], ["0", "1"], 2),
-        (["--jobs", "4"], [], 4),
+        ([], ["0", "1"], 1, 2),
+        (["--jobs", "5"], ["0", "1"], 1, 5),
+        (["--jobs-per-device", "3"], ["0", "1"], 1, 6),
+        (["--jobs-per-device", "3", "--jobs", "4"], ["0", "1"], 1, 4),
+        (["--jobs-per-device", "1", "--jobs", "4"], ["0", "1"], 1, 2),
+        (["--jobs", "4"], [], 1, 4),
+        ([], ["0", "1", "2", "3"], 2, 2),
+        ([], ["0", "1", "2"], 2, 1),
+        (["--jobs-per-device", "3"], ["0", "1", "2", "3"], 2, 6),
     ],
 )
-def test_jobs_and_jobs_per_device(arguments: list[str], devices: list[str], jobs: int) -> None:
+def test_jobs_and_jobs_per_device(
+    arguments: list[str], devices: list[str], devices_per_run: int, jobs: int
+) -> None:
     options = sweep.parse(["sweeps/depth.yaml", *arguments])
-    assert sweep.number_of_jobs(options.jobs, options.jobs_per_device, devices) == jobs
+    asked = options.jobs, options.jobs_per_device
+    assert sweep.number_of_jobs(*asked, devices, devices_per_run) == jobs
 
 
 def test_jobs_per_device_without_one_is_refused(
@@ -371,24 +379,36 @@ def test_jobs_per_device_without_one_is_refused(
     assert "--jobs-per-device shares GPUs, and there is none here" in capsys.readouterr().err
 
 
-def stay_a_while(order: pool.Order, connection: Connection, device: str | None) -> None:
-    """In the place of a run: note which GPU it sees and with how many others."""
-    assert device is not None
-    pool.use_device(device)
+def stay_a_while(order: pool.Order, connection: Connection, devices: list[str]) -> None:
+    """In the place of a run: note which GPUs it sees and with how many others."""
+    pool.use_devices(devices)
     order.log.write_text(os.environ["CUDA_VISIBLE_DEVICES"])
     connection.send(Status(0, None, 0.0))
     while len(list(order.log.parent.iterdir())) < int(order.overrides[0]):
         time.sleep(0.01)
 
 
-def test_runs_are_spread_over_the_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four at a time on two devices: two on each."""
+@pytest.mark.parametrize(
+    ("devices", "devices_per_run", "taken"),
+    [
+        (["3", "7"], 1, ["3", "7", "3", "7"]),
+        (["0", "1", "4", "5"], 2, ["0,1", "4,5", "0,1", "4,5"]),
+    ],
+)
+def test_runs_are_spread_over_the_devices(
+    devices: list[str],
+    devices_per_run: int,
+    taken: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Four at a time: two on each device."""
     monkeypatch.setattr(pool, "_work", stay_a_while)
-    orders = [pool.Order(["4"], tmp_path / str(number)) for number in range(4)]
+    orders = [pool.Order(["4"], tmp_path / str(number), devices_per_run) for number in range(4)]
     failures: dict[int, str | None] = {}
-    pool.run_all(orders, 4, ["3", "7"], lambda *_: None, failures.__setitem__)
+    pool.run_all(orders, 4, devices, lambda *_: None, failures.__setitem__)
     assert failures == dict.fromkeys(range(4))
-    assert [order.log.read_text() for order in orders] == ["3", "7", "3", "7"]
+    assert [order.log.read_text() for order in orders] == taken
 
 
 def test_throughput_is_of_all_runs_together(monkeypatch: pytest.MonkeyPatch) -> None:

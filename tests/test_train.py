@@ -497,23 +497,3 @@ def test_the_command_refuses_with_one_line_and_exit_code_2(tmp_path: Path) -> No
     assert [line for line in err.splitlines() if "error" in line] == err.splitlines()[-1:]
     assert err.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in err
-
-
-@pytest.mark.slow
-def test_two_devices_are_one_run_with_the_same_result(tmp_path: Path) -> None:
-    batch = ("training.batch_size=10", "resume=never")
-    alone = train_here(tiny(tmp_path / "alone", *batch))
-    several = ("trainer.devices=2", "trainer.steps_at_a_time=2")
-    process = start_process(tiny(tmp_path / "two", *batch, *several))
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
-    assert out.count("did not pass 99%") == 1
-    record = record_of(tmp_path / "two")
-    assert record.hardware.devices == 2
-    assert record.device_seconds == pytest.approx(2 * record.wall_seconds)
-    assert (record.identifier, record.samples) == (alone.identifier, alone.samples)
-    for found, expected in zip(record.curve, alone.curve, strict=True):
-        assert found.samples == expected.samples
-        assert found.accuracy == pytest.approx(expected.accuracy, abs=1e-6)
-        assert found.loss == pytest.approx(expected.loss, rel=1e-5)
-    assert record.test == pytest.approx(alone.test, rel=1e-5)

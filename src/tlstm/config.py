@@ -40,6 +40,7 @@ MINIMA = {
     "training.max_samples": 1,
     "training.samples_per_epoch": 1,
     "trainer.devices": 1,
+    "trainer.num_nodes": 1,
     "trainer.threads": 1,
     "trainer.num_workers": 0,
     "trainer.steps_at_a_time": 1,

@@ -8,11 +8,12 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from filelock import FileLock, Timeout
 from lightning import Callback, Trainer, seed_everything
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from omegaconf import DictConfig, OmegaConf
@@ -31,15 +32,18 @@ from tlstm.history import History
 from tlstm.loggers import make_loggers
 from tlstm.models.network import SequenceNetwork
 from tlstm.module import SequenceModule
-from tlstm.processes import is_first_process
+from tlstm.processes import (
+    OneMachine,
+    Place,
+    by_torchrun,
+    environment,
+    is_first_process,
+)
 from tlstm.progress import Report, SampleProgress
 from tlstm.runtime import MeasureBusy, MeasureRuntime
 from tlstm.stopping import StopWhenDecided
 from tlstm.streams import StreamModule
 from tlstm.tasks.sequences import SequenceDataModule
-
-# Tells the processes of the other devices where the first one leaves the run's files
-RUN_DIRECTORY = "TLSTM_RUN_DIRECTORY"
 
 STEPS_ON_GPU = 50  # Lightning's loop takes about a millisecond for each of its steps
 
@@ -73,12 +77,13 @@ class Job(NamedTuple):
 
 
 @contextlib.contextmanager
-def prepared(run: Run, report: Report) -> Iterator[Job]:
+def prepared(run: Run, report: Report, place: Place | None = None) -> Iterator[Job]:
     """A job ready to train, alone in its directory while the context lasts.
 
     Args:
         run: what is to be done.
         report: called with the status a few times a second.
+        place: of this process where another one has started it.
 
     Raises:
         ValueError: the configuration, a checkpoint or the directory does not allow it; the
@@ -90,33 +95,58 @@ def prepared(run: Run, report: Report) -> Iterator[Job]:
     data = make_data(config)
     data.prepare_data()  # as Lightning will, where it would be too late to refuse
     module = make_module(config, data)
-    directory = claim_directory(run)
-    with alone_in(directory), quiet_lightning():
-        checkpoint = find_checkpoint(config.resume, directory)
-        if checkpoint is not None:
-            check_checkpoint(checkpoint, module, config.training.max_samples)
-            if is_first_process():
-                adopt_best(checkpoint, directory / "checkpoints")
-        history, runtime, stopping = History(), MeasureRuntime(), StopWhenDecided()
-        keep = KeepCheckpoints(directory / "checkpoints", history)
-        callbacks = [history, runtime, MeasureBusy(), stopping, SampleProgress(report), keep]
-        trainer = make_trainer(config, callbacks)
+    history, runtime, stopping = History(), MeasureRuntime(), StopWhenDecided()
+    callbacks = [history, runtime, MeasureBusy(), stopping, SampleProgress(report)]
+    with quiet_lightning(), start(run, module, place) as (directory, checkpoint):
+        callbacks += [KeepCheckpoints(directory / "checkpoints", history)]
+        trainer = make_trainer(config, callbacks, environment(place))
         module.captured = captures(config, trainer)
         data.batches_at_a_time = steps_at_a_time(config, trainer)
-        trainer.loggers = make_loggers(config, directory)  # once nothing can be refused any more
-        if is_first_process():
+        if is_first_process():  # once nothing can be refused any more
+            trainer.loggers = make_loggers(config, directory)
             OmegaConf.save(config, directory / "config.yaml")
         yield Job(run, directory, data, module, trainer, checkpoint, history, runtime, stopping)
 
 
+@contextlib.contextmanager
+def start(
+    run: Run, module: SequenceModule, place: Place | None
+) -> Iterator[tuple[Path, Path | None]]:
+    """Where the run's files go, and what it goes on from; the first process decides for all.
+
+    Raises:
+        ValueError: a checkpoint or another process does not allow it.
+        OSError: the directory cannot be written.
+    """
+    if place is not None:
+        yield place.directory, place.checkpoint
+    elif not is_first_process():
+        yield agreed(run.config, None)
+    else:
+        directory = claim_directory(run)
+        with alone_in(directory):
+            checkpoint = find_checkpoint(run.config.resume, directory)
+            if checkpoint is not None:
+                check_checkpoint(checkpoint, module, run.config.training.max_samples)
+                adopt_best(checkpoint, directory / "checkpoints")
+            yield agreed(run.config, (directory, checkpoint))
+
+
+def agreed(config: DictConfig, said: Any) -> Any:
+    """What the first process says, where torchrun has started several; they wait for it."""
+    if not by_torchrun():
+        return said
+    with quiet_lightning():
+        strategy = make_trainer(config, [], environment(None)).strategy
+        strategy.setup_environment()
+    return strategy.broadcast(said)
+
+
 def claim_directory(run: Run) -> Path:
-    """The directory that the run's files go to, made if need be; the same for every device."""
-    if not is_first_process():
-        return Path(os.environ.get(RUN_DIRECTORY, run.directory))
+    """The directory that the run's files go to, made if need be."""
     never = run.config.resume == "never"
     directory = fresh_directory(run.directory) if never else run.directory
     directory.mkdir(parents=True, exist_ok=True)
-    os.environ[RUN_DIRECTORY] = str(directory)
     return directory
 
 
@@ -128,14 +158,11 @@ def fresh_directory(directory: Path) -> Path:
 
 @contextlib.contextmanager
 def alone_in(directory: Path) -> Iterator[None]:
-    """Keep every other run from training in a directory; the first device's process does it.
+    """Keep every other run from training in a directory.
 
     Raises:
         ValueError: one is doing so.
     """
-    if not is_first_process():
-        yield
-        return
     lock = FileLock(directory / ".lock")
     try:
         lock.acquire(timeout=0)
@@ -149,10 +176,18 @@ def alone_in(directory: Path) -> Iterator[None]:
 
 def set_up_torch(config: DictConfig) -> None:
     """Threads, precision of float32 products, and the seed (0 is one like any other)."""
-    if config.trainer.threads is not None:
-        torch.set_num_threads(config.trainer.threads)
+    threads = config.trainer.threads or threads_of_each(config.trainer.devices)
+    if threads is not None:
+        torch.set_num_threads(threads)
     torch.set_float32_matmul_precision(config.trainer.float32_matmul_precision)
     seed_everything(config.seed, workers=True, verbose=False)
+
+
+def threads_of_each(processes: int) -> int | None:
+    """Threads of each of so many processes on this machine, None to leave them to torch."""
+    if processes == 1 or "OMP_NUM_THREADS" in os.environ:
+        return None
+    return max(1, (os.cpu_count() or 1) // processes)
 
 
 def make_data(config: DictConfig) -> SequenceDataModule:
@@ -181,21 +216,33 @@ def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
     )
 
 
-def make_trainer(config: DictConfig, callbacks: list[Callback]) -> Trainer:
+def make_trainer(
+    config: DictConfig,
+    callbacks: list[Callback],
+    processes: ClusterEnvironment | None = None,
+) -> Trainer:
     """Lightning's trainer; an epoch is what lies between two validations.
+
+    Args:
+        config: the whole configuration.
+        callbacks: what accompanies the training.
+        processes: how those of all devices meet; None for one device alone.
 
     Raises:
         ValueError: the machine has not what the configuration asks for.
     """
+    if processes is not None:
+        check_devices(config)
     try:
-        trainer = Trainer(
+        return Trainer(
             accelerator=config.trainer.accelerator,
-            devices=config.trainer.devices,
+            devices=config.trainer.devices if processes else 1,
+            num_nodes=config.trainer.num_nodes if processes else 1,
             precision=config.trainer.precision,
             max_epochs=config.training.max_samples // config.training.samples_per_epoch,
             logger=False,
             callbacks=callbacks,
-            plugins=[WholeCheckpoints()],
+            plugins=[WholeCheckpoints(), processes or OneMachine()],
             num_sanity_val_steps=0,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -203,12 +250,27 @@ def make_trainer(config: DictConfig, callbacks: list[Callback]) -> Trainer:
         )
     except MisconfigurationException as error:
         raise ValueError(str(error)) from error
-    if config.training.batch_size % trainer.world_size:
+
+
+def check_devices(config: DictConfig) -> None:
+    """Make sure that the processes are as many as the devices, and share the batch evenly.
+
+    Raises:
+        ValueError: they are not, or cannot.
+    """
+    devices, nodes = config.trainer.devices, config.trainer.num_nodes
+    if config.training.batch_size % (devices * nodes):
         raise ValueError(
             "training.batch_size must be a multiple of the number of devices "
-            f"({trainer.world_size}), got {config.training.batch_size}"
+            f"({devices * nodes}), got {config.training.batch_size}"
         )
-    return trainer
+    started = int(os.environ["WORLD_SIZE"]) if by_torchrun() else devices
+    if started != devices * nodes:
+        told = f"torchrun has started {started} processes" if by_torchrun() else "without torchrun"
+        raise ValueError(
+            f"trainer.devices={devices} on each of trainer.num_nodes={nodes} machines cannot be: "
+            f"{told}; torchrun --nnodes={nodes} --nproc-per-node={devices} starts them"
+        )
 
 
 def captures(config: DictConfig, trainer: Trainer) -> bool:
@@ -239,9 +301,10 @@ def steps_at_a_time(config: DictConfig, trainer: Trainer) -> int:
 @contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Without Lightning's advice on settings that are meant as they are."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PossibleUserWarning)
@@ -249,4 +312,5 @@ def quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", message="You have overridden `on_before_batch")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -132,11 +132,16 @@ class SequenceModule(LightningModule):
 
     def on_validation_start(self) -> None:
         """Log the training losses, now that nobody has to wait for them."""
-        for step, loss in self._losses:
-            metrics = {"training/loss": float(loss), "samples": float(step * self.batch_size)}
+        if not self._losses:
+            return
+        steps, losses = zip(*self._losses, strict=True)
+        self._losses.clear()
+        # Each device has as many positions of the answer as any other
+        means = self.trainer.strategy.reduce(torch.stack(losses), reduce_op="mean")
+        for step, loss in zip(steps, means.tolist(), strict=True):
+            metrics = {"training/loss": loss, "samples": float(step * self.batch_size)}
             for logger in self.loggers:
                 logger.log_metrics(metrics, step)
-        self._losses.clear()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Take a batch of validation samples into account."""

@@ -7,9 +7,7 @@ they start afresh, because CUDA does not survive a fork.
 import contextlib
 import multiprocessing
 import os
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,11 +19,14 @@ from typing import Any, NamedTuple
 
 from tlstm.config import compose
 from tlstm.job import prepared
+from tlstm.processes import end_with_parent, how_it_ended
 from tlstm.progress import Status
 from tlstm.record import sentence
 from tlstm.train import train
 
 Context = ForkServerContext | SpawnContext
+
+ENDING_SECONDS = 10.0  # for a run to end by itself where all shall
 
 
 class Order(NamedTuple):
@@ -34,10 +35,12 @@ class Order(NamedTuple):
     Attributes:
         overrides: its command line.
         log: the file that takes what it prints.
+        devices: how many it takes.
     """
 
     overrides: list[str]
     log: Path
+    devices: int = 1
 
 
 @dataclass
@@ -48,14 +51,14 @@ class Active:
         index: which of the orders.
         process: that trains it.
         connection: on which it reports.
-        device: the GPU that it takes, None for the CPU.
+        devices: the GPUs that it takes; empty for the CPU.
         failure: why it failed, as far as is known.
     """
 
     index: int
     process: BaseProcess
     connection: Connection
-    device: str | None
+    devices: list[str]
     failure: str | None = None
 
 
@@ -81,7 +84,7 @@ def run_all(
         orders: the runs.
         jobs: how many at a time.
         devices: GPUs to spread them over, as CUDA_VISIBLE_DEVICES names them; may be empty. A run
-            begins on the one that has the fewest.
+            begins on those that have the fewest.
         show: called with a run's index and its status.
         ended: called with a run's index when it has ended, and why if it failed.
     """
@@ -91,8 +94,9 @@ def run_all(
         while waiting or active:
             while waiting and len(active) < jobs:
                 index, order = waiting.pop()
-                device = least_busy(devices, [run.device for run in active])
-                active.append(_begin(context(devices), index, order, device))
+                taken = [device for run in active for device in run.devices]
+                chosen = least_busy(devices, taken, order.devices)
+                active.append(_begin(context(devices), index, order, chosen))
             wait([channel for run in active for channel in (run.connection, run.process.sentinel)])
             for run in list(active):
                 finished = not run.process.is_alive()  # asked first, so that no message is missed
@@ -103,7 +107,7 @@ def run_all(
                         run.failure = message
                 if finished:
                     active.remove(run)
-                    ended(run.index, run.failure or _died(run.process))
+                    ended(run.index, run.failure or how_it_ended(run.process))
 
 
 @contextlib.contextmanager
@@ -115,30 +119,34 @@ def _stopping(active: list[Active]) -> Iterator[None]:
         for run in active:
             run.process.terminate()
         for run in active:
+            run.process.join(ENDING_SECONDS)
+            run.process.kill()
             run.process.join()
 
 
-def least_busy(devices: Sequence[str], taken: Sequence[str | None]) -> str | None:
-    """The device with the fewest runs, the first of equals; None where there are no devices.
+def least_busy(devices: Sequence[str], taken: Sequence[str], number: int) -> list[str]:
+    """The devices with the fewest runs, the first of equals; none where there are none.
 
     Args:
         devices: to choose from.
-        taken: the device of every run in progress.
+        taken: the devices of every run in progress.
+        number: how many to choose.
     """
-    return min(devices, key=taken.count, default=None)
+    return sorted(devices, key=taken.count)[:number]
 
 
-def use_device(device: str) -> None:
-    """Let this process see one GPU alone; called before it has seen any."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = device
+def use_devices(devices: Sequence[str]) -> None:
+    """Let this process see these GPUs alone; called before it has seen any."""
+    if devices:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
 
 
-def _begin(context: Context, index: int, order: Order, device: str | None) -> Active:
+def _begin(context: Context, index: int, order: Order, devices: list[str]) -> Active:
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(order, theirs, device))
+    process = context.Process(target=_work, args=(order, theirs, devices))
     process.start()
     theirs.close()
-    return Active(index, process, ours, device)
+    return Active(index, process, ours, devices)
 
 
 def _received(connection: Connection) -> Iterator[Any]:
@@ -148,20 +156,11 @@ def _received(connection: Connection) -> Iterator[Any]:
             yield connection.recv()
 
 
-def _died(process: BaseProcess) -> str | None:
-    """Why a process that said nothing is gone, None if all is well."""
-    code = process.exitcode or 0
-    if code < 0:
-        return f"its process was ended by {signal.Signals(-code).name}"
-    return f"its process ended with exit code {code}" if code else None
-
-
-def _work(order: Order, connection: Connection, device: str | None) -> None:
+def _work(order: Order, connection: Connection, devices: list[str]) -> None:
     """What a process does: one run, from its command line to its record."""
-    _end_with_parent()
+    end_with_parent()
     _print_to(order.log)
-    if device is not None:
-        use_device(device)
+    use_devices(devices)
     try:
         with prepared(compose(order.overrides), connection.send) as job:
             train(job)
@@ -173,18 +172,6 @@ def _work(order: Order, connection: Connection, device: str | None) -> None:
         traceback.print_exc()
         connection.send(f"{type(error).__name__}: {error}")
         sys.exit(1)
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it is gone, so that its run can go on anew."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _print_to(log: Path) -> None:

@@ -24,9 +24,14 @@ def refusals(*errors: type[Exception]) -> Iterator[None]:
 
 
 def refuse(sentence: str) -> NoReturn:
-    """End the process with a sentence, on one line, and exit code 2."""
-    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    """End the process with a sentence and exit code 2."""
+    complain(sentence)
     sys.exit(2)
+
+
+def complain(sentence: str) -> None:
+    """Say on the error stream, on one line, what went wrong."""
+    print(f"error: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ keep the others from running.
 import argparse
 import contextlib
 import math
-import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,11 +27,12 @@ from tlstm.job import (
     quiet_lightning,
     set_up_torch,
 )
-from tlstm.pool import Order, context, run_all, use_device
+from tlstm.pool import Order, context, run_all, use_devices
 from tlstm.progress import Status
 from tlstm.refusal import refusals
 from tlstm.runtime import milliseconds_per_timestep
 from tlstm.sharing import side_by_side
+from tlstm.sweep_devices import cores, most_devices, number_of_jobs, visible_gpus
 from tlstm.sweep_display import Entry, SweepDisplay, Throughput, failures_table, hours
 from tlstm.sweep_file import SweepFile, points, read_sweep_file
 from tlstm.train import find_record, outcome, title
@@ -58,6 +58,7 @@ class Plan(NamedTuple):
         recorded: those that are finished already.
         jobs: how many at a time.
         devices: GPUs to spread them over; empty for the CPU.
+        devices_per_run: how many of them a run takes, or processes on the CPU; the most of all.
     """
 
     runs: list[Run]
@@ -65,6 +66,7 @@ class Plan(NamedTuple):
     recorded: list[Run]
     jobs: int
     devices: list[str]
+    devices_per_run: int
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,8 +100,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--jobs",
         type=int,
-        help="runs at a time, over all GPUs together, each on the one with the fewest "
-        "(as many as GPUs, or else as processor cores)",
+        help="runs at a time, over all GPUs together, each on those with the fewest "
+        "(as many as there are GPUs for, or else processor cores)",
     )
     parser.add_argument(
         "--jobs-per-device",
@@ -137,13 +139,14 @@ def make_plan(
             device to put so many jobs on.
     """
     devices = visible_gpus()
-    jobs = number_of_jobs(jobs, jobs_per_device, devices)
     runs = [run for file in files for run in read_runs(file, with_scale(overrides))]
     unique = list({run.directory: run for run in runs}.values())
     missing = [run for run in unique if find_record(run) is None]
+    devices_per_run = most_devices(missing, devices)
+    jobs = number_of_jobs(jobs, jobs_per_device, devices, devices_per_run)
     if not devices:
-        threads = max(1, (os.cpu_count() or 1) // min(jobs, len(missing) or 1))
-        missing = [with_threads(run, threads) for run in missing]
+        processes = min(jobs, len(missing) or 1) * devices_per_run
+        missing = [with_threads(run, max(1, cores() // processes)) for run in missing]
     seconds = estimate_all(missing, jobs, devices)
     order = sorted(range(len(missing)), key=seconds.__getitem__, reverse=True)
     return Plan(
@@ -152,29 +155,8 @@ def make_plan(
         recorded=[run for run in unique if find_record(run) is not None],
         jobs=min(jobs, len(missing) or 1),
         devices=devices,
+        devices_per_run=devices_per_run,
     )
-
-
-def number_of_jobs(jobs: int | None, jobs_per_device: int | None, devices: Sequence[str]) -> int:
-    """How many runs at a time, from what was asked for and the GPUs there are.
-
-    Raises:
-        ValueError: GPUs shall be shared, and there is none.
-    """
-    if jobs_per_device is None:
-        return jobs or len(devices) or os.cpu_count() or 1
-    if not devices:
-        raise ValueError(
-            "--jobs-per-device shares GPUs, and there is none here; --jobs shares the processor"
-        )
-    most = jobs_per_device * len(devices)
-    return most if jobs is None else min(jobs, most)
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that runs may take, as CUDA_VISIBLE_DEVICES names them."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
 
 
 def read_runs(file: Path, overrides: Sequence[str]) -> list[Run]:
@@ -221,7 +203,7 @@ def estimate_all(runs: Sequence[Run], jobs: int, devices: Sequence[str]) -> list
     if not runs:
         return []
     start = context(devices)
-    places: list[str | None] = [*devices] or [None] * jobs
+    places: list[list[str]] = [[device] for device in devices] or [[]] * jobs
     free = start.Queue()
     for place in places:
         free.put(place)
@@ -231,11 +213,9 @@ def estimate_all(runs: Sequence[Run], jobs: int, devices: Sequence[str]) -> list
         return list(pool.map(estimate, [run.overrides for run in runs], chunksize=4))
 
 
-def _take_place(free: "Queue[str | None]") -> None:
+def _take_place(free: "Queue[list[str]]") -> None:
     """Let this process measure where no other does: on a GPU of its own or on the CPU."""
-    device = free.get()
-    if device is not None:
-        use_device(device)
+    use_devices(free.get())
 
 
 def estimate(overrides: list[str]) -> float:
@@ -248,11 +228,13 @@ def estimate(overrides: list[str]) -> float:
         trainer = make_trainer(config, [])
     module.captured = captures(config, trainer)
     trainer.precision_plugin.convert_module(module.to(trainer.strategy.root_device))
+    devices = config.trainer.devices  # of which this process measures one, with its share
+    share = config.training.batch_size // devices
     batch = next(iter(data.train_dataloader()))
-    batch = type(batch)(*(part.to(module.device) for part in batch))
+    batch = type(batch)(*(part[:share].to(module.device) for part in batch))
     with trainer.precision_plugin.train_step_context():
         milliseconds = milliseconds_per_timestep(module, batch, seconds=0.02)
-    sample = 1e-3 * milliseconds * data.timesteps  # forward and backward
+    sample = 1e-3 * milliseconds * data.timesteps / devices  # forward and backward
     samples, epoch = config.training.max_samples, config.training.samples_per_epoch
     step = CAPTURED_STEP_SECONDS if module.captured else STEP_SECONDS
     learning = samples * sample + samples / config.training.batch_size * step
@@ -271,17 +253,29 @@ def announcement(plan: Plan) -> str:
     machine = (
         f"{len(plan.devices)} GPU(s), {torch.cuda.get_device_name()}"
         if plan.devices
-        else f"{provenance.processor()}, {os.cpu_count()} cores, {max(threads)} thread(s) a run"
+        else f"{provenance.processor()}, {cores()} cores, {max(threads)} thread(s) a process"
     )
     # What runs gain by sharing a GPU is not known beforehand
-    wall = max(sum(plan.seconds) / min(plan.jobs, len(plan.devices) or plan.jobs), *plan.seconds)
-    shared = math.ceil(plan.jobs / len(plan.devices)) if plan.devices else 1
-    at_a_time = f"{plan.jobs} at a time" + (f", {shared} on a GPU" if shared > 1 else "")
+    together = min(plan.jobs, len(plan.devices) // plan.devices_per_run or plan.jobs)
+    wall = max(sum(plan.seconds) / together, *plan.seconds)
+    at_a_time = f"{plan.jobs} at a time" + sharing(plan)
     return (
         f"{said}; {len(plan.runs)} to train at {' and '.join(sorted(scales))} scale, "
         f"{at_a_time}, on {machine}: {hours(wall)} at the most "
         "(runs end early where the task is solved)."
     )
+
+
+def sharing(plan: Plan) -> str:
+    """How runs and devices share each other, where not each has one of the other."""
+    several, shared = plan.devices_per_run, runs_per_device(plan)
+    words = f", {several} devices each" if several > 1 else ""
+    return words + (f", {shared} on a GPU" if shared > 1 else "")
+
+
+def runs_per_device(plan: Plan) -> int:
+    """Runs on each GPU at a time, at the most."""
+    return math.ceil(plan.jobs * plan.devices_per_run / (len(plan.devices) or math.inf))
 
 
 def carry_out(plan: Plan, console: Console) -> int:
@@ -308,10 +302,12 @@ def carry_out(plan: Plan, console: Console) -> int:
         display.ended(index, failure, outcome(record) if record else "no record")
 
     with contextlib.ExitStack() as stack:
-        if plan.devices and plan.jobs > len(plan.devices):
+        if runs_per_device(plan) > 1:
             console.print(SHARING[stack.enter_context(side_by_side())])
         stack.enter_context(display)
-        orders = [Order(run.overrides, log_file(run)) for run in plan.runs]
+        orders = [
+            Order(run.overrides, log_file(run), run.config.trainer.devices) for run in plan.runs
+        ]
         run_all(orders, plan.jobs, plan.devices, show, ended)
     console.print(f"{throughput.in_words()}, {plan.jobs} at a time.", soft_wrap=True)
     if failures:

@@ -7,8 +7,9 @@ was written; one that is finished is not run again (`resume=never` runs it anew 
 import contextlib
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -20,7 +21,8 @@ from rich.console import Console
 from tlstm import provenance
 from tlstm.checkpoints import load_weights
 from tlstm.config import CONFIGURATIONS, Run, compose, plain, task_label, with_scale
-from tlstm.job import Job, make_module, prepared
+from tlstm.devices import fit
+from tlstm.job import Job, agreed, make_module, make_trainer, prepared, quiet_lightning
 from tlstm.loggers import log_result
 from tlstm.module import SequenceModule
 from tlstm.processes import is_first_process
@@ -58,8 +60,7 @@ def run_command(overrides: list[str]) -> None:
     console = Console(quiet=not is_first_process())
     with contextlib.ExitStack() as stack:
         with refusals(ValueError, OSError):
-            run = compose(overrides)
-            record = find_record(run)
+            run, record = begun(compose(overrides))
             if record is None:
                 display = Display(title(run), run.config.training.max_samples, console)
                 job = stack.enter_context(prepared(run, display.show))
@@ -70,10 +71,18 @@ def run_command(overrides: list[str]) -> None:
                 interruptions(how_to_go_on(job)),
                 display,
             ):
+                if not is_first_process():
+                    return fit(job)
                 record = train(job)
         else:
             console.print("This run is finished; resume=never runs it anew, beside the old one.")
         console.print(summary(record, run), soft_wrap=True)
+
+
+def begun(run: Run) -> tuple[Run, Record | None]:
+    """A run with its record if it is finished, as its first process sees them."""
+    overrides, record = agreed(run.config, (run.overrides, find_record(run)))
+    return compose(overrides), record
 
 
 def find_record(run: Run) -> Record | None:
@@ -83,16 +92,40 @@ def find_record(run: Run) -> Record | None:
 
 
 def train(job: Job) -> Record:
-    """Fit, test the best checkpoint, write the record."""
+    """Fit, test the best checkpoint, write the record; the first process's part of a run."""
     started = datetime.now(UTC)
-    job.trainer.fit(job.module, job.data, ckpt_path=job.checkpoint, weights_only=True)
-    samples = job.module.samples_seen
-    (test,) = job.trainer.test(best_module(job), job.data, verbose=False)
-    record = make_record(job, samples, test, started)
-    if job.trainer.is_global_zero:
+    with writing_in(job.directory):
+        fit(job)
+        record = make_record(job, job.module.samples_seen, test(job), started)
         log_result(job.trainer.loggers, job.run.config, results_by_name(record))
         write_record(record, job.directory / "record.json")
     return record
+
+
+@contextlib.contextmanager
+def writing_in(directory: Path) -> Iterator[None]:
+    """Say where something could not be written where the error does not, as on a full disk."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        # Lightning's TensorBoard logger takes whatever goes wrong for a value that is none
+        failure = error.__cause__ if isinstance(error, ValueError) else error
+        if not isinstance(failure, OSError):
+            raise
+        if failure.strerror and failure.filename is None:
+            failure.filename = str(directory)
+        raise failure from None
+
+
+def test(job: Job) -> Mapping[str, float]:
+    """The best model's metrics, of every test sample once, on one device."""
+    with quiet_lightning():
+        trainer = make_trainer(job.run.config, [])
+    (metrics,) = trainer.test(best_module(job), job.data, verbose=False)
+    for logger in job.trainer.loggers:
+        logger.log_metrics(dict(metrics), job.trainer.global_step)
+        logger.save()
+    return metrics
 
 
 def best_module(job: Job) -> SequenceModule:
@@ -108,7 +141,7 @@ def make_record(job: Job, samples: int, test: Mapping[str, float], started: date
     best = curve[job.history.best(module.selected_by)]
     solved = job.module.samples_to_threshold.reached
     commit, modified = provenance.commit()
-    seconds, devices = job.history.seconds, job.trainer.num_devices
+    seconds, devices = job.history.seconds, job.trainer.world_size
     return Record(
         identifier=job.run.identifier,
         experiment=config.experiment.name,
@@ -175,7 +208,7 @@ def introduction(job: Job) -> str:
     """What will be done, on what."""
     config = job.run.config
     parameters = sum(parameter.numel() for parameter in job.module.parameters())
-    machine = provenance.hardware(job.trainer.strategy.root_device, job.trainer.num_devices)
+    machine = provenance.hardware(job.trainer.strategy.root_device, job.trainer.world_size)
     smoke = config.scale.name == "smoke"
     start = f"going on from {job.checkpoint}" if job.checkpoint else "from the start"
     threshold = config.training.threshold
