@@ -98,6 +98,7 @@ class WandbServer:
         runs, sweeps, agents, views: what clients have told, by name; an agent's are its runs.
         operations: every GraphQL operation by name, in order.
         status: what every request is answered with from now on; None for a healthy server.
+        fails_after: the operation after which the status is 500.
         complaints: requests that it does not know.
     """
 
@@ -110,6 +111,7 @@ class WandbServer:
         self.operations: list[str] = []
         self.complaints: list[str] = []
         self.status: int | None = None
+        self.fails_after: str | None = None
         self.lock = threading.Lock()
         self._http = _Server(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,))
@@ -157,6 +159,8 @@ class WandbServer:
             raise LookupError(f"unknown operation: {' '.join(query.split())} {variables}")
         with self.lock:
             self.operations.append(name)
+            if name == self.fails_after:
+                self.status = 500
             return operation(self, variables)
 
     def stream(self, project: str, name: str, body: Json) -> None:

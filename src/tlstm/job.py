@@ -27,7 +27,7 @@ from tlstm.checkpoints import (
 )
 from tlstm.config import Run, instantiate
 from tlstm.history import History
-from tlstm.loggers import make_loggers
+from tlstm.loggers import HandBack, make_loggers
 from tlstm.models.network import SequenceNetwork
 from tlstm.module import SequenceModule
 from tlstm.processes import is_first_process
@@ -98,6 +98,7 @@ def prepared(run: Run, report: Report) -> Iterator[Job]:
         history, runtime, stopping = History(), MeasureRuntime(), StopWhenDecided()
         keep = KeepCheckpoints(directory / "checkpoints", history)
         callbacks = [history, runtime, MeasureBusy(), stopping, SampleProgress(report), keep]
+        callbacks.append(HandBack())
         trainer = make_trainer(config, callbacks)
         module.captured = captures(config, trainer)
         data.batches_at_a_time = steps_at_a_time(config, trainer)

@@ -86,8 +86,8 @@ def train(job: Job) -> Record:
     (test,) = job.trainer.test(best_module(job), job.data, verbose=False)
     record = make_record(job, samples, test, started)
     if job.trainer.is_global_zero:
-        log_result(job.trainer.loggers, job.run.config, results_by_name(record))
         write_record(record, job.directory / "record.json")
+        log_result(job.trainer.loggers, job.run.config, results_by_name(record))
     return record
 
 
