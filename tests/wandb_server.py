@@ -77,14 +77,29 @@ class Sweep:
 
 @dataclass
 class View:
-    """A saved workspace or report."""
+    """A saved workspace (of the type "project-view") or report ("runs")."""
 
     id: str
-    project: str
-    name: str
-    type: str
-    display_name: str
-    spec: Json
+    project: str = ""
+    name: str = ""
+    type: str = ""
+    display_name: str = ""
+    spec: Json = field(default_factory=dict)
+
+    def described(self) -> Json:
+        moment = "2026-01-01T00:00:00Z"
+        return {
+            "id": self.id,
+            "name": self.name,
+            "type": self.type,
+            "displayName": self.display_name,
+            "description": "",
+            "project": {"id": self.project, "name": self.project, "entityName": ENTITY},
+            "spec": json.dumps(self.spec),
+            "user": {"username": ENTITY, "photoUrl": "", "email": ""},
+            "createdAt": moment,
+            "updatedAt": moment,
+        }
 
 
 class WandbServer:
@@ -96,6 +111,7 @@ class WandbServer:
     Attributes:
         url: for WANDB_BASE_URL.
         runs, sweeps, agents, views: what clients have told, by name; an agent's are its runs.
+        project_names: of the projects that were made for dashboards.
         operations: every GraphQL operation by name, in order.
         status: what every request is answered with from now on; None for a healthy server.
         fails_after: the operation after which the status is 500.
@@ -108,6 +124,7 @@ class WandbServer:
         self.sweeps: dict[str, Sweep] = {}
         self.agents: dict[str, list[str]] = {}
         self.views: dict[str, View] = {}
+        self.project_names: list[str] = []
         self.operations: list[str] = []
         self.complaints: list[str] = []
         self.status: int | None = None
@@ -252,6 +269,49 @@ class WandbServer:
         found = {"id": sweep.name, "name": sweep.name, "config": yaml.safe_dump(sweep.config)}
         return {"project": {"sweep": found | {"state": "RUNNING", "runs": {"edges": []}}}}
 
+    def projects(self, variables: Json) -> Json:
+        edges = [{"node": _project(name)} for name in self.project_names]
+        return {"models": {"pageInfo": LAST_PAGE, "edges": edges}}
+
+    def project_internal_id(self, variables: Json) -> Json:
+        name = variables["projectName"]
+        assert name in self.project_names
+        return {"project": {"id": name, "internalId": name}}
+
+    def workspaces(self, variables: Json) -> Json:
+        """All, or the one with an internal name."""
+        return self._views_of_type("project-view", variables.get("viewName"))
+
+    def reports(self, variables: Json) -> Json:
+        return self._views_of_type("runs", variables.get("viewName"))
+
+    def _views_of_type(self, kind: str, name: str | None) -> Json:
+        edges = [
+            {"node": view.described(), "cursor": view.id}
+            for view in self.views.values()
+            if view.type == kind and name in (None, view.name)
+        ]
+        return {"project": {"allViews": {"edges": edges, "pageInfo": LAST_PAGE}}}
+
+    # GraphQL: projects and views
+
+    def create_project(self, variables: Json) -> Json:
+        name = variables["input"]["name"]
+        self.project_names.append(name)
+        made = _project(name) | {"description": None, "access": None, "views": None}
+        return {"result": {"project": made, "model": made, "inserted": True}}
+
+    def upsert_view(self, variables: Json) -> Json:
+        assert variables["projectName"] in self.project_names
+        given = variables.get("id")
+        inserted = not given
+        view = self.views[given] if given else View(f"view{len(self.views)}")
+        view.name, view.type = variables["name"], variables["type"]
+        view.display_name, view.project = variables["displayName"], variables["projectName"]
+        view.spec = json.loads(variables["spec"])
+        self.views[view.id] = view
+        return {"upsertView": {"view": view.described(), "inserted": inserted}}
+
     # GraphQL: runs, sweeps, agents
 
     def upsert_bucket(self, variables: Json) -> Json:
@@ -337,6 +397,18 @@ def _entity() -> Json:
     return {"id": ENTITY, "name": ENTITY}
 
 
+def _project(name: str) -> Json:
+    return {
+        "__typename": "Project",
+        "id": name,
+        "name": name,
+        "entityName": ENTITY,
+        "createdAt": "2026-01-01T00:00:00Z",
+        "isBenchmark": False,
+        "user": None,
+    }
+
+
 def _grid(parameters: Mapping[str, Json]) -> Iterator[Json]:
     """Every point of a sweep's parameters."""
     choices = [part.get("values") or [part["value"]] for part in parameters.values()]
@@ -344,8 +416,20 @@ def _grid(parameters: Mapping[str, Json]) -> Iterator[Json]:
         yield dict(zip(parameters, point, strict=True))
 
 
+LAST_PAGE = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+
 OPERATIONS: dict[str, Callable[[WandbServer, Json], Json]] = {
     "Viewer": WandbServer.viewer,
+    "GetViewer": WandbServer.viewer,
+    "GetDefaultEntity": WandbServer.viewer,
+    "GetProjects": WandbServer.projects,
+    "CreateProject": WandbServer.create_project,
+    "ProjectInternalId": WandbServer.project_internal_id,
+    "Workspaces": WandbServer.workspaces,
+    "View": WandbServer.workspaces,
+    "ProjectViews": WandbServer.reports,
+    "UpsertView2": WandbServer.upsert_view,
+    "upsertView": WandbServer.upsert_view,
     "ServerFeaturesQuery": WandbServer.server_features,
     "OrganizationCoreWeaveOrganizationID": WandbServer.organization,
     "RunResumeStatus": WandbServer.run_resume_status,

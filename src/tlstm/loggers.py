@@ -168,7 +168,7 @@ def _finish_wandb(directory: Path) -> None:
         seconds = os.environ["WANDB_FINISH_TIMEOUT"]
         said = (
             f"W&B has not taken the whole run in within {seconds} seconds; its record and CSV log "
-            f"are written, and `wandb sync {directory}` uploads the rest"
+            f"are written, and `wandb sync --include-online {directory}` uploads the rest"
         )
         if _online_was_asked():
             raise TimeoutError(f"{said}.") from None
