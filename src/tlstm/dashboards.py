@@ -93,7 +93,7 @@ def default_entity() -> str:
     """The user or team that the account's runs go to.
 
     Raises:
-        ValueError: nobody is logged in.
+        ValueError: nobody is logged in, or nowhere.
         wandb.Error: W&B does not take the key.
     """
     if not wandb.login(prompt=False):
@@ -101,7 +101,9 @@ def default_entity() -> str:
             "nobody is logged in; `wandb login` or WANDB_API_KEY, with WANDB_MODE unset or online, "
             "mends that, and `tensorboard --logdir runs` needs no account"
         )
-    entity: str = wandb.Api().default_entity
+    entity = wandb.Api().default_entity
+    if entity is None:
+        raise ValueError("the account has no user or team of its own; --entity names one")
     return entity
 
 
