@@ -12,7 +12,7 @@ import torch
 import yaml
 from torch import nn
 
-from tlstm import TensorizedLSTM, sweep, train
+from tlstm import TensorizedLSTM, dashboards, sweep, train
 from tlstm.bench import command as bench
 from tlstm.config import CONFIGURATIONS, compose
 
@@ -119,6 +119,18 @@ def test_bench_commands_plan_their_measurements(
     assert "measurements on" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", commands("python -m tlstm.dashboards"))
+def test_dashboards_commands_save_both(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dashboards, "default_entity", lambda: "somebody")
+    for name in ("workspace", "report"):
+        saved = "{}/{} " + name
+        monkeypatch.setattr(dashboards, f"save_{name}", saved.format)
+    assert dashboards.main(shlex.split(command)[3:]) == 0
+    assert capsys.readouterr().out == "somebody/tlstm workspace\nsomebody/tlstm report\n"
+
+
 @pytest.mark.parametrize("command", commands("wandb sweep"))
 def test_wandb_commands_name_files_that_are_there(command: str) -> None:
     assert (ROOT / shlex.split(command)[-1]).is_file()
@@ -131,6 +143,9 @@ def test_no_command_is_left_out() -> None:
         "python -m tlstm.sweep",
         "wandb sweep",
         "wandb agent",
+        "wandb sync",
+        "python -m tlstm.dashboards",
+        "tensorboard",
         "python -m tlstm.bench",
     )
     assert [c for c in COMMANDS if c and not c.startswith(tested)] == []

@@ -146,6 +146,7 @@ def log_result(
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(_told_apart_by(config), numbers)
+            logger.finalize("success")  # written out, which ending the process would not do
         elif isinstance(logger, WandbLogger):
             logger.experiment.summary.update(numbers)
             _finish_wandb(Path(logger.experiment.settings.sync_dir))
