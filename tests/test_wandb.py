@@ -149,7 +149,7 @@ def test_agents_that_are_killed_are_replaced(server: WandbServer, tmp_path: Path
     more = {"training.max_samples": LONG}
     sweep = start_sweep(server, small_sweep(tmp_path, [1, 2], **more))
     killed = start_agent(server, sweep, tmp_path)
-    wait_until(lambda: any(run.history for run in server.runs.values()))
+    wait_until(lambda: [run for run in server.runs.values() if run.state == "running"])
     killed.kill()
     (first,) = server.runs
     assert server.runs[first].state == "running"
@@ -157,7 +157,7 @@ def test_agents_that_are_killed_are_replaced(server: WandbServer, tmp_path: Path
     ended = start_agent(server, sweep, tmp_path, "--forward-signals")
     wait_until(lambda: len(server.runs) == 2)
     (second,) = server.runs.keys() - {first}
-    wait_until(lambda: server.runs[second].history)
+    wait_until(lambda: list(tmp_path.glob("runs/*/*L2*/checkpoints/last.ckpt")))
     ended.send_signal(signal.SIGTERM)
     wait_until(lambda: server.runs[second].state == "preempted")
     ended.communicate(timeout=PATIENCE)
@@ -171,6 +171,8 @@ def test_agents_that_are_killed_are_replaced(server: WandbServer, tmp_path: Path
         assert server.runs[name].state == "finished"
         assert record.samples == server.runs[name].summary["samples"] == LONG
     assert len(server.runs[second].history) > before
+    samples = [row["samples"] for row in server.runs[second].history]
+    assert samples.count(30) == 1, "it has begun anew"
 
 
 def test_an_agent_that_is_offline_needs_the_server_and_its_runs_do_not(
