@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 import wandb
@@ -16,7 +18,8 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from commands import measure_quickly, run_directory, tiny, train_here
 from tlstm import dashboards, loggers
 from tlstm.config import compose
-from wandb_server import ENTITY, View, WandbServer
+from wandb_backend import ENTITY, View
+from wandb_server import WandbServer, authorization
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,6 +35,19 @@ def command(directory: Path, *arguments: str, **variables: str) -> tuple[int, st
         text=True,
     )
     return done.returncode, done.stdout, done.stderr
+
+
+def test_the_server_fails_on_what_it_does_not_know() -> None:
+    body = json.dumps({"query": "query Unheard { of }"}).encode()
+    server = WandbServer().__enter__()
+    request = Request(f"{server.url}/graphql", body)
+    with pytest.raises(HTTPError, match="401"):
+        urlopen(request)
+    request.add_header("Authorization", authorization(server.key))
+    with pytest.raises(HTTPError, match="400"):
+        urlopen(request)
+    with pytest.raises(AssertionError, match="Unheard"):
+        server.__exit__(None, None, None)
 
 
 def views(server: WandbServer) -> tuple[View, View]:

@@ -17,7 +17,8 @@ import yaml
 
 from commands import TINY, record_of
 from tlstm.record import Record, read_record
-from wandb_server import ENTITY, Run, WandbServer
+from wandb_backend import ENTITY, Run
+from wandb_server import WandbServer
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 300.0  # seconds until a test gives up waiting
