@@ -18,8 +18,8 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from commands import measure_quickly, run_directory, tiny, train_here
 from tlstm import dashboards, loggers
 from tlstm.config import compose
-from wandb_backend import ENTITY, View
 from wandb_server import WandbServer, authorization
+from wandb_state import ENTITY, View
 
 ROOT = Path(__file__).parents[1]
 

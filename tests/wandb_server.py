@@ -16,7 +16,8 @@ from pathlib import PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
-from wandb_backend import ENTITY, Backend, Json
+from wandb_backend import Backend
+from wandb_state import ENTITY, Json
 
 KEY = "0123456789abcdef" * 2 + "01234567"  # forty digits, as W&B's keys have
 
