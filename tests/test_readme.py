@@ -13,7 +13,16 @@ import yaml
 from torch import nn
 from torch.distributed.run import get_args_parser
 
-from tlstm import TensorizedLSTM, evaluate, export, figures, sweep, sweep_file, train
+from tlstm import (
+    TensorizedLSTM,
+    dashboards,
+    evaluate,
+    export,
+    figures,
+    sweep,
+    sweep_file,
+    train,
+)
 from tlstm.bench import command as bench
 from tlstm.config import CONFIGURATIONS, compose
 from tlstm.job import check_devices, make_data
@@ -194,6 +203,18 @@ def test_torchrun_commands_start_as_many_processes_as_devices(
     assert run.config.trainer.devices * run.config.trainer.num_nodes == number
 
 
+@pytest.mark.parametrize("command", commands("python -m tlstm.dashboards"))
+def test_dashboards_commands_save_both(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dashboards, "default_entity", lambda: "somebody")
+    for name in ("workspace", "report"):
+        saved = "{}/{} " + name
+        monkeypatch.setattr(dashboards, f"save_{name}", saved.format)
+    assert dashboards.main(shlex.split(command)[3:]) == 0
+    assert capsys.readouterr().out == "somebody/tlstm workspace\nsomebody/tlstm report\n"
+
+
 @pytest.mark.parametrize("command", commands("wandb sweep"))
 def test_wandb_commands_name_files_that_are_there(command: str) -> None:
     assert (ROOT / shlex.split(command)[-1]).is_file()
@@ -206,6 +227,9 @@ def test_no_command_is_left_out() -> None:
         "python -m tlstm.sweep",
         "wandb sweep",
         "wandb agent",
+        "wandb sync",
+        "python -m tlstm.dashboards",
+        "tensorboard",
         "python -m tlstm.bench",
         *USES,
         "torchrun",

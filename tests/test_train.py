@@ -274,7 +274,7 @@ def test_tensorboard_holds_the_curve_and_the_settings(tmp_path: Path) -> None:
     assert curve == pytest.approx([point.accuracy for point in record.curve])
     plugin = events.SummaryMetadata("_hparams_/session_start_info").plugin_data
     settings = {key: str(value) for key, value in flat(compose(record.overrides).config).items()}
-    for key in ("model", "model.depth", "training.learning_rate"):
+    for key in ("model", "task", "model.label"):
         assert key.encode() in plugin.content
         assert settings[key].encode() in plugin.content
     assert events.Scalars("best/accuracy")[-1].value == pytest.approx(record.best["accuracy"])

@@ -29,7 +29,7 @@ from tlstm.checkpoints import (
 )
 from tlstm.config import Run, instantiate
 from tlstm.history import History
-from tlstm.loggers import make_loggers
+from tlstm.loggers import HandBack, make_loggers
 from tlstm.models.network import SequenceNetwork
 from tlstm.module import SequenceModule
 from tlstm.processes import (
@@ -98,7 +98,7 @@ def prepared(run: Run, report: Report, place: Place | None = None) -> Iterator[J
     history, runtime, stopping = History(), MeasureRuntime(), StopWhenDecided()
     callbacks = [history, runtime, MeasureBusy(), stopping, SampleProgress(report)]
     with quiet_lightning(), start(run, module, place) as (directory, checkpoint):
-        callbacks += [KeepCheckpoints(directory / "checkpoints", history)]
+        callbacks += [KeepCheckpoints(directory / "checkpoints", history), HandBack()]
         trainer = make_trainer(config, callbacks, environment(place))
         module.captured = captures(config, trainer)
         data.batches_at_a_time = steps_at_a_time(config, trainer)

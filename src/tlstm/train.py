@@ -97,8 +97,8 @@ def train(job: Job) -> Record:
     with writing_in(job.directory):
         fit(job)
         record = make_record(job, job.module.samples_seen, test(job), started)
-        log_result(job.trainer.loggers, job.run.config, results_by_name(record))
         write_record(record, job.directory / "record.json")
+        log_result(job.trainer.loggers, job.run.config, results_by_name(record))
     return record
 
 
