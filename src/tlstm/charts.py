@@ -20,8 +20,8 @@ from bokeh.models.annotations import Whisker
 from bokeh.models.renderers import GlyphRenderer
 from bokeh.plotting import figure
 
-from tlstm.comparison import family
 from tlstm.drawing import OTHER_STYLES, STYLES
+from tlstm.measures import original
 from tlstm.record import CurvePoint
 
 INK = "#000000"
@@ -63,12 +63,12 @@ def color(model: str) -> str:
 
 def quality(task: str) -> str:
     """What the curves of a task show."""
-    return "bits per character" if family(task) == "wikipedia" else "accuracy (%)"
+    return "bits per character" if original(task) == "wikipedia" else "accuracy (%)"
 
 
 def quality_of(task: str, point: CurvePoint) -> float | None:
     """Its value at a point of a curve; None where the loss was not finite."""
-    if family(task) != "wikipedia":
+    if original(task) != "wikipedia":
         return 100 * point.accuracy
     return None if point.loss is None else point.loss / math.log(2)
 

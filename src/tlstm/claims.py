@@ -102,7 +102,7 @@ def _memory_convolution(runs: Runs) -> Findings:
     for model in WITHOUT_MEMORY:
         yield runs.compare(Side("tlstm_2d", deepest), "better", Side(model, deepest))
     for model in WITHOUT_MEMORY if len(runs.depths) > 2 else ():
-        if runs.family in GENERATED:
+        if runs.original in GENERATED:
             yield runs.compare(Side(model, runs.depths[1]), "better", Side(model, deepest))
         else:
             yield runs.compare(Side(model, deepest), "no better", Side(model, runs.depths[-2]))
@@ -110,9 +110,9 @@ def _memory_convolution(runs: Runs) -> Findings:
 
 def _feedback(runs: Runs) -> Findings:
     """Claim 4: with feedback against without, where L > 1; on Wikipedia at the deepest."""
-    depths = runs.depths[-1:] if runs.family == "wikipedia" else runs.deep
+    depths = runs.depths[-1:] if runs.original == "wikipedia" else runs.deep
     relation: Literal["better", "no different"] = (
-        "no different" if "mnist" in runs.family else "better"
+        "no different" if "mnist" in runs.original else "better"
     )
     for depth in depths:
         yield runs.compare(Side("tlstm_2d", depth), relation, Side("tlstm_2d_no_feedback", depth))
@@ -120,7 +120,7 @@ def _feedback(runs: Runs) -> Findings:
 
 def _tensorization(runs: Runs) -> Findings:
     """Claim 5: 3D against 2D where L > 1; on Wikipedia, whose M differ, where L ≥ 3."""
-    least = 3 if runs.family == "wikipedia" else 2
+    least = 3 if runs.original == "wikipedia" else 2
     for depth in (depth for depth in runs.depths if depth >= least):
         yield runs.compare(Side("tlstm_3d", depth), "better", Side("tlstm_2d", depth))
 
@@ -132,8 +132,8 @@ def _normalization(runs: Runs) -> Findings:
             Side(model, depth) for model in ("tlstm_3d", "tlstm_3d_cn", "tlstm_3d_ln")
         )
         yield runs.compare(channel, "better", plain)
-        if "mnist" not in runs.family:
-            small = 2 if runs.family == "wikipedia" else 1
+        if "mnist" not in runs.original:
+            small = 2 if runs.original == "wikipedia" else 1
             yield runs.compare(layer, "better" if depth <= small else "no better", plain)
         elif depth >= 3:
             yield runs.compare(channel, "better", layer)
@@ -150,7 +150,7 @@ def _shallow(runs: Runs) -> Findings:
 
 def _first(runs: Runs) -> Findings:
     """Claim 8: the one that is to be first against all others."""
-    model, depth = FIRST_SOLVED[runs.family]
+    model, depth = FIRST_SOLVED[runs.original]
     winner = Side(model, min(runs.depths, key=lambda other: abs(other - depth)))
     for other in map(Side._make, product(LABELS, runs.depths)):
         if other != winner:
@@ -263,7 +263,7 @@ def _runs(scale: str, task: str, table: pd.DataFrame, measured: pd.DataFrame) ->
 
 def judge(claim: Claim, groups: Sequence[Runs]) -> Judgement:
     """One claim's verdict, from the runs by scale and task."""
-    asked = [_evidence(claim, runs) for runs in groups if runs.family in claim.tasks]
+    asked = [_evidence(claim, runs) for runs in groups if runs.original in claim.tasks]
     evidence = [each for each in asked if not _says_nothing(each)]
     evidence.sort(key=lambda each: not each.decides)
     deciding = [each for each in evidence if each.decides]

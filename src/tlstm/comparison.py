@@ -16,6 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from tlstm import tables
+from tlstm.measures import original
 
 Answer = Literal["agrees", "contradicts", "unclear", "missing"]
 Relation = Literal["better", "no different", "no better"]
@@ -24,13 +25,6 @@ Numbers = npt.NDArray[np.float64]
 CONFIDENCE = 0.95
 JOINED: dict[Relation, str] = {"better": "than", "no different": "from", "no better": "than"}
 TOLERANCE = 2.0  # margins within which a difference is none
-# The task whose sizes and claims a task has, where it runs on other data than the paper's
-STANDS_IN_FOR = {
-    "wikipedia_sample": "wikipedia",
-    "python_topics": "wikipedia",
-    "digits": "mnist",
-    "permuted_digits": "permuted_mnist",
-}
 TESTED = ("test", "best")  # moments in the order in which their metrics are asked for
 GENERATED = ("addition", "memorization")
 DEPTHS: dict[str, tuple[int, ...]] = {  # of Figures 3 to 5
@@ -93,11 +87,6 @@ class Finding(NamedTuple):
     basis: str
 
 
-def family(task: str) -> str:
-    """The paper's task whose place a task's data take."""
-    return STANDS_IN_FOR.get(task, task)
-
-
 def ratio_text(difference: float) -> str:
     """A difference of −log2 samples: the first side's samples as a multiple of the second's."""
     return f"{2**-difference:.2g} ×"
@@ -124,16 +113,16 @@ def quantity(task: str, scale: str, solved: bool) -> Quantity:
         scale: margins of the accuracy are wider where the test set is not the paper's.
         solved: whether any of the compared runs passed the threshold.
     """
-    if family(task) == "wikipedia":
+    if original(task) == "wikipedia":
         return Quantity(
             "bits per character",
             lambda runs: -_measured(runs, "bits_per_character"),
             0.01,
             lambda difference: f"{-difference:+.3f}",
         )
-    if family(task) in GENERATED and solved:
+    if original(task) in GENERATED and solved:
         return Quantity("the samples to the threshold", _samples_value, 1.0, ratio_text)
-    full = scale == "paper" and family(task) not in GENERATED
+    full = scale == "paper" and original(task) not in GENERATED
     return Quantity(
         "points of accuracy",
         lambda runs: 100 * _measured(runs, "accuracy"),
@@ -191,15 +180,15 @@ class Runs:
     """
 
     def __init__(self, scale: str, task: str, table: pd.DataFrame, times: pd.DataFrame) -> None:
-        self.scale, self.task, self.family = scale, task, family(task)
+        self.scale, self.task, self.original = scale, task, original(task)
         self.table = table.assign(budget=table["samples"].max())
         self.times = times
 
     @cached_property
     def depths(self) -> tuple[int, ...]:
         """L in rising order: those that ran, but the paper's at its scale."""
-        if self.family in DEPTHS and (self.scale == "paper" or self.table.empty):
-            return DEPTHS[self.family]
+        if self.original in DEPTHS and (self.scale == "paper" or self.table.empty):
+            return DEPTHS[self.original]
         return tuple(sorted(int(depth) for depth in set(self.table["depth"])))
 
     @property
@@ -210,7 +199,7 @@ class Runs:
     @property
     def at_papers_scale(self) -> bool:
         """Whether they may decide a claim: the paper's sizes and the paper's data."""
-        return self.scale == "paper" and self.task == self.family
+        return self.scale == "paper" and self.task == self.original
 
     @cached_property
     def sides(self) -> dict[Side, pd.DataFrame]:

@@ -1,4 +1,4 @@
-"""The LightningModule of the family: a network, its loss over the answer, and its metrics."""
+"""The LightningModule: a network, its loss over the answer, and its metrics."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast

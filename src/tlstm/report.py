@@ -22,7 +22,8 @@ from tlstm import charts, growth, sections, tables
 from tlstm.bench import store as bench_store
 from tlstm.bench.measurement import IMPLEMENTATIONS, Measurement
 from tlstm.claims import counted, judge_all, summary, task_title
-from tlstm.comparison import LABELS, STANDS_IN_FOR
+from tlstm.comparison import LABELS
+from tlstm.measures import STANDS_IN_FOR
 from tlstm.page import TEMPLATES
 from tlstm.record import Record, replace_file, sentence
 from tlstm.results import latest, load

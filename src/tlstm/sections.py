@@ -14,10 +14,9 @@ from tlstm.bench.measurement import IMPLEMENTATIONS, Implementation, Measurement
 from tlstm.bench.summary import Group, fastest, groups, title
 from tlstm.bench.wording import microseconds
 from tlstm.claims import task_title
-from tlstm.comparison import family
+from tlstm.measures import original
 from tlstm.record import Record
 
-PUBLISHED_TASKS = {"pmnist": "permuted_mnist"}  # as published.csv calls them
 PUBLISHED_TITLES = {
     "table1": "Table 1: Wikipedia, bits per character",
     "table2": "Table 2: addition and memorization, accuracy (%) and training samples",
@@ -80,7 +79,7 @@ def with_quality(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _is_wikipedia(table: pd.DataFrame) -> bool:
-    return family(str(table["task"].iloc[0])) == "wikipedia"
+    return original(str(table["task"].iloc[0])) == "wikipedia"
 
 
 def digits(table: pd.DataFrame) -> int:
@@ -122,17 +121,16 @@ def published_tables(table: pd.DataFrame, published: pd.DataFrame) -> list[dict[
     return [
         {
             "title": PUBLISHED_TITLES.get(str(name), str(name)),
-            "task": task_title(task),
+            "task": task_title(str(task)),
             "published": rows.to_dict("records"),
-            "measured": _measured(table, task),
+            "measured": _measured(table, str(task)),
         }
-        for (name, short), rows in published.groupby(["table", "task"], sort=False)
-        for task in [PUBLISHED_TASKS.get(str(short), str(short))]
+        for (name, task), rows in published.groupby(["table", "task"], sort=False)
     ]
 
 
 def _measured(table: pd.DataFrame, task: str) -> list[dict[str, Any]]:
-    runs = table[[family(str(each)) == task for each in table["task"]]]
+    runs = table[[original(str(each)) == task for each in table["task"]]]
     groups = runs.groupby(["scale", "task", "model"], sort=False)
     return [_measured_row(best_line(with_quality(rows))) for _, rows in groups]
 

@@ -120,6 +120,8 @@ def over_size(machine: Machine, shown: list[Group]) -> Figure:
             panel.set_xlabel("tensor size P (layers, of nn.LSTM)")
             panel.set_xticks(sorted({group[0].case.tensor_size for group in of_width}))
             panel.set_yscale("log")
+            panel.yaxis.set_major_formatter("{x:g}")
+            panel.yaxis.set_minor_formatter("{x:g}")
         axes[0].set_ylabel("µs per timestep, forward + backward")
         axes[-1].legend()
         _title(figure, machine, "Deeper at the same number of parameters")
