@@ -330,7 +330,7 @@ def test_the_wandb_run_is_the_agents_else_the_runs_own(
         ("model.dept=3", "did you mean depth?"),
         ("model.depth=0", "model.depth must be an integer of at least 1, got 0"),
         ("model.core.normalization=batch", "normalization must be 'channel', 'layer' or None"),
-        ("model.core=3", "Cannot instantiate config of type int"),
+        ("model.core=3", "model.core is not a single value: set one of its _target_"),
         ("task.alphabet=1", "has only 1 different samples"),
         ("training.batch_size=7", "samples_per_epoch must be a multiple of batch_size=7, got 30"),
         ("trainer.devices=2", "training.batch_size must be a multiple of the number of devices"),

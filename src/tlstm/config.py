@@ -269,6 +269,8 @@ def _check_key(known: Any, key: str) -> None:
                 f"{key} is unknown: {where} has no {part}, it has {', '.join(known)}{hint}"
             )
         where, known = part, known[part]
+    if isinstance(known, dict):
+        raise ValueError(f"{key} is not a single value: set one of its {', '.join(known)}")
 
 
 def _check_values(config: DictConfig) -> None:
