@@ -21,10 +21,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tlstm import figures, results
 from tlstm.bench import command, rounds
-from tlstm.bench.accuracy import Truth, relative_error
+from tlstm.bench.accuracy import SEEDS, Truth, relative_error
 from tlstm.bench.arithmetic import floor, multiplication_rate, products_alone
 from tlstm.bench.cases import MODELS, TASKS, WIKIPEDIA_CHANNELS, chosen, make_case
-from tlstm.bench.competitors import competitors, make_layer, matrix_products, program
+from tlstm.bench.competitors import (
+    competitors,
+    make_layer,
+    matrix_products,
+    program,
+    reference,
+)
 from tlstm.bench.expectation import expected_seconds
 from tlstm.bench.measurement import (
     Case,
@@ -186,12 +192,35 @@ def test_errors_show_a_wrong_weight() -> None:
     assert errors.worst in made.parameters
 
 
+@pytest.mark.parametrize("wrong", range(len(SEEDS)))
+def test_errors_are_of_all_draws_together(wrong: int) -> None:
+    """With the output of one draw a tenth too large, whichever it is."""
+    case = small()
+    made, exact = program(case, who("pytorch"), CPU), reference(case, CPU)
+    sizes: list[float] = []
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        if not torch.is_grad_enabled():  # asks for the output's type only
+            return made.forward(x)
+        factor = 1.1 if len(sizes) == wrong else 1.0
+        sizes.append(float(exact.forward(x.double()).detach().square().sum()))
+        return factor * made.forward(x)
+
+    errors = Truth(case, CPU).errors(made._replace(forward=forward))
+    assert len(set(sizes)) == len(SEEDS)
+    assert errors.output == pytest.approx(0.1 * (sizes[wrong] / sum(sizes)) ** 0.5, rel=1e-4)
+    assert 0.01 < errors.gradient < 0.1
+    assert errors.timesteps == case.depth - 1 + 10
+
+
 def test_relative_error() -> None:
     expected = torch.tensor([3.0, 4.0], dtype=torch.float64)
-    assert relative_error(torch.tensor([3.0, 4.5]), expected) == pytest.approx(0.1)
-    assert relative_error(torch.tensor([0.5]), torch.zeros(1, dtype=torch.float64)) == 0.5
+    zero, close = torch.zeros(1, dtype=torch.float64), torch.tensor([3.0, 4.5])
+    assert relative_error([close], [expected]) == pytest.approx(0.1)
+    assert relative_error([close, zero.float()], [expected, zero]) == pytest.approx(0.1)
+    assert relative_error([torch.tensor([0.5])], [zero]) == 0.5
     with pytest.raises(ValueError, match="not finite"):
-        relative_error(torch.tensor([float("nan"), 4.0]), expected)
+        relative_error([close, torch.tensor([float("nan"), 4.0])], [expected, expected])
 
 
 def test_nn_lstm_has_as_many_layers_and_channels() -> None:
@@ -644,6 +673,46 @@ def test_kernels_are_recorded_of_the_same_computation(tmp_path: Path) -> None:
     found = read(tmp_path / "runtime.jsonl")
     assert [each.training.kernels for each in found] == [4, 4, None]
     assert [each.forward.kernels for each in found] == [1.5, 1.5, None]
+
+
+def test_what_a_file_holds_stays_in_it(tmp_path: Path) -> None:
+    output, store = tmp_path / "runtime.jsonl", str(tmp_path / "results")
+    earlier = everything()[:3]
+    write(earlier, output)
+    arguments = ["--suite", "step", "--case", "mnist-tlstm_2d-*", "--implementation", "pytorch"]
+    for number in (1, 2):
+        assert run(arguments, output) == 0
+        found = read(output)
+        assert found[:3] == earlier
+        assert len(found) == len({each.key for each in found}) == 3 + number
+    assert results.main(["collect", "--results", store, "--runs", str(output)]) == 0
+    assert load(tmp_path / "results") == found
+
+
+def test_kernels_are_recorded_behind_what_a_file_holds(tmp_path: Path) -> None:
+    case, output = small(), tmp_path / "runtime.jsonl"
+    earlier = everything()[:2]
+    write(earlier, output)
+    recorder = command.Recorder(output, START + timedelta(hours=1), True, CPU)
+    entry = Entry(who("triton", "bfloat16"))
+    entry.samples["forward"] = entry.samples["training"] = [0.1]
+    recorder.add(case, [entry], floor(case, 1e11, CPU, with_products=False))
+    recorder.add_kernels(case, entry.competitor, {"forward": 1.5, "training": 4})
+    *kept, last = read(output)
+    assert kept == earlier
+    assert last.training.kernels == 4
+
+
+def test_a_file_of_something_else_is_refused_and_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "notes.jsonl"
+    output.write_text("mine\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as refused:
+        run(["--suite", "step", "--case", "mnist-tlstm_2d-*"], output)
+    assert refused.value.code == 2
+    assert "line 1 of" in capsys.readouterr().err
+    assert output.read_text(encoding="utf-8") == "mine\n"
 
 
 def test_dry_run_measures_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

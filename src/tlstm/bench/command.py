@@ -27,6 +27,7 @@ from tlstm.bench.measurement import (
     Competitor,
     Measurement,
     Pass,
+    read,
     write,
 )
 from tlstm.bench.passes import Kind
@@ -81,7 +82,11 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--seconds", type=float, default=0.3, help="of timing per number (default: 0.3)"
     )
-    found.add_argument("--output", type=Path, help="file (default: runs/runtime/<time>.jsonl)")
+    found.add_argument(
+        "--output",
+        type=Path,
+        help="file, whose lines stay if it is there (default: runs/runtime/<time>.jsonl)",
+    )
     found.add_argument(
         "--kernels",
         action=argparse.BooleanOptionalAction,
@@ -166,15 +171,20 @@ def _wanted(
 
 
 class Recorder:
-    """Keeps measurements in a file, whole after every case.
+    """Keeps measurements in a file, whole after every case, behind those that it already holds.
 
     Attributes:
-        measurements: in the order in which they were made.
+        measurements: those of this run, in the order in which they were made.
+
+    Raises:
+        OSError: the file is there and could not be read.
+        ValueError: a line of it is not a valid measurement; the message names file and line.
     """
 
     def __init__(self, path: Path, started: datetime, quick: bool, device: torch.device) -> None:
         self.measurements: list[Measurement] = []
         self.path, self.device = path, device
+        self._earlier = read(path) if path.exists() else []
         self._same = _provenance(device) | {"run": started, "quick": quick}
 
     def add(self, case: Case, entries: Sequence[Entry], floors: object) -> list[Measurement]:
@@ -198,7 +208,7 @@ class Recorder:
             for entry in entries
         ]
         self.measurements += new
-        write(self.measurements, self.path)
+        self._write()
         return new
 
     def add_kernels(self, case: Case, like: Competitor, kernels: dict[Kind, float]) -> None:
@@ -210,7 +220,10 @@ class Recorder:
             else each
             for each in self.measurements
         ]
-        write(self.measurements, self.path)
+        self._write()
+
+    def _write(self) -> None:
+        write([*self._earlier, *self.measurements], self.path)
 
 
 def _with_kernels(measurement: Measurement, kernels: dict[Kind, float]) -> Measurement:

@@ -196,10 +196,10 @@ class Pass(_Frozen):
 
 
 class Errors(_Frozen):
-    """Relative root mean square errors against the equations in float64.
+    """Relative root mean square errors against the equations in float64, over all draws together.
 
     Attributes:
-        timesteps: of the sequence that they were measured on.
+        timesteps: of a sequence that they were measured on; all draws have as many.
         output: of the output.
         gradient: of the gradient that is worst.
         worst: the name of its parameter.

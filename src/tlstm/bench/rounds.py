@@ -247,7 +247,7 @@ def _check_replay(one: Captured, x: Tensor, expected: Tensor) -> None:
     """
     one.load(x)
     one()
-    error = relative_error(one.results[0], expected.double())
+    error = relative_error([one.results[0]], [expected.double()])
     if error > REPLAY_ERROR:
         raise ValueError(f"the CUDA graph's output is off by {error:.1e}")
 

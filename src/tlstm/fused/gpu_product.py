@@ -15,6 +15,8 @@ INTERPRETED = triton.knobs.runtime.interpret
 # longer than ours
 SMALL_PRODUCT, SHORT_SUM = 1e8, 512
 
+Multiply = Callable[[int, Tensor], object]
+
 
 class Tile(NamedTuple):
     """The part of a matrix product that a program computes, and with what."""
@@ -29,28 +31,38 @@ class Tile(NamedTuple):
 SMALL_TILE = Tile(rows=64, columns=32, depth=64, warps=4, stages=4)
 
 
-def by_library(left: Tensor, right: Tensor, bias: Tensor | None, out: Tensor) -> None:
-    """The library's matrix product."""
-    if bias is None:
-        torch.mm(left, right, out=out)
-    else:
-        torch.addmm(bias, left, right, out=out)
+def matrix_product(left: Tensor, right: Tensor) -> Multiply:
+    """A function that writes the product of a slot of `left` [slots, rows, depth] and `right`."""
+    if _suits_our_own(left, right):
+        return _by_our_own(left, right)
+    return lambda slot, out: torch.mm(left[slot], right, out=out)
 
 
-def matrix_product(
-    left: Tensor, right: Tensor, bias: Tensor | None = None
-) -> Callable[[int, Tensor], None]:
-    """A function that writes the product of a slot of `left` [slots, rows, depth] and `right`.
+def affine_product(left: Tensor, right: Tensor, bias: int) -> Multiply:
+    """The same where one row of `right` is a bias, on which `left` has ones.
 
-    With the bias [columns], if there is one, added to its rows.
+    Told so, the library takes better kernels for operands of two bytes, and worse ones for float32.
+
+    Args:
+        left: [slots, rows, depth], with zeros after the ones.
+        right: [depth, columns].
+        bias: which of its rows that is.
     """
+    if left.dtype == torch.float32 or _suits_our_own(left, right):
+        return matrix_product(left, right)
+    rows, matrix, added = left[..., :bias], right[:bias], right[bias]
+    return lambda slot, out: torch.addmm(added, rows[slot], matrix, out=out)
+
+
+def _suits_our_own(left: Tensor, right: Tensor) -> bool:
+    _, rows, depth = left.shape
+    small = rows * depth * right.shape[1] <= SMALL_PRODUCT and depth <= SHORT_SUM
+    return INTERPRETED or (small and left.dtype != torch.float32)
+
+
+def _by_our_own(left: Tensor, right: Tensor) -> Multiply:
     _, rows, depth = left.shape
     columns = right.shape[1]
-    small = rows * depth * columns <= SMALL_PRODUCT and depth <= SHORT_SUM
-    small = small and left.dtype != torch.float32
-    if not (small or INTERPRETED):
-        return lambda slot, out: by_library(left[slot], right, bias, out)
-
     size = SMALL_TILE
     padded = pad_to_blocks(right, size)
     grid = (triton.cdiv(rows, size.rows) * triton.cdiv(columns, size.columns),)
@@ -68,7 +80,7 @@ def matrix_product(
         num_warps=size.warps,
         num_stages=size.stages,
     )
-    return lambda slot, out: launch(left, padded, bias, out, slot, rows)
+    return lambda slot, out: launch(left, padded, out, slot, rows)
 
 
 def pad_to_blocks(matrix: Tensor, size: Tile) -> Tensor:

@@ -4,6 +4,7 @@ Dimension letters of this file:
     M       channels, and W the same padded to a multiple of eight
     K..     the kernel's axes; K^S taps
     O       rows of Wʰ
+    N       what a step's product sums over: K^S·W numbers, a one and seven zeros
     A       columns of A_t in memory: W in an RNN, otherwise 4W and room for the logits
 """
 
@@ -31,13 +32,15 @@ class Layout(NamedTuple):
         logits: room for the logits in A_t.
         activations: A.
         taken: columns of what the kernel reads, K^S·W.
-        read: columns of that in memory: then a one and seven zeros, and room to a whole cache line.
+        summed: N, that with a one, which takes up the bias, and seven zeros after it.
+        read: columns of that in memory, with room to a whole cache line.
     """
 
     width: int
     logits: int
     activations: int
     taken: int
+    summed: int
     read: int
 
     @classmethod
@@ -46,8 +49,9 @@ class Layout(NamedTuple):
         width = -(-sizes.channels // 8) * 8
         logits = block_taps(sizes) if sizes.logits else 0
         taken = sizes.taps * width
-        read = -(-(taken + 8) // CACHE_LINE) * CACHE_LINE
-        return cls(width, logits, sizes.gates * width + logits, taken, read)
+        summed = taken + 8
+        read = -(-summed // CACHE_LINE) * CACHE_LINE
+        return cls(width, logits, sizes.gates * width + logits, taken, summed, read)
 
 
 def block_taps(sizes: Sizes) -> int:
@@ -55,11 +59,10 @@ def block_taps(sizes: Sizes) -> int:
     return max(8, triton.next_power_of_2(sizes.taps))
 
 
-def pack(weights: Weights, sizes: Sizes, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Wʰ [O, M, K..] as the matrix of a product with what is read, [K^S·W, A]; bʰ as [A]."""
+def pack(weights: Weights, sizes: Sizes, dtype: torch.dtype) -> Tensor:
+    """Wʰ [O, M, K..] as the matrix of a product with what is read, with bʰ [O]: [N, A]."""
     layout = Layout.of(sizes)
-    wide = weights.hidden.new_empty([layout.taken, layout.activations], dtype=dtype)
-    wide_bias = wide.new_empty([layout.activations])
+    wide = weights.hidden.new_empty([layout.summed, layout.activations], dtype=dtype)
     grid = (
         triton.cdiv(layout.width, PACKED_CHANNELS),
         triton.cdiv(layout.activations, PACKED_COLUMNS),
@@ -68,16 +71,15 @@ def pack(weights: Weights, sizes: Sizes, dtype: torch.dtype) -> tuple[Tensor, Te
         weights.hidden.contiguous(),
         weights.bias.contiguous(),
         wide,
-        wide_bias,
         BLOCK_CHANNELS=PACKED_CHANNELS,
         BLOCK_COLUMNS=PACKED_COLUMNS,
         **_packing(sizes),
     )
-    return wide, wide_bias
+    return wide
 
 
 def unpack(wide: Tensor, weights: Weights, sizes: Sizes) -> tuple[Tensor, Tensor]:
-    """The inverse of `pack`, of weights and then a bias, [K^S·W + .., A]."""
+    """The inverse of `pack`, [N, A]."""
     weight = torch.empty_like(weights.hidden, memory_format=torch.contiguous_format)
     bias = torch.empty_like(weights.bias)
     layout = Layout.of(sizes)

@@ -8,7 +8,8 @@ Dimension letters of this file:
     P..     the location axes; L = P^S locations
     K..     the kernel's axes; K^S taps
     M       channels, and W the same padded to a multiple of eight
-    R       columns of what is read in memory: K^S·W, a one, seven zeros, and to a whole cache line
+    N       what a step's product sums over: K^S·W numbers, a one and seven zeros
+    R       columns of that in memory, with room to a whole cache line
     A       columns of A_t in memory: W in an RNN, otherwise 4W and room for the logits
 """
 
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from tlstm.cell import NORMALIZATION_EPSILON
 from tlstm.fused.arguments import Gradients, Weights
-from tlstm.fused.gpu_product import INTERPRETED, matrix_product
+from tlstm.fused.gpu_product import INTERPRETED, affine_product, matrix_product
 from tlstm.fused.kernels.step_backward import arrive, retreat, unmix
 from tlstm.fused.kernels.step_forward import advance, enter
 from tlstm.fused.launch import Launch
@@ -45,7 +46,7 @@ class History(NamedTuple):
         cell: C_t, [T+1, B·L, W], float32.
         activations: A_t, [T, B·L, A], in the operands' type.
         partial: for LN, every location's mean and sum of squared deviations, [T, B·L, 2].
-        weight: Wʰ as a matrix, [K^S·W, A], in the operands' type; empty where none follows.
+        weight: Wʰ and bʰ as a matrix, [N, A], in the operands' type; empty where none follows.
     """
 
     read: Tensor
@@ -58,7 +59,6 @@ class History(NamedTuple):
 def empty_history(sizes: Sizes, operands: torch.dtype, keep: bool, like: Tensor) -> History:
     """A History to be written, on the device of `like`."""
     layout, rows = Layout.of(sizes), sizes.rows
-    shape_of_weight = [layout.taken, layout.activations]
     kept, held = (sizes.steps, sizes.steps + 1) if keep else (1, 2)
     cells = held if sizes.gates == 4 else 0
     return History(
@@ -66,7 +66,7 @@ def empty_history(sizes: Sizes, operands: torch.dtype, keep: bool, like: Tensor)
         like.new_empty([cells, rows, layout.width], dtype=torch.float32),
         like.new_empty([kept, rows, layout.activations], dtype=operands),
         like.new_empty([kept, rows, 2], dtype=torch.float32),
-        like.new_empty(shape_of_weight if keep else [0], dtype=operands),
+        like.new_empty([layout.summed, layout.activations] if keep else [0], dtype=operands),
     )
 
 
@@ -83,17 +83,18 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor | None, History]:
     """The outputs, the state after the last input, and what the backward pass reads."""
     sizes = Sizes.of(projected, hidden, cell, weights.hidden, time)
+    layout = Layout.of(sizes)
     history = empty_history(sizes, operands, keep, hidden)
     projected = projected.contiguous()
     output = hidden.new_empty([time, sizes.batch_size, sizes.channels], dtype=operands)
     last_hidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
     last_cell = torch.empty_like(last_hidden, dtype=None if cell is None else cell.dtype)
-    weight, bias = pack(weights, sizes, operands)
+    weight = pack(weights, sizes, operands)
     gain, shift = _affine(weights, history.partial)
     constants = _constants(sizes)
-    written = constants | {"READ": Layout.of(sizes).read}
+    written = constants | {"READ": layout.read}
     options = written | _options(sizes, normalization, lengths, operands)
-    multiply = matrix_product(history.read[..., : len(weight)], weight, bias)
+    multiply = affine_product(history.read[..., : layout.summed], weight, layout.taken)
 
     enter[(sizes.rows,)](
         history.read,
@@ -168,7 +169,7 @@ def backward(
     of_gain, of_shift = of_affine
     of_weights: Tensor | None = None
     of_projected = torch.empty_like(projected, memory_format=torch.contiguous_format)
-    multiply = matrix_product(of_activations, history.weight.T)
+    multiply = matrix_product(of_activations, history.weight[: layout.taken].T)
     given = [
         None if grad is None else grad.contiguous()
         for grad in (grad_output, grad_hidden, grad_cell)
@@ -227,7 +228,7 @@ def backward(
                     rows,
                 )
             multiply(t - begin, of_read)
-        read = history.read[begin:end].flatten(0, 1)[:, : layout.taken + 8]  # and the one
+        read = history.read[begin:end].flatten(0, 1)[:, : layout.summed]
         grads = of_activations[: end - begin].flatten(0, 1)
         part = product(read.T, grads, None, torch.float32)
         of_weights = part if of_weights is None else of_weights.add_(part)

@@ -20,7 +20,6 @@ def pack(
     weight,
     bias,
     wide,
-    wide_bias,
     M: tl.constexpr,
     WIDTH: tl.constexpr,
     TAPS: tl.constexpr,
@@ -30,20 +29,24 @@ def pack(
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
-    """Wʰ [O, M, K..] as the matrix of a product, [K.., W, A], and bʰ [O] as [A]; zeros between."""
+    """Wʰ [O, M, K..] and bʰ [O] as the matrix of a product, [K^S·W + 8, A].
+
+    It is Wʰ as [K.., W, A], with zeros between, and then a row of bʰ and seven of zeros.
+    """
     channel = tl.program_id(0) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     column = tl.program_id(1) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
     made, real = made_by(column, M, WIDTH, GATES, LOGITS)
     held = (column < ACTIVATIONS)[:, None] & (channel < WIDTH)[None, :]
     weight += made[:, None].to(tl.int64) * (M * TAPS) + channel[None, :] * TAPS
-    wide += channel[None, :].to(tl.int64) * ACTIVATIONS + column[:, None]
+    first = wide + channel[None, :].to(tl.int64) * ACTIVATIONS + column[:, None]
     for tap in tl.static_range(TAPS):
         value = tl.load(weight + tap, real[:, None] & (channel < M)[None, :], 0)
-        at = wide + tap * WIDTH * ACTIVATIONS
-        tl.store(at, value.to(wide.dtype.element_ty), held)
+        tl.store(first + tap * WIDTH * ACTIVATIONS, value.to(wide.dtype.element_ty), held)
     if tl.program_id(0) == 0:
-        by = tl.load(bias + made, real, 0)
-        tl.store(wide_bias + column, by.to(wide_bias.dtype.element_ty), column < ACTIVATIONS)
+        after = tl.arange(0, 8)
+        by = tl.load(bias + made[:, None], real[:, None] & (after == 0)[None, :], 0)
+        at = wide + (TAPS * WIDTH + after[None, :]) * ACTIVATIONS + column[:, None]
+        tl.store(at, by.to(wide.dtype.element_ty), (column < ACTIVATIONS)[:, None])
 
 
 @triton.jit
@@ -59,7 +62,7 @@ def unpack(
     ACTIVATIONS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The inverse of `pack`, of a matrix whose rows end in the bias."""
+    """The inverse of `pack`."""
     read = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     made, real = made_by(column, M, WIDTH, GATES, LOGITS)

@@ -8,7 +8,6 @@ import triton.language as tl
 def product(
     left,
     right,
-    bias,
     out,
     slot,
     rows,
@@ -20,7 +19,7 @@ def product(
     BLOCK_DEPTH: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """`out` = `left`[slot] · `right` + `bias`, if there is one.
+    """`out` = `left`[slot] · `right`.
 
     Rows of `left` are `STRIDE` numbers apart; `right` is padded with zeros to whole blocks.
     `UPCAST` is for the interpreter, whose product of bfloat16 takes their bits for numbers.
@@ -42,8 +41,6 @@ def product(
             a = a.to(tl.float32)
             b = b.to(tl.float32)
         sums = tl.dot(a, b, sums, input_precision="ieee")
-    if bias is not None:
-        sums += tl.load(bias + column, column < COLUMNS, 0).to(tl.float32)[None, :]
     tl.store(
         out + row[:, None] * COLUMNS + column[None, :],
         sums.to(out.dtype.element_ty),

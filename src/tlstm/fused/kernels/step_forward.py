@@ -46,8 +46,8 @@ def spread(
     """Write a location's H where the kernel reads it, and what it reads beyond the border itself.
 
     Beyond the border there are zeros and, at the corner before the first location, the projected
-    input, where the location reads it. After what is read comes a one: its product with the
-    gradient of A_t, along with the weights', is that of the bias.
+    input, where the location reads it. After what is read come a one, which takes up the bias
+    among the weights and, in the product of their gradient, makes its own; and seven zeros.
     """
     wide = channel < WIDTH
     kind = read.dtype.element_ty
