@@ -28,6 +28,7 @@ from tlstm import rows, tables
 from tlstm.figures import main
 from tlstm.learning_curves import learning_curves
 from tlstm.measures import ACCURACY, BITS_PER_CHARACTER, measure_of
+from tlstm.page import best
 from tlstm.record import Record
 from tlstm.results import append
 from tlstm.sweep_drawing import ablation_figure, sweep_figure
@@ -107,6 +108,32 @@ def test_figure_3_is_bits_per_character_and_runtime_against_depth():
     said = words(figure).replace("\n", " ")
     assert "SMOKE SCALE" in said
     assert "OTHER DATA: python_topics, not the paper's wikipedia" in said
+
+
+def normalized(normalization: str, depth: int, loss: float) -> Record:
+    """A run on Wikipedia's stand-in with this normalization."""
+    config = {"model": {"core": {"normalization": normalization}}}
+    return run("python_topics", f"tlstm_3d_{normalization}", depth, config=config,
+               best={"accuracy": 0.5, "loss": loss})  # fmt: skip
+
+
+def test_layer_normalization_that_sees_ahead_is_no_best_and_said_to_be():
+    """It predicts what some of its locations have read."""
+    shallow = [normalized("layer", 1, 1.4), normalized("channel", 2, 1.5)]
+    ahead = normalized("layer", 2, 0.2)
+    assert "sees_ahead" in tables.run_table(shallow)
+    assert "AT L > 1" not in words(sweep_figure(shallow, "depth"))
+    assert "AT L > 1" in words(sweep_figure([*shallow, ahead], "depth")).replace("\n", " ")
+    named = best(tables.run_table([*shallow, ahead]))
+    assert named == best(tables.run_table(shallow))
+    assert "0.289" in best(tables.run_table([ahead]))  # 0.2 nats
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_page_says_what_sees_ahead(depth: int, results: Path):
+    append([normalized("layer", depth, 1.0).model_copy(update={"experiment": "fig3"})], results)
+    said = "predicts characters that it has seen" in page_of(results, "fig3")
+    assert said == (depth > 1)
 
 
 def test_figure_5_is_accuracy_against_epochs(published):

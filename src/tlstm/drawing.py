@@ -175,6 +175,8 @@ def _warnings(table: pd.DataFrame, sizes: str, published: bool) -> Iterator[str]
         yield f"{scale.upper()} SCALE: {sizes}, not the paper's size{marks}"
     if task in STANDS_IN_FOR:
         yield f"OTHER DATA: {task}, not the paper's {STANDS_IN_FOR[task]}"
+    if table["sees_ahead"].any():
+        yield "3D tLSTM+LN AT L > 1 predicts characters that it has seen: no measure of prediction"
 
 
 def write_above(figure: Figure, rows: Sequence[tuple[str, Look]]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from tlstm.measures import original
 from tlstm.record import Record
 from tlstm.results import frame
 
@@ -144,14 +145,26 @@ def run_table(records: Sequence[Record]) -> pd.DataFrame:
 
     Added columns: `hardware`; `task_size`, the task in words; `variant`, the settings by which
     a run differs from other runs of its scale, task, name, L and M, so that only runs
-    that differ in nothing but their seed are averaged.
+    that differ in nothing but their seed are averaged; `sees_ahead`.
     """
     ordered = sorted(records, key=_order)
     table = frame(ordered)
     table["hardware"] = [describe_hardware(row) for row in table.to_dict("records")]
     table["task_size"] = [describe_task(record) for record in ordered]
     table["variant"] = _variants(ordered)
+    table["sees_ahead"] = [sees_ahead(record) for record in ordered]
     return table
+
+
+def sees_ahead(record: Record) -> bool:
+    """Whether a run's predictions have seen what they predict.
+
+    At L > 1 the mean that LN takes over all locations comes from some that have read later
+    characters. Other tasks ask for nothing that is read later.
+    """
+    model: Any = record.config.get("model", {})
+    normalization = model.get("core", {}).get("normalization")
+    return original(record.task) == "wikipedia" and normalization == "layer" and record.depth > 1
 
 
 def _order(record: Record) -> tuple[object, ...]:
