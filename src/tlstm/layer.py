@@ -22,7 +22,7 @@ from tlstm.checks import at_least, true_or_false
 from tlstm.fused import step as lean_step
 from tlstm.fused.arguments import Weights
 from tlstm.fused.operator import Kernels, sequence
-from tlstm.fused.projection import project
+from tlstm.fused.projection import is_worthwhile, project
 from tlstm.fused.selection import Implementation, asked_for, choose, operands, report
 from tlstm.recurrent import RecurrentLayer, beyond
 
@@ -205,7 +205,7 @@ class TensorizedLayer(RecurrentLayer):
         """
         dtype = self.weight_input.dtype
         inner = operands(input.device, dtype)
-        if chosen == "triton":
+        if chosen == "triton" and is_worthwhile(self.weight_input):
             return project(input, self.weight_input, self.bias_input, inner)
         if chosen == "autograd" or inner == dtype:
             return F.linear(input, self.weight_input, self.bias_input)

@@ -20,8 +20,7 @@ from torch import Tensor
 from tlstm.fused.operator import no_second, where
 from tlstm.fused.product import product
 
-# Weights from which operands of a smaller type are worth their rounding
-LARGE_PROJECTION = 2**14
+LARGE_PROJECTION = 2**14  # weights
 
 
 def project(input: Tensor, weight: Tensor, bias: Tensor, operands: torch.dtype) -> Tensor:
@@ -36,8 +35,17 @@ def project(input: Tensor, weight: Tensor, bias: Tensor, operands: torch.dtype) 
     Returns:
         [.., M].
     """
-    large = weight.numel() >= LARGE_PROJECTION
-    return _project(input, weight, bias, operands if large else weight.dtype)[0]
+    return _project(input, weight, bias, operands if is_large(weight) else weight.dtype)[0]
+
+
+def is_worthwhile(weight: Tensor) -> bool:
+    """Whether this takes less time than PyTorch's own: for gradients, or where there is much."""
+    return torch.is_grad_enabled() or is_large(weight)
+
+
+def is_large(weight: Tensor) -> bool:
+    """Whether operands of a smaller type are worth their rounding."""
+    return weight.numel() >= LARGE_PROJECTION
 
 
 @torch.library.custom_op("tlstm::project", mutates_args=())
