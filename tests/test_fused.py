@@ -86,7 +86,7 @@ def test_the_weights_gradient_is_summed_over_parts_of_the_sequence(
     """Two timesteps at a time, and the last one alone."""
     module, limit, two_timesteps = {
         "pytorch": ("pytorch", "GRADIENT_ROWS", 2 * 27),
-        "triton": ("nvidia", "GRADIENT_NUMBERS", 3000),
+        "triton": ("nvidia.sequence_backward", "GRADIENT_NUMBERS", 3000),
     }[path.implementation]
     monkeypatch.setattr(f"tlstm.fused.{module}.{limit}", two_timesteps)
     options = Options(3, 3, 3, normalization="channel")

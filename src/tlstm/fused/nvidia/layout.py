@@ -15,7 +15,7 @@ import triton
 from torch import Tensor
 
 from tlstm.fused.arguments import Weights
-from tlstm.fused.kernels import packing
+from tlstm.fused.nvidia.kernels import packing
 from tlstm.fused.sizes import Sizes
 
 CACHE_LINE = 64  # numbers of two bytes
@@ -98,3 +98,10 @@ def _packing(sizes: Sizes) -> dict[str, Any]:
         "LOGITS": sizes.logits,
         "ACTIVATIONS": layout.activations,
     }
+
+
+def affine(weights: Weights, instead: Tensor) -> tuple[Tensor, Tensor]:
+    """Gain and bias of the normalization in float32; something to point at where there is none."""
+    if weights.gain is None or weights.shift is None:
+        return instead, instead
+    return weights.gain.float().contiguous(), weights.shift.float().contiguous()

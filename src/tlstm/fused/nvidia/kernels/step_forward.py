@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from tlstm.fused.kernels.arithmetic import (
+from tlstm.fused.nvidia.kernels.arithmetic import (
     channel_statistics,
     ends_here,
     gates,

@@ -7,8 +7,8 @@ import torch
 import triton
 from torch import Tensor
 
-from tlstm.fused.kernels.product import product
-from tlstm.fused.launch import Launch
+from tlstm.fused.nvidia.kernels.product import product
+from tlstm.fused.nvidia.launch import Launch
 
 INTERPRETED = triton.knobs.runtime.interpret
 # Multiplications of a matrix product, and of each of its sums, up to which the library's takes
