@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from tlstm import runtime
 from tlstm.config import compose
-from tlstm.job import prepared
 from tlstm.record import Record, read_record
 from tlstm.train import train
+from tlstm.training import runtime
+from tlstm.training.job import prepared
 
 # Three epochs of two steps
 TINY = (

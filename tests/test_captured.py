@@ -26,13 +26,14 @@ from commands import (
     tiny,
     train_here,
 )
-from tlstm import captured, job, module, runtime
+from tlstm import captured, module
 from tlstm.captured import WARM_UPS, CapturedStep, why_not
 from tlstm.config import compose
-from tlstm.job import prepared
 from tlstm.module import SequenceModule, adam_options
 from tlstm.record import Record
 from tlstm.tasks.sequences import Batch
+from tlstm.training import job, runtime
+from tlstm.training.job import prepared
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -260,8 +261,8 @@ def test_how_busy_the_device_is_is_logged(device: str, settings: list[str], tmp_
 def test_what_cannot_be_recorded_says_how_to_do_without() -> None:
     """In a process of its own: CUDA does not get over it."""
     waits = (
-        "import torch; from tlstm.captured import Recording; x = torch.ones(3, device='cuda'); "
-        "Recording(lambda: x * float(x.sum()))"
+        "import torch; from tlstm.captured import Recording; "
+        "x = torch.ones(3, device='cuda'); Recording(lambda: x * float(x.sum()))"
     )
     done = subprocess.run([sys.executable, "-c", waits], capture_output=True, text=True)
     assert done.returncode == 1

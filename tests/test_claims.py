@@ -10,9 +10,9 @@ from scipy import stats
 import worlds
 from test_bench import everything, on_processor
 from tlstm import tables
-from tlstm.claims import CLAIMS, Judgement, gathered, judge, judge_all, summary
-from tlstm.comparison import DEPTHS, answer, interval
-from tlstm.growth import of_measurements
+from tlstm.reporting.claims import CLAIMS, Judgement, gathered, judge, judge_all, summary
+from tlstm.reporting.comparison import DEPTHS, answer, interval
+from tlstm.reporting.growth import of_measurements
 
 STUDENT = {2: 4.3027, 4: 2.7764}  # 97.5% quantiles by degrees of freedom, from a printed table
 MEASURED = [each for each in everything() if each.case.suite == "tasks"]

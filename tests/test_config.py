@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tlstm.config import CONFIGURATIONS, compose, flat, instantiate, plain, with_scale
-from tlstm.job import make_data, make_module
 from tlstm.models.network import SequenceNetwork
+from tlstm.training.job import make_data, make_module
 
 RESULTS = Path(__file__).parents[1] / "results"
 GROUPS = {

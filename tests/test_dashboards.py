@@ -16,8 +16,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from commands import measure_quickly, run_directory, tiny, train_here
-from tlstm import dashboards, loggers
+from tlstm import dashboards
 from tlstm.config import compose
+from tlstm.training import loggers
 from wandb_server import WandbServer, authorization
 from wandb_state import ENTITY, View
 

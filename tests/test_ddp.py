@@ -25,12 +25,13 @@ from commands import (
     tiny,
     train_here,
 )
-from tlstm import devices, sweep_devices
+from tlstm import sweep_devices
 from tlstm.config import compose
-from tlstm.job import check_devices, make_data
 from tlstm.module import SequenceModule
-from tlstm.processes import Place
 from tlstm.record import Record, read_record
+from tlstm.training import devices
+from tlstm.training.job import check_devices, make_data
+from tlstm.training.processes import Place
 
 # Three epochs of twenty steps
 STEPS = ("training.max_samples=600", "training.samples_per_epoch=200", "training.batch_size=10")
@@ -273,7 +274,7 @@ def test_a_failure_of_another_device_is_told(
 HANGS = """
 import sys, time
 import test_ddp
-from tlstm import devices
+from tlstm.training import devices
 from tlstm.module import SequenceModule
 from tlstm.train import run_command
 if __name__ == "__main__":

@@ -26,11 +26,11 @@ from commands import (
     train_here,
 )
 from tlstm import evaluate
-from tlstm.checkpoints import read_checkpoint
 from tlstm.record import read_record, write_record
 from tlstm.tasks import mnist
 from tlstm.train import run_command
 from tlstm.trained import read_run
+from tlstm.training.checkpoints import read_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +240,10 @@ def test_nobody_goes_on_from_a_malicious_checkpoint(
     ("part", "written"),
     [
         ("model", {"core": {"_target_": "os.mkdir", "path": "executed"}}),
-        ("model", {"core": {"_target_": "tlstm.checkpoints.Path.touch", "self": "executed"}}),
+        (
+            "model",
+            {"core": {"_target_": "tlstm.training.checkpoints.Path.touch", "self": "executed"}},
+        ),
         ("task", {"data": {"_target_": "tlstm.tasks.mnist.tempfile.mkdtemp", "dir": "."}}),
         ("task", {"data": {"_target_": "tlstm.layer.TensorizedLSTM", "dir": "."}}),
         ("task", {"data": {"symbols": {"_target_": "os.mkdir", "path": "executed"}}}),

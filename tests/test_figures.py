@@ -21,13 +21,14 @@ from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.figure import Figure
 
 from test_results import STARTED, make_record, points
-from tlstm import rows, tables
-from tlstm.drawing import PUBLISHED, STYLES
+from tlstm import tables
 from tlstm.figures import main
-from tlstm.learning_curves import learning_curves, mean_curve
-from tlstm.page import verdict
+from tlstm.reporting import rows
+from tlstm.reporting.drawing import PUBLISHED, STYLES
+from tlstm.reporting.learning_curves import learning_curves, mean_curve
+from tlstm.reporting.page import verdict
+from tlstm.reporting.sweep_drawing import sweep_figure
 from tlstm.results import CurvePoint, Hardware, Record, append
-from tlstm.sweep_drawing import sweep_figure
 
 PUBLISHED_CSV = Path(__file__).parents[1] / "results" / "published.csv"
 LABELS = {

@@ -19,12 +19,12 @@ from commands import load, measure_quickly, run_directory, tiny, train_here
 from oracle import Options
 from tlstm import figures
 from tlstm.config import compose
-from tlstm.drawing import RED
-from tlstm.job import make_data
 from tlstm.memory_cells import command, drawing, store
 from tlstm.memory_cells.trajectory import trajectory
 from tlstm.record import read_record, write_record
+from tlstm.reporting.drawing import RED
 from tlstm.trained import read_run
+from tlstm.training.job import make_data
 from variants import INPUT_SIZE, make_layer, numpy_parameters, random_tensor, variant_id
 
 TIMESTEPS = 6

@@ -21,9 +21,8 @@ from commands import (
     train_here,
 )
 from test_captured import HostRecording
-from tlstm import captured, job, runtime
+from tlstm import captured
 from tlstm.config import CONFIGURATIONS, compose, flat
-from tlstm.job import make_data, make_module
 from tlstm.models.network import SequenceNetwork
 from tlstm.models.stacked import StackedLSTM
 from tlstm.module import SequenceModule
@@ -32,6 +31,8 @@ from tlstm.tasks import mnist
 from tlstm.tasks.mnist import FILES, PIXEL_STREAM, MNISTDataModule, permutation
 from tlstm.tasks.sequences import Batch
 from tlstm.train import run_command
+from tlstm.training import job, runtime
+from tlstm.training.job import make_data, make_module
 
 MODELS = sorted(file.stem for file in (CONFIGURATIONS / "model").glob("*.yaml"))
 NUMBERS = (24, 7)  # of images in the training and in the test files written here

@@ -24,14 +24,15 @@ from test_figures import (
     words,
 )
 from test_results import points
-from tlstm import rows, tables
+from tlstm import tables
 from tlstm.figures import main
-from tlstm.learning_curves import learning_curves
 from tlstm.measures import ACCURACY, BITS_PER_CHARACTER, measure_of
-from tlstm.page import best
 from tlstm.record import Record
+from tlstm.reporting import rows
+from tlstm.reporting.learning_curves import learning_curves
+from tlstm.reporting.page import best
+from tlstm.reporting.sweep_drawing import ablation_figure, sweep_figure
 from tlstm.results import append
-from tlstm.sweep_drawing import ablation_figure, sweep_figure
 
 __all__ = ["published", "results"]  # fixtures
 

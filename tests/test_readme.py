@@ -13,20 +13,11 @@ import yaml
 from torch import nn
 from torch.distributed.run import get_args_parser
 
-from tlstm import (
-    TensorizedLSTM,
-    dashboards,
-    evaluate,
-    export,
-    figures,
-    sweep,
-    sweep_file,
-    train,
-)
+from tlstm import TensorizedLSTM, dashboards, evaluate, export, figures, sweep, sweep_file, train
 from tlstm.bench import command as bench
 from tlstm.config import CONFIGURATIONS, compose
-from tlstm.job import check_devices, make_data
 from tlstm.memory_cells import command as memory_cells
+from tlstm.training.job import check_devices, make_data
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -18,9 +18,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 import worlds
 from test_bench import everything
-from tlstm import charts, sections, tables
+from tlstm import tables
 from tlstm.bench import store as bench_store
 from tlstm.report import embedded, main, memory_cells
+from tlstm.reporting import charts, sections
 from tlstm.results import append
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published.csv"

@@ -26,13 +26,14 @@ from commands import (
     tiny,
     train_here,
 )
-from tlstm import checkpoints, train
+from tlstm import train
 from tlstm.config import compose
-from tlstm.job import make_data
 from tlstm.module import SequenceModule
 from tlstm.record import Record
 from tlstm.tasks.sequences import Batch
 from tlstm.train import run_command
+from tlstm.training import checkpoints
+from tlstm.training.job import make_data
 
 # Long enough to be killed on the way: 100 epochs of two steps
 LONG = ("training.max_samples=3000", "model=slstm")

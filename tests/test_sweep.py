@@ -16,10 +16,10 @@ import yaml
 
 from tlstm import pool, sharing, sweep
 from tlstm.config import Run, compose
-from tlstm.progress import Status
 from tlstm.record import read_record
 from tlstm.sweep_display import Throughput
 from tlstm.sweep_file import SweepFile, points, read_sweep_file
+from tlstm.training.progress import Status
 
 SWEEPS = sorted((Path(__file__).parents[1] / "sweeps").glob("*.yaml"))
 SCHEMA = Path(__file__).with_name("wandb_sweep_schema.json")

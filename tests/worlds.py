@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 
 from test_results import make_record
-from tlstm.comparison import DEPTHS, LABELS
+from tlstm.reporting.comparison import DEPTHS, LABELS
 from tlstm.results import CurvePoint, Hardware, Record
 
 H200 = Hardware(device="NVIDIA H200", devices=1, cores=16, threads=8, system="Linux")

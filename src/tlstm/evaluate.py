@@ -15,10 +15,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from tlstm.config import task_label
-from tlstm.job import quiet_lightning, set_up_torch
 from tlstm.record import Record
 from tlstm.refusal import interruptions, refusals
 from tlstm.trained import TrainedRun, read_run
+from tlstm.training.job import quiet_lightning, set_up_torch
 
 ROUNDING = 1e-3  # relative; another device or number of threads sums up in another order
 

@@ -21,15 +21,15 @@ from tlstm import tables
 from tlstm.bench import drawing as bench_drawing
 from tlstm.bench import page as bench_page
 from tlstm.bench import store as bench_store
-from tlstm.drawing import style
-from tlstm.learning_curves import learning_curves
 from tlstm.memory_cells import drawing as memory_drawing
 from tlstm.memory_cells import page as memory_page
 from tlstm.memory_cells import store as memory_store
-from tlstm.page import Heading, page
 from tlstm.record import Record, replace_file, sentence
+from tlstm.reporting.drawing import style
+from tlstm.reporting.learning_curves import learning_curves
+from tlstm.reporting.page import Heading, page
+from tlstm.reporting.sweep_drawing import ablation_figure, sweep_figure
 from tlstm.results import latest, load
-from tlstm.sweep_drawing import ablation_figure, sweep_figure
 
 
 class Experiment(NamedTuple):
@@ -84,7 +84,7 @@ def save(figure: Figure, stem: Path) -> None:
     """Writes a figure as SVG and as PNG, with nothing in them that changes from day to day.
 
     Args:
-        figure: made under `tlstm.drawing.style`.
+        figure: made under `tlstm.reporting.drawing.style`.
         stem: the path without its suffix.
     """
     undated = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}

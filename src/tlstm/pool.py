@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tlstm.config import compose
-from tlstm.job import prepared
-from tlstm.processes import end_with_parent, how_it_ended
-from tlstm.progress import Status
 from tlstm.record import sentence
 from tlstm.train import train
+from tlstm.training.job import prepared
+from tlstm.training.processes import end_with_parent, how_it_ended
+from tlstm.training.progress import Status
 
 Context = ForkServerContext | SpawnContext
 

@@ -18,14 +18,15 @@ import pandas as pd
 from bokeh.document import Document
 from bokeh.resources import Resources
 
-from tlstm import charts, growth, sections, tables
+from tlstm import tables
 from tlstm.bench import store as bench_store
 from tlstm.bench.measurement import IMPLEMENTATIONS, Measurement
-from tlstm.claims import counted, judge_all, summary, task_title
-from tlstm.comparison import LABELS
 from tlstm.measures import STANDS_IN_FOR
-from tlstm.page import TEMPLATES
 from tlstm.record import Record, replace_file, sentence
+from tlstm.reporting import charts, growth, sections
+from tlstm.reporting.claims import counted, judge_all, summary, task_title
+from tlstm.reporting.comparison import LABELS
+from tlstm.reporting.page import TEMPLATES
 from tlstm.results import latest, load
 
 PICTURES = {".svg": "image/svg+xml", ".png": "image/png"}  # types of memory-cell pictures

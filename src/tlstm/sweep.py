@@ -19,7 +19,14 @@ from rich.console import Console
 
 from tlstm import provenance
 from tlstm.config import Run, compose, with_scale
-from tlstm.job import (
+from tlstm.pool import Order, context, run_all, use_devices
+from tlstm.refusal import refusals
+from tlstm.sharing import side_by_side
+from tlstm.sweep_devices import cores, most_devices, number_of_jobs, visible_gpus
+from tlstm.sweep_display import Entry, SweepDisplay, Throughput, failures_table, hours
+from tlstm.sweep_file import SweepFile, points, read_sweep_file
+from tlstm.train import find_record, outcome, title
+from tlstm.training.job import (
     captures,
     make_data,
     make_module,
@@ -27,15 +34,8 @@ from tlstm.job import (
     quiet_lightning,
     set_up_torch,
 )
-from tlstm.pool import Order, context, run_all, use_devices
-from tlstm.progress import Status
-from tlstm.refusal import refusals
-from tlstm.runtime import milliseconds_per_timestep
-from tlstm.sharing import side_by_side
-from tlstm.sweep_devices import cores, most_devices, number_of_jobs, visible_gpus
-from tlstm.sweep_display import Entry, SweepDisplay, Throughput, failures_table, hours
-from tlstm.sweep_file import SweepFile, points, read_sweep_file
-from tlstm.train import find_record, outcome, title
+from tlstm.training.progress import Status
+from tlstm.training.runtime import milliseconds_per_timestep
 
 # What a run takes beside its passes, as seen on two processor cores: the optimizer and the
 # trainer for every step; loggers, checkpoints, the test and its process for the whole

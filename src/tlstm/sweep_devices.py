@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from tlstm.config import Run
-from tlstm.job import check_devices
+from tlstm.training.job import check_devices
 
 
 def most_devices(runs: Sequence[Run], devices: Sequence[str]) -> int:

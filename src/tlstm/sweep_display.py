@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tlstm.progress import Status, bar
+from tlstm.training.progress import Status, bar
 
 
 class Entry(NamedTuple):

@@ -19,16 +19,16 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from tlstm import provenance
-from tlstm.checkpoints import load_weights
 from tlstm.config import CONFIGURATIONS, Run, compose, plain, task_label, with_scale
-from tlstm.devices import fit
-from tlstm.job import Job, agreed, make_module, make_trainer, prepared, quiet_lightning
-from tlstm.loggers import log_result
 from tlstm.module import SequenceModule
-from tlstm.processes import is_first_process
-from tlstm.progress import Display
 from tlstm.record import CurvePoint, Record, read_record, write_record
 from tlstm.refusal import interruptions, refusals, refuse
+from tlstm.training.checkpoints import load_weights
+from tlstm.training.devices import fit
+from tlstm.training.job import Job, agreed, make_module, make_trainer, prepared, quiet_lightning
+from tlstm.training.loggers import log_result
+from tlstm.training.processes import is_first_process
+from tlstm.training.progress import Display
 
 SELECTED_BY = {
     "accuracy": "highest validation accuracy, the earliest where equal",

@@ -13,12 +13,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from tlstm.checkpoints import check_checkpoint, load_weights
-from tlstm.job import make_data, make_module
 from tlstm.module import SequenceModule
 from tlstm.record import Record, read_record
 from tlstm.recurrent import RecurrentLayer
 from tlstm.tasks.sequences import SequenceDataModule
+from tlstm.training.checkpoints import check_checkpoint, load_weights
+from tlstm.training.job import make_data, make_module
 
 # What a configuration names a class for, of which kind it must be, and where it must lie
 CLASSES = (

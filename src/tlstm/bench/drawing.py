@@ -1,6 +1,6 @@
 """What the benchmark's pictures look like: bars beside peers, runtime over depth and over size.
 
-Pure functions from measurements to figures, made under `tlstm.drawing.style`.
+Pure functions from measurements to figures, made under `tlstm.reporting.drawing.style`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +14,7 @@ from tlstm.bench.cases import MODELS, TASK_TITLES, TASKS
 from tlstm.bench.measurement import OURS, Implementation, Measurement
 from tlstm.bench.summary import TARGET_DEVICE, Group, fastest, groups, ours, title
 from tlstm.bench.wording import microseconds
-from tlstm.drawing import GREY, RED, STYLES, Look, style
+from tlstm.reporting.drawing import GREY, RED, STYLES, Look, style
 
 PANEL_TITLES = {"mnist": "MNIST and permuted MNIST"}  # of the same sizes
 OURS_COLOR, PEER_COLOR, OTHER_COLOR = "#D55E00", "#000000", "#0072B2"

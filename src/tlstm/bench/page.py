@@ -15,7 +15,7 @@ from tlstm.bench.drawing import PANEL_TITLES, Machine, machines
 from tlstm.bench.measurement import Implementation, Measurement
 from tlstm.bench.summary import Group, checks, fastest, groups, ours, ratio, title
 from tlstm.bench.wording import COLUMNS, UNKNOWN, microseconds, number
-from tlstm.page import TEMPLATES, markdown
+from tlstm.reporting.page import TEMPLATES, markdown
 from tlstm.tables import distinct
 
 Row = dict[str, str]

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tlstm import tables
-from tlstm.drawing import GREY, RED, style, write_above
 from tlstm.memory_cells.store import MemoryCells
 from tlstm.record import Record
+from tlstm.reporting.drawing import GREY, RED, style, write_above
 
 Numbers = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ import pandas as pd
 from tlstm import tables
 from tlstm.memory_cells.drawing import warnings
 from tlstm.memory_cells.store import MemoryCells
-from tlstm.page import TEMPLATES, commits, markdown
+from tlstm.reporting.page import TEMPLATES, commits, markdown
 
 
 def page(stored: Sequence[MemoryCells]) -> str:

@@ -21,10 +21,10 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from tlstm.config import compose
-from tlstm.job import Job, prepared
-from tlstm.processes import OneMachine, Place, end_with_parent, how_it_ended, set_rank
 from tlstm.record import sentence
 from tlstm.refusal import complain
+from tlstm.training.job import Job, prepared
+from tlstm.training.processes import OneMachine, Place, end_with_parent, how_it_ended, set_rank
 
 LOST_SECONDS = 10.0  # for a process that others have lost to be seen to be gone
 WATCH_SECONDS = 1.0  # from one look at the others to the next

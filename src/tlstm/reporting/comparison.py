@@ -176,7 +176,7 @@ class Runs:
         scale: "smoke", "short" or "paper".
         task: the label of the data that ran.
         table: their rows of `run_table`; there may be none.
-        times: their runtimes, rows of `tlstm.growth.COLUMNS`.
+        times: their runtimes, rows of `tlstm.reporting.growth.COLUMNS`.
     """
 
     def __init__(self, scale: str, task: str, table: pd.DataFrame, times: pd.DataFrame) -> None:

@@ -20,9 +20,9 @@ from bokeh.models.annotations import Whisker
 from bokeh.models.renderers import GlyphRenderer
 from bokeh.plotting import figure
 
-from tlstm.drawing import OTHER_STYLES, STYLES
 from tlstm.measures import original
 from tlstm.record import CurvePoint
+from tlstm.reporting.drawing import OTHER_STYLES, STYLES
 
 INK = "#000000"
 HEIGHT = 270

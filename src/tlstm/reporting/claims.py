@@ -13,10 +13,11 @@ from typing import Literal, NamedTuple
 
 import pandas as pd
 
-from tlstm import growth, tables
+from tlstm import tables
 from tlstm.bench.measurement import Measurement
-from tlstm.comparison import DEPTHS, GENERATED, LABELS, Answer, Finding, Runs, Side
 from tlstm.record import Record
+from tlstm.reporting import growth
+from tlstm.reporting.comparison import DEPTHS, GENERATED, LABELS, Answer, Finding, Runs, Side
 from tlstm.results import latest
 
 Verdict = Literal["holds", "does not hold", "undecided"]

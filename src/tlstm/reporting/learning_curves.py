@@ -1,6 +1,6 @@
 """The pictures of Figures 4 and 5: accuracy while a model learns, a panel for every depth.
 
-Pure functions from records to figures, as in `tlstm.drawing`.
+Pure functions from records to figures, as in `tlstm.reporting.drawing`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from tlstm import tables
-from tlstm.drawing import (
+from tlstm.record import CurvePoint, Record
+from tlstm.reporting.drawing import (
     GREY,
     PEOPLE,
     STAR,
@@ -27,7 +28,6 @@ from tlstm.drawing import (
     one_picture,
     style,
 )
-from tlstm.record import CurvePoint, Record
 from tlstm.results import latest
 
 Numbers = npt.NDArray[np.float64]

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import jinja2
 import pandas as pd
 
-from tlstm import rows, tables
+from tlstm import tables
 from tlstm.measures import STANDS_IN_FOR, measure_of
 from tlstm.record import Record
+from tlstm.reporting import rows
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from tlstm.bench.measurement import Measurement
 from tlstm.bench.summary import fastest, groups, ours
-from tlstm.comparison import LABELS, Answer, Finding
+from tlstm.reporting.comparison import LABELS, Answer, Finding
 
 COLUMNS = ["scale", "task", "model", "depth", "milliseconds", "hardware", "benchmark"]
 PARAMETERS_LEVEL, PARAMETERS_GROWN = 0.10, 0.25  # shares added from the smallest L to the largest

@@ -19,7 +19,11 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from omegaconf import DictConfig, OmegaConf
 
 from tlstm.captured import why_not
-from tlstm.checkpoints import (
+from tlstm.config import Run, instantiate
+from tlstm.models.network import SequenceNetwork
+from tlstm.module import SequenceModule
+from tlstm.tasks.sequences import SequenceDataModule
+from tlstm.training.checkpoints import (
     KeepCheckpoints,
     WholeCheckpoints,
     adopt_best,
@@ -27,23 +31,19 @@ from tlstm.checkpoints import (
     describe,
     find_checkpoint,
 )
-from tlstm.config import Run, instantiate
-from tlstm.history import History
-from tlstm.loggers import HandBack, make_loggers
-from tlstm.models.network import SequenceNetwork
-from tlstm.module import SequenceModule
-from tlstm.processes import (
+from tlstm.training.history import History
+from tlstm.training.loggers import HandBack, make_loggers
+from tlstm.training.processes import (
     OneMachine,
     Place,
     by_torchrun,
     environment,
     is_first_process,
 )
-from tlstm.progress import Report, SampleProgress
-from tlstm.runtime import MeasureBusy, MeasureRuntime
-from tlstm.stopping import StopWhenDecided
-from tlstm.streams import StreamModule
-from tlstm.tasks.sequences import SequenceDataModule
+from tlstm.training.progress import Report, SampleProgress
+from tlstm.training.runtime import MeasureBusy, MeasureRuntime
+from tlstm.training.stopping import StopWhenDecided
+from tlstm.training.streams import StreamModule
 
 STEPS_ON_GPU = 50  # Lightning's loop takes about a millisecond for each of its steps
 

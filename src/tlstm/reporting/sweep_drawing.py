@@ -1,6 +1,6 @@
 """The pictures of sweeps: what L or M does (Figure 3 among them), and what each part does.
 
-Pure functions from records to figures, as in `tlstm.drawing`.
+Pure functions from records to figures, as in `tlstm.reporting.drawing`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from tlstm import tables
-from tlstm.drawing import (
+from tlstm.measures import measure_of
+from tlstm.record import Record
+from tlstm.reporting.drawing import (
     PEOPLE,
     Look,
     draw_heading,
@@ -23,8 +25,6 @@ from tlstm.drawing import (
     one_picture,
     style,
 )
-from tlstm.measures import measure_of
-from tlstm.record import Record
 
 Panel = Callable[[Axes, pd.DataFrame, str, Mapping[str, Look]], None]
 

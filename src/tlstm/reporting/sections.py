@@ -13,9 +13,9 @@ from tlstm import tables
 from tlstm.bench.measurement import IMPLEMENTATIONS, Implementation, Measurement
 from tlstm.bench.summary import Group, fastest, groups, title
 from tlstm.bench.wording import microseconds
-from tlstm.claims import task_title
 from tlstm.measures import original
 from tlstm.record import Record
+from tlstm.reporting.claims import task_title
 
 PUBLISHED_TITLES = {
     "table1": "Table 1: Wikipedia, bits per character",

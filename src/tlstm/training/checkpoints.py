@@ -14,9 +14,9 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from omegaconf import DictConfig, OmegaConf
 
 from tlstm.config import PLACES, flat
-from tlstm.history import History
 from tlstm.module import SequenceModule
 from tlstm.record import replace_file
+from tlstm.training.history import History
 
 
 def describe(config: DictConfig, symbols: int) -> dict[str, Any]:

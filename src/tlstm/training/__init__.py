@@ -1,0 +1,1 @@
+"""How one run is trained: made ready, stepped, watched, saved and ended."""
