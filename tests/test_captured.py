@@ -112,7 +112,8 @@ def test_captured_training_is_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "LOGGED_STEPS", 1)
-    common = [f"model={model}", f"trainer.precision={precision}", *settings]
+    clip = "training.gradient_clip=0.1"
+    common = [f"model={model}", f"trainer.precision={precision}", clip, *settings]
     replayed = train_here(tiny(tmp_path / "captured", *common))
     plain = train_here(tiny(tmp_path / "plain", *common, "trainer.capture=false"))
     assert replayed.identifier == plain.identifier

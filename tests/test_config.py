@@ -126,14 +126,14 @@ def test_the_papers_parameter_numbers(overrides: str, parameters: int) -> None:
 @pytest.mark.parametrize(
     ("task", "settings"),
     [
-        ("addition", {"task.digits": 15, "model.channels": 400, "training.max_samples": 5_000_000}),
+        ("addition", {"task.digits": 15, "model.channels": 400, "training.max_samples": 600_000}),
         (
             "memorization",
             {
                 "task.symbols": 20,
                 "task.alphabet": 64,
                 "model.channels": 100,
-                "training.max_samples": 1_000_000,
+                "training.max_samples": 500_000,
             },
         ),
     ],
@@ -170,6 +170,9 @@ def test_the_papers_settings(task: str, settings: dict[str, int]) -> None:
         "trainer.capture=false",
         "trainer.steps_at_a_time=20",
         "experiment=fig4",
+        "training.loss=answer",
+        "training.gradient_clip=0",
+        "training.initial_scale=1",
         "model.depth=4",
         "seed=0",
     ],
@@ -194,6 +197,9 @@ def test_what_decides_nothing_changes_no_identifier(override: str) -> None:
         "training.max_samples=63_000",
         "training.samples_per_epoch=1_500",
         "training.threshold=0.9",
+        "training.loss=all",
+        "training.gradient_clip=1",
+        "training.initial_scale=2",
         "trainer.precision=64-true",
         "trainer.precision=bf16-mixed",
         "trainer.float32_matmul_precision=highest",
@@ -227,7 +233,8 @@ def test_a_value_is_the_same_wherever_it_comes_from() -> None:
     given = {key: value for key, value in flat(config).items() if key.startswith("scale.addition")}
     overrides = [as_override(key, value) for key, value in given.items()]
     common = [f"scale.{key}={config.scale[key]}" for key in ("batch_size", "learning_rate")]
-    written_out = compose(["scale=paper", *overrides, *common])
+    precision = f"trainer.precision={config.trainer.precision}"
+    written_out = compose(["scale=paper", *overrides, *common, precision])
     assert written_out.identifier == identifier()
 
 
@@ -301,6 +308,11 @@ def test_the_machine_chooses_the_scale_unless_it_is_given() -> None:
         ("training.learning_rate=inf", ["training.learning_rate", "above 0", "got inf"]),
         ("training.learning_rate=fast", ["training.learning_rate", "above 0", "got 'fast'"]),
         ("training.threshold=99", ["training.threshold", "at most 1", "got 99"]),
+        ("training.gradient_clip=-1", ["training.gradient_clip", "from 0 on", "got -1"]),
+        ("training.gradient_clip=null", ["training.gradient_clip", "from 0 on", "got None"]),
+        ("training.initial_scale=0", ["training.initial_scale", "above 0", "got 0"]),
+        ("training.initial_scale=true", ["training.initial_scale", "above 0", "got True"]),
+        ("training.loss=everything", ["training.loss", "answer, all", "got 'everything'"]),
         ("training.max_samples=100", ["training.max_samples", "at least", "3000", "got 100"]),
         ("training.max_samples=null", ["training.max_samples", "at least 1", "got None"]),
         ("training.samples_per_epoch=0", ["training.samples_per_epoch", "at least 1", "got 0"]),

@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tlstm import geometry
 from tlstm.checks import at_least
 from tlstm.naming import paper_name
+from tlstm.record import LATER
 
 PACKAGED = Path(__file__).parent / "conf"
 CONFIGURATIONS = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[2] / "conf"
@@ -48,8 +49,16 @@ MINIMA = {
 
 PLACES = ("data_dir", "path")  # settings of a task that say where its data are, not what they are
 
+# What a number in the configuration is above 0 and may be at the most
+POSITIVE = {
+    "training.learning_rate": math.inf,
+    "training.initial_scale": math.inf,
+    "training.threshold": 1,
+}
+
 OPTIONAL = {"model.core.rank", "model.core.kernel_size", "trainer.threads"}
 AUTOMATIC = {"trainer.steps_at_a_time"}  # "auto" leaves them to the machine
+LOSSES = ("answer", "all")
 LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
 FLOAT32_PRECISIONS = ("highest", "high", "medium")
 DEFAULT_FLOAT32_PRECISION = "high"
@@ -182,11 +191,24 @@ def identify(config: DictConfig) -> str:
     if config.trainer.float32_matmul_precision != DEFAULT_FLOAT32_PRECISION:
         decisive["float32_matmul_precision"] = config.trainer.float32_matmul_precision
     plain: Any = OmegaConf.to_container(OmegaConf.create(decisive), resolve=True)
+    for key in as_before(config):
+        group, _, name = key.partition(".")
+        plain[group].pop(name, None)
     for settings in (plain["task"], plain["task"]["data"]):
         for place in PLACES:
             settings.pop(place, None)
     text = json.dumps(plain, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def later(config: DictConfig, key: str) -> Any:
+    """A setting of `LATER`, which the configuration of an earlier run lacks."""
+    return OmegaConf.select(config, key, default=LATER[key])
+
+
+def as_before(config: DictConfig) -> set[str]:
+    """Those settings of `LATER` that are what they were before they could be set."""
+    return {key for key, before in LATER.items() if later(config, key) == before}
 
 
 def task_label(config: DictConfig) -> str:
@@ -282,18 +304,24 @@ def _check_values(config: DictConfig) -> None:
     if config.seed > LARGEST_SEED:
         raise ValueError(f"seed must be at most {LARGEST_SEED}, got {config.seed}")
     _check_words(config)
-    for key, maximum in (("training.learning_rate", float("inf")), ("training.threshold", 1)):
+    for key, maximum in POSITIVE.items():
         value = OmegaConf.select(config, key)
-        number = isinstance(value, int | float) and math.isfinite(value)
-        if not number or not 0 < value <= maximum:
+        if not _is_number(value) or not 0 < value <= maximum:
             limit = "" if maximum > 1 else f" and at most {maximum}"
             raise ValueError(f"{key} must be a number above 0{limit}, got {value!r}")
+    clip = config.training.gradient_clip
+    if not _is_number(clip) or clip < 0:
+        raise ValueError(f"training.gradient_clip must be a number from 0 on, got {clip!r}")
     epoch = config.training.samples_per_epoch
     if config.training.max_samples < epoch:
         raise ValueError(
             f"training.max_samples must be at least training.samples_per_epoch={epoch}, "
             f"got {config.training.max_samples}"
         )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_words(config: DictConfig) -> None:
@@ -306,6 +334,10 @@ def _check_words(config: DictConfig) -> None:
         value = OmegaConf.select(config, key)
         if not isinstance(value, str):
             raise ValueError(f"{key} must be text, got {value!r}")
+    if config.training.loss not in LOSSES:
+        raise ValueError(
+            f"training.loss must be one of {', '.join(LOSSES)}, got {config.training.loss!r}"
+        )
     precision = config.trainer.float32_matmul_precision
     if precision not in FLOAT32_PRECISIONS:
         raise ValueError(

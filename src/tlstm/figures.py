@@ -61,6 +61,7 @@ def _ablation(records: Sequence[Record], _: pd.DataFrame) -> Figure:
 
 PAGE = "README.md"
 MAKE, SWEEP = "make reproduce-{}", "python -m tlstm.sweep sweeps/{}.yaml"
+SWEEPS = "python -m tlstm.sweep sweeps/{}-*.yaml"
 ALONG_DEPTH = partial(_along, "depth")
 EXPERIMENTS = {
     "fig3": Experiment("Figure 3: Wikipedia", MAKE, ALONG_DEPTH, "table1"),
@@ -71,6 +72,8 @@ EXPERIMENTS = {
     "table3": Experiment("Table 3: sequential and permuted MNIST", MAKE, None, "table3", "fig5"),
     "depth": Experiment("Depth", SWEEP, ALONG_DEPTH),
     "width": Experiment("Width: channels", SWEEP, partial(_along, "channels")),
+    "readings": Experiment("What the paper leaves open", SWEEPS, learning_curves, "table2"),
+    "recipe": Experiment("Beyond the paper: fewer samples", SWEEPS, learning_curves, "table2"),
     "ablation": Experiment("Ablation: each part with and without the others", SWEEP, _ablation),
 }
 RUNTIME = bench_store.EXPERIMENT

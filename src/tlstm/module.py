@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from lightning import LightningModule
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam, Optimizer
 from torchmetrics import MetricCollection
 
@@ -38,6 +39,9 @@ class SequenceModule(LightningModule):
         batch_size: training samples of all devices together per step.
         description: what the network is, kept in every checkpoint so that it can be told from
             another's; plain values only.
+        gradient_clip: the norm that the gradients of all weights together are scaled down to
+            where theirs is larger; 0 leaves them as they are.
+        loss_over_all: whether the loss is over every position, and not over the answer alone.
 
     Attributes:
         captured: whether optimizer steps replay from a CUDA graph.
@@ -54,6 +58,8 @@ class SequenceModule(LightningModule):
         threshold: float,
         batch_size: int,
         description: dict[str, Any],
+        gradient_clip: float = 0.0,
+        loss_over_all: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -61,6 +67,8 @@ class SequenceModule(LightningModule):
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.description = description
+        self.gradient_clip = gradient_clip
+        self.loss_over_all = loss_over_all
         self.validation_metrics = answer_metrics(network.head.out_features)
         self.test_metrics = answer_metrics(network.head.out_features)
         self.samples_to_threshold = SamplesToThreshold(threshold)
@@ -78,8 +86,11 @@ class SequenceModule(LightningModule):
         return {}
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean negative log-likelihood of the symbols of the answer."""
-        return self._loss(self.network(batch.inputs), answer_targets(batch.targets, batch.answer))
+        """Mean negative log-likelihood of the symbols of the answer, or of all [ours]."""
+        targets = batch.targets
+        if not self.loss_over_all:
+            targets = answer_targets(targets, batch.answer)
+        return self._loss(self.network(batch.inputs), targets)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Check the symbols on the host, where a CUDA graph cannot."""
@@ -188,6 +199,8 @@ class SequenceModule(LightningModule):
         loss = self.loss(batch)
         with torch.autocast(loss.device.type, enabled=False):  # which is for the forward pass alone
             backward(loss)
+            if self.gradient_clip:
+                clip_grad_norm_(self.parameters(), self.gradient_clip)
             optimizer.step()
         return loss.detach()
 

@@ -23,6 +23,10 @@ from pydantic import (
     model_validator,
 )
 
+# Settings that runs have not had from the beginning, and what they were without them: where they
+# are just that, a run is the one that it was before
+LATER = {"training.loss": "answer", "training.gradient_clip": 0.0, "training.initial_scale": 1.0}
+
 
 def _none_if_diverged(value: object) -> object:
     """A diverged run's NaN or infinite loss, which JSON cannot hold, becomes None."""

@@ -42,6 +42,7 @@ from tlstm.training.runtime import milliseconds_per_timestep
 STEP_SECONDS = 1.5e-3
 CAPTURED_STEP_SECONDS = 0.2e-3  # where a step is replayed from a CUDA graph
 RUN_SECONDS = 5.0
+ESTIMATES_PER_GPU = 6  # at a time
 
 SHARING = {
     True: "Runs on the same GPU run side by side, through NVIDIA's Multi-Process Service.",
@@ -198,23 +199,27 @@ def with_threads(run: Run, threads: int) -> Run:
 def estimate_all(runs: Sequence[Run], jobs: int, devices: Sequence[str]) -> list[float]:
     """Seconds that each run takes at the most, from a few measured passes of each.
 
-    One process measures on each GPU, so that none disturbs another.
+    Where there are GPUs, several processes measure on each: most of their time goes to starting
+    up and to compiling kernels, which the runs then find compiled.
     """
     if not runs:
         return []
     start = context(devices)
-    places: list[list[str]] = [[device] for device in devices] or [[]] * jobs
+    places: list[list[str]] = [[]] * jobs
+    if devices:
+        each = max(1, min(ESTIMATES_PER_GPU, cores() // len(devices)))
+        places = [[device] for device in devices] * each
     free = start.Queue()
     for place in places:
         free.put(place)
     with ProcessPoolExecutor(
         len(places), mp_context=start, initializer=_take_place, initargs=(free,)
     ) as pool:
-        return list(pool.map(estimate, [run.overrides for run in runs], chunksize=4))
+        return list(pool.map(estimate, [run.overrides for run in runs]))
 
 
 def _take_place(free: "Queue[list[str]]") -> None:
-    """Let this process measure where no other does: on a GPU of its own or on the CPU."""
+    """Let this process measure on one GPU, if there are any."""
     use_devices(free.get())
 
 

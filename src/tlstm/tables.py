@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from tlstm.measures import original
-from tlstm.record import Record
+from tlstm.record import LATER, Record
 from tlstm.results import frame
 
 # The order of the paper's figures; whatever else ran comes after them.
@@ -202,7 +202,7 @@ def _differences(setting: Mapping[str, object], group: list[dict[str, object]]) 
     return distinct(
         f"{name.rpartition('.')[2]}={value}"
         for name, value in setting.items()
-        if any(other.get(name) != value for other in group)
+        if any(other.get(name, LATER.get(name)) != value for other in group)
     )
 
 

@@ -186,6 +186,8 @@ class GeneratedDataModule(SequenceDataModule):
         ValueError: if an argument is out of its range, or the task is too small for three splits.
     """
 
+    has_all_targets = True
+
     def __init__(
         self,
         task: GeneratedTask,

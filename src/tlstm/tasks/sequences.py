@@ -81,11 +81,14 @@ class SequenceDataModule(LightningDataModule, ABC):
             another ended: training samples until every stream begins anew. None where samples
             have nothing to do with each other.
 
+        has_all_targets: whether positions outside of the answer have targets, too.
+
     Raises:
         ValueError: if an argument is out of its range.
     """
 
     reads_symbols = True
+    has_all_targets = False
     batches_at_a_time = 1
     validation_samples: int
     test_samples: int

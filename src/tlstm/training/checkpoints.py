@@ -13,7 +13,7 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning_utilities.core.apply_func import apply_to_collection
 from omegaconf import DictConfig, OmegaConf
 
-from tlstm.config import PLACES, flat
+from tlstm.config import PLACES, as_before, flat
 from tlstm.module import SequenceModule
 from tlstm.record import replace_file
 from tlstm.training.history import History
@@ -21,7 +21,8 @@ from tlstm.training.history import History
 
 def describe(config: DictConfig, symbols: int) -> dict[str, Any]:
     """What a checkpoint says of its run: all but places and the budget, which may rise."""
-    left_out = {"training.max_samples", *(f"task.data.{place}" for place in PLACES)}
+    places = {f"task.data.{place}" for place in PLACES}
+    left_out = {"training.max_samples", *places, *as_before(config)}
     settings = {
         key: value
         for part in ("seed", "training.", "task.data.")

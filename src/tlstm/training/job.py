@@ -19,9 +19,10 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from omegaconf import DictConfig, OmegaConf
 
 from tlstm.captured import why_not
-from tlstm.config import Run, instantiate
+from tlstm.config import Run, instantiate, later
 from tlstm.models.network import SequenceNetwork
 from tlstm.module import SequenceModule
+from tlstm.recurrent import RecurrentLayer
 from tlstm.tasks.sequences import SequenceDataModule
 from tlstm.training.checkpoints import (
     KeepCheckpoints,
@@ -204,6 +205,12 @@ def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
             f"model.core.tensor_size={config.model.core.tensor_size} makes the depth {core.depth}, "
             f"not model.depth={config.model.depth}; set model.depth alone"
         )
+    scale_weights(core, later(config, "training.initial_scale"))
+    loss_over_all = later(config, "training.loss") == "all"
+    if loss_over_all and not data.has_all_targets:
+        raise ValueError(
+            f"training.loss=all cannot be: {config.task.name} has no targets beside its answers"
+        )
     make: Callable[..., SequenceModule] = SequenceModule
     if data.samples_per_pass is not None:
         make = functools.partial(StreamModule, samples_per_pass=data.samples_per_pass)
@@ -213,7 +220,17 @@ def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
         threshold=config.training.threshold,
         batch_size=config.training.batch_size,
         description=describe(config, data.output_size),
+        gradient_clip=later(config, "training.gradient_clip"),
+        loss_over_all=loss_over_all,
     )
+
+
+@torch.no_grad()
+def scale_weights(core: RecurrentLayer, scale: float) -> None:
+    """Multiply the weights of a core that has just been made, not its biases or gains."""
+    for name, parameter in core.named_parameters():
+        if name.startswith("weight"):
+            parameter.mul_(scale)
 
 
 def make_trainer(

@@ -87,26 +87,16 @@ class StreamModule(SequenceModule):
     many devices, is the run that was never interrupted.
 
     Args:
-        network: reads symbols.
-        learning_rate: as `SequenceModule` has it, and so are the following.
-        threshold: the validation accuracy that counts as solved.
-        batch_size: streams of all devices together.
-        description: kept in every checkpoint.
+        arguments: as `SequenceModule` has them, and so has it the settings; `batch_size` is the
+            number of streams of all devices together.
         samples_per_pass: training samples after which every stream begins anew.
+        settings: the rest of them.
     """
 
     selected_by = "loss"
 
-    def __init__(
-        self,
-        network: SequenceNetwork,
-        learning_rate: float,
-        threshold: float,
-        batch_size: int,
-        description: dict[str, Any],
-        samples_per_pass: int,
-    ) -> None:
-        super().__init__(network, learning_rate, threshold, batch_size, description)
+    def __init__(self, *arguments: Any, samples_per_pass: int, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
         self.samples_per_pass = samples_per_pass
         self._streams: Streams | None = None  # of training
         self._evaluated: Streams | None = None

@@ -1,0 +1,91 @@
+"""Settings of the training beyond the paper's: what each of them does, and that alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own convention)
+from torch import Tensor
+
+from commands import measure_quickly, tiny, train_here
+from tlstm.config import compose
+from tlstm.module import SequenceModule
+from tlstm.tasks.sequences import Batch
+from tlstm.training.job import make_data, make_module, set_up_torch
+
+NORM = 0.05  # below that of the first gradients
+
+
+def made(tmp_path: Path, *settings: str) -> tuple[SequenceModule, Batch]:
+    """A module and its first batch."""
+    config = compose(tiny(tmp_path, *settings)).config
+    set_up_torch(config)
+    data = make_data(config)
+    return make_module(config, data), next(iter(data.train_dataloader()))
+
+
+def gradients(module: SequenceModule, batch: Batch) -> list[Tensor]:
+    """What an optimizer step leaves of the gradients."""
+    module._learn(batch, module.configure_optimizers(), Tensor.backward)
+    found = [parameter.grad for parameter in module.parameters()]
+    return [gradient for gradient in found if gradient is not None]
+
+
+def norm(tensors: list[Tensor]) -> float:
+    """Of all numbers together."""
+    return float(torch.cat([tensor.flatten() for tensor in tensors]).double().norm())
+
+
+def test_the_loss_is_over_the_answer_or_over_all_positions(tmp_path: Path) -> None:
+    module, batch = made(tmp_path)
+    logits = module.network(batch.inputs)
+    each = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
+    assert 0 < batch.answer.sum() < batch.answer.numel()
+    torch.testing.assert_close(module.loss(batch), each[batch.answer.flatten()].mean())
+    everywhere, _ = made(tmp_path, "training.loss=all")
+    torch.testing.assert_close(everywhere.loss(batch), each.mean())
+
+
+@pytest.mark.parametrize("task", ["mnist", "wikipedia"])
+def test_a_loss_over_all_positions_needs_targets_there(task: str, tmp_path: Path) -> None:
+    stand_in = {"mnist": "task.source=digits", "wikipedia": "task.source=python_topics"}[task]
+    config = compose(["scale=smoke", f"task={task}", stand_in, "training.loss=all"]).config
+    with pytest.raises(ValueError, match=f"loss=all cannot be: {task} has no targets beside"):
+        make_module(config, make_data(config))
+
+
+def test_gradients_are_clipped_all_together(tmp_path: Path) -> None:
+    whole = gradients(*made(tmp_path))
+    clipped = gradients(*made(tmp_path, f"training.gradient_clip={NORM}"))
+    assert norm(whole) > NORM
+    assert norm(clipped) == pytest.approx(NORM, rel=1e-4)
+    for small, large in zip(clipped, whole, strict=True):
+        torch.testing.assert_close(small, large * NORM / norm(whole), rtol=1e-4, atol=1e-9)
+    for same, large in zip(
+        gradients(*made(tmp_path, "training.gradient_clip=1000")), whole, strict=True
+    ):
+        torch.testing.assert_close(same, large, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("model", ["tlstm_3d_cn", "slstm", "grid_lstm_tied", "trnn_2d"])
+def test_the_initial_scale_is_that_of_the_cores_weights(model: str, tmp_path: Path) -> None:
+    drawn, _ = made(tmp_path, f"model={model}")
+    scaled, _ = made(tmp_path, f"model={model}", "training.initial_scale=3")
+    multiplied = 0
+    for (name, before), after in zip(drawn.named_parameters(), scaled.parameters(), strict=True):
+        weight = name.startswith("network.core.weight")
+        torch.testing.assert_close(after, 3 * before if weight else before, rtol=0, atol=0)
+        multiplied += weight
+    assert multiplied >= 2
+
+
+def test_a_run_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure_quickly(monkeypatch)
+    settings = ("training.loss=all", "training.gradient_clip=0.1", "training.initial_scale=2")
+    losses = {
+        name: [point.loss for point in train_here(tiny(tmp_path / str(i), *given)).curve]
+        for i, (name, given) in enumerate(
+            [("none", ()), ("all", settings), *((each, (each,)) for each in settings)]
+        )
+    }
+    assert len({tuple(curve) for curve in losses.values()}) == len(losses)
