@@ -200,6 +200,7 @@ def test_what_decides_nothing_changes_no_identifier(override: str) -> None:
         "training.loss=all",
         "training.gradient_clip=1",
         "training.initial_scale=2",
+        "training.initial_input_scale=2",
         "trainer.precision=64-true",
         "trainer.precision=bf16-mixed",
         "trainer.float32_matmul_precision=highest",

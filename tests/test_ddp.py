@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tlstm.config import compose
 from tlstm.module import SequenceModule
 from tlstm.record import Record, read_record
 from tlstm.training import devices
+from tlstm.training.devices import ENDING_SECONDS
 from tlstm.training.job import check_devices, make_data
 from tlstm.training.processes import Place
 
@@ -119,6 +121,42 @@ def test_two_processes_learn_as_one(
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert not torch.distributed.is_initialized()
+
+
+def test_the_first_process_leaves_the_others_before_it_waits_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NCCL's processes leave together: none of them ends while the first one has not left."""
+    order: list[str] = []
+    leave, join = torch.distributed.destroy_process_group, SpawnProcess.join
+
+    def left() -> None:
+        order.append("left")
+        leave()
+
+    def waited(self: SpawnProcess, timeout: float | None = None) -> None:
+        order.append("waited")
+        join(self, timeout)
+
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", left)
+    monkeypatch.setattr(SpawnProcess, "join", waited)
+    train_here(tiny(tmp_path, *TWO))
+    assert order[:2] == ["left", "waited"]
+    assert order.count("left") == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("task", TASKS)
+def test_two_gpus_learn_as_one_and_end(task: str, tmp_path: Path) -> None:
+    base = TINY if task == "memorization" else tuple(settings_of(task))
+    common = (*STEPS, *TASKS[task], "trainer.accelerator=gpu", "trainer.capture=false")
+    one = train_here(tiny(tmp_path / "one", *common, base=base))
+    begun = time.perf_counter()
+    two = train_here(tiny(tmp_path / "two", *common, "trainer=ddp", "trainer.devices=2", base=base))
+    assert time.perf_counter() - begun < ENDING_SECONDS
+    assert_same_training(two, one)
+    assert (one.hardware.devices, two.hardware.devices) == (1, 2)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -79,9 +79,24 @@ def test_the_initial_scale_is_that_of_the_cores_weights(model: str, tmp_path: Pa
     assert multiplied >= 2
 
 
+@pytest.mark.parametrize("model", ["tlstm_3d_cn", "slstm", "grid_lstm_tied", "trnn_2d"])
+def test_the_inputs_projection_has_a_scale_of_its_own(model: str, tmp_path: Path) -> None:
+    drawn, _ = made(tmp_path, f"model={model}", "training.initial_scale=0.5")
+    scales = "training.initial_scale=0.5", "training.initial_input_scale=4"
+    scaled, _ = made(tmp_path, f"model={model}", *scales)
+    for (name, before), after in zip(drawn.named_parameters(), scaled.parameters(), strict=True):
+        factor = 4 if name == "network.core.weight_input" else 1
+        torch.testing.assert_close(after, factor * before, rtol=0, atol=0)
+
+
 def test_a_run_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measure_quickly(monkeypatch)
-    settings = ("training.loss=all", "training.gradient_clip=0.1", "training.initial_scale=2")
+    settings = (
+        "training.loss=all",
+        "training.gradient_clip=0.1",
+        "training.initial_scale=2",
+        "training.initial_input_scale=2",
+    )
     losses = {
         name: [point.loss for point in train_here(tiny(tmp_path / str(i), *given)).curve]
         for i, (name, given) in enumerate(

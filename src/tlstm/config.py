@@ -53,6 +53,7 @@ PLACES = ("data_dir", "path")  # settings of a task that say where its data are,
 POSITIVE = {
     "training.learning_rate": math.inf,
     "training.initial_scale": math.inf,
+    "training.initial_input_scale": math.inf,
     "training.threshold": 1,
 }
 

@@ -25,7 +25,12 @@ from pydantic import (
 
 # Settings that runs have not had from the beginning, and what they were without them: where they
 # are just that, a run is the one that it was before
-LATER = {"training.loss": "answer", "training.gradient_clip": 0.0, "training.initial_scale": 1.0}
+LATER = {
+    "training.loss": "answer",
+    "training.gradient_clip": 0.0,
+    "training.initial_scale": 1.0,
+    "training.initial_input_scale": 1.0,
+}
 
 
 def _none_if_diverged(value: object) -> object:

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
+import torch
 import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -81,12 +82,20 @@ def fit(job: Job) -> None:
     """
     if job.trainer.world_size > 1:
         job.trainer.callbacks.append(EndAtOnce())  # type: ignore[attr-defined]
+        # Lightning makes the model parallel on a stream of its own, which costs it nothing here
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
     try:
         with _other_processes(job):
             job.trainer.fit(job.module, job.data, ckpt_path=job.checkpoint, weights_only=True)
+            _leave()  # before the others are waited for: NCCL's processes leave together
     finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        _leave()
+
+
+def _leave() -> None:
+    """Leave the group of the processes of all devices, if this one is in it."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 @contextlib.contextmanager

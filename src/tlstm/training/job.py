@@ -205,7 +205,11 @@ def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
             f"model.core.tensor_size={config.model.core.tensor_size} makes the depth {core.depth}, "
             f"not model.depth={config.model.depth}; set model.depth alone"
         )
-    scale_weights(core, later(config, "training.initial_scale"))
+    scale_weights(
+        core,
+        later(config, "training.initial_scale"),
+        later(config, "training.initial_input_scale"),
+    )
     loss_over_all = later(config, "training.loss") == "all"
     if loss_over_all and not data.has_all_targets:
         raise ValueError(
@@ -226,11 +230,19 @@ def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
 
 
 @torch.no_grad()
-def scale_weights(core: RecurrentLayer, scale: float) -> None:
-    """Multiply the weights of a core that has just been made, not its biases or gains."""
+def scale_weights(core: RecurrentLayer, scale: float, input_scale: float) -> None:
+    """Multiply the weights of a core that has just been made, not its biases or gains.
+
+    Args:
+        core: that was made.
+        scale: of all its weights.
+        input_scale: of those that project the input, beside it.
+    """
     for name, parameter in core.named_parameters():
         if name.startswith("weight"):
             parameter.mul_(scale)
+        if name == "weight_input":
+            parameter.mul_(input_scale)
 
 
 def make_trainer(
