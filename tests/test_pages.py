@@ -28,9 +28,10 @@ from tlstm import tables
 from tlstm.figures import main
 from tlstm.measures import ACCURACY, BITS_PER_CHARACTER, measure_of
 from tlstm.record import Record
-from tlstm.reporting import rows
+from tlstm.reporting import growth, rows
 from tlstm.reporting.learning_curves import learning_curves
 from tlstm.reporting.page import best
+from tlstm.reporting.settings_drawing import settings_figure
 from tlstm.reporting.sweep_drawing import ablation_figure, sweep_figure
 from tlstm.results import append
 
@@ -116,6 +117,97 @@ def normalized(normalization: str, depth: int, loss: float) -> Record:
     config = {"model": {"core": {"normalization": normalization}}}
     return run("python_topics", f"tlstm_3d_{normalization}", depth, config=config,
                best={"accuracy": 0.5, "loss": loss})  # fmt: skip
+
+
+def times(*rows: tuple[str, int, int, str, float]) -> pd.DataFrame:
+    """What a benchmark has measured of memorization at the paper's sizes."""
+    measured = [("paper", "memorization", *row, True) for row in rows]
+    return pd.DataFrame(measured, columns=growth.COLUMNS)
+
+
+def test_the_benchmarks_runtimes_take_the_place_of_those_on_a_shared_device(published, results):
+    device = "NVIDIA H200"
+    runs = [
+        synthetic_record("paper", "memorization", model, depth, channels=100)
+        for model in ("tlstm_2d", "slstm")
+        for depth in (1, 4)
+    ]
+    measured = times(
+        ("tlstm_2d", 1, 100, device, 5.0),
+        ("tlstm_2d", 4, 100, device, 6.0),
+        ("slstm", 1, 200, device, 7.0),  # of another width
+        ("slstm", 4, 100, "AMD EPYC", 8.0),  # and on another device
+    )
+    *_, runtime, _ = learning_curves(runs, published, measured).axes
+    assert runtime.get_title() == "runtime (benchmark)"
+    assert [line[0].get_ydata().tolist() for line in runtime.containers] == [[5.0, 6.0]]
+    table = growth.by_benchmark(tables.run_table(runs), measured)
+    assert table["benchmark"].tolist() == [False, False, True, True]  # in the paper's order
+    own = [run.milliseconds_per_timestep for run in runs[2:]]
+    assert table["milliseconds_per_timestep"].tolist() == [*own, 5.0, 6.0]
+    *_, runtime, _ = learning_curves(runs, published).axes
+    assert runtime.get_title() == "runtime"
+    assert len(runtime.containers) == 2
+
+
+def with_settings(seed: int, solved: int | None, samples: int, best: float, **training) -> Record:
+    """A run of Figure 4's best model with settings of the training."""
+    like = synthetic_record("paper", "memorization", "tlstm_3d_cn", 10, seed)
+    learnt = {"learning_rate": 0.001, **training}
+    name = f"{crc32(repr((seed, training)).encode()):016x}"
+    changes = {
+        "identifier": name,
+        "config": like.config | {"training": learnt},
+        "samples": samples,
+        "samples_to_threshold": solved,
+        "outcome": "solved" if solved else "budget spent",
+        "best": {"accuracy": best, "loss": 1.0},
+    }
+    return Record.model_validate(like.model_dump() | changes)
+
+
+def test_settings_are_rows_by_the_samples_that_they_take(published):
+    runs = [
+        *(with_settings(seed, 80_000, 80_000, 0.995) for seed in range(3)),
+        with_settings(0, None, 500_000, 0.02, learning_rate=0.1),
+        with_settings(0, 20_000, 20_000, 0.995, learning_rate=0.002),
+        with_settings(0, None, 500_000, 0.93, loss="all"),
+        with_settings(1, 60_000, 60_000, 0.995, loss="answer", gradient_clip=1.0),
+    ]
+    random.Random(1).shuffle(runs)
+    figure = settings_figure(runs, published)
+    (panel,) = figure.axes
+    assert panel.get_title() == "3D tLSTM+CN, L = 10"
+    assert [label.get_text() for label in panel.get_yticklabels()][::-1] == [
+        "loss answer, gradient clip 0.0, learning rate 0.001",
+        "but learning rate 0.002",
+        "but gradient clip 1.0",
+        "but loss all",
+        "but learning rate 0.1",
+    ]
+    solved, unsolved = panel.lines[:2]
+    assert sorted(zip(solved.get_ydata(), solved.get_xdata(), strict=True)) == [
+        (2, 60_000),
+        (3, 20_000),
+        *[(4, 80_000)] * 3,
+    ]
+    assert sorted(zip(unsolved.get_ydata(), unsolved.get_xdata(), strict=True)) == [
+        (0, 500_000),
+        (1, 500_000),
+    ]
+    assert sorted(text.get_text() for text in panel.texts) == ["2%", "93%"]
+    (star,) = panel.collections  # published: 54K
+    assert star.get_offsets()[0][0] == 54_000
+
+
+def test_a_run_has_the_settings_that_it_was_recorded_before(published):
+    """A record from before there were such settings is in one row with those that leave them."""
+    runs = [
+        with_settings(0, 80_000, 80_000, 0.995),
+        with_settings(1, 70_000, 70_000, 0.995, loss="answer", initial_scale=1.0),
+    ]
+    assert set(tables.run_table(runs)["variant"]) == {""}
+    assert len(settings_figure(runs, published).axes[0].get_yticklabels()) == 1
 
 
 def test_layer_normalization_that_sees_ahead_is_no_best_and_said_to_be():

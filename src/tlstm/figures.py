@@ -25,9 +25,11 @@ from tlstm.memory_cells import drawing as memory_drawing
 from tlstm.memory_cells import page as memory_page
 from tlstm.memory_cells import store as memory_store
 from tlstm.record import Record, replace_file, sentence
+from tlstm.reporting import growth
 from tlstm.reporting.drawing import style
 from tlstm.reporting.learning_curves import learning_curves
 from tlstm.reporting.page import Heading, page
+from tlstm.reporting.settings_drawing import settings_figure
 from tlstm.reporting.sweep_drawing import ablation_figure, sweep_figure
 from tlstm.results import latest, load
 
@@ -38,25 +40,29 @@ class Experiment(NamedTuple):
     Attributes:
         title: of its page.
         command: makes its records.
-        figure: draws the records of one scale and task, given the published numbers too; None
-            where there is only a table.
+        figure: draws the records of one scale and task, given the published numbers and the
+            benchmark's runtimes too; None where there is only a table.
         published: the table of published.csv that its page shows; empty for none.
         also: another experiment whose records its page shows too.
     """
 
     title: str
     command: str
-    figure: Callable[[Sequence[Record], pd.DataFrame], Figure] | None = None
+    figure: Callable[[Sequence[Record], pd.DataFrame, pd.DataFrame], Figure] | None = None
     published: str = ""
     also: str | None = None
 
 
-def _along(size: str, records: Sequence[Record], _: pd.DataFrame) -> Figure:
-    return sweep_figure(records, size)
+def _along(size: str, records: Sequence[Record], _: object, times: pd.DataFrame) -> Figure:
+    return sweep_figure(records, size, times)
 
 
-def _ablation(records: Sequence[Record], _: pd.DataFrame) -> Figure:
+def _ablation(records: Sequence[Record], *_: object) -> Figure:
     return ablation_figure(records)
+
+
+def _settings(records: Sequence[Record], published: pd.DataFrame, _: object) -> Figure:
+    return settings_figure(records, published)
 
 
 PAGE = "README.md"
@@ -72,8 +78,8 @@ EXPERIMENTS = {
     "table3": Experiment("Table 3: sequential and permuted MNIST", MAKE, None, "table3", "fig5"),
     "depth": Experiment("Depth", SWEEP, ALONG_DEPTH),
     "width": Experiment("Width: channels", SWEEP, partial(_along, "channels")),
-    "readings": Experiment("What the paper leaves open", SWEEPS, learning_curves, "table2"),
-    "recipe": Experiment("Beyond the paper: fewer samples", SWEEPS, learning_curves, "table2"),
+    "readings": Experiment("What the paper leaves open", SWEEPS, _settings, "table2"),
+    "recipe": Experiment("Beyond the paper: fewer samples", SWEEPS, _settings, "table2"),
     "ablation": Experiment("Ablation: each part with and without the others", SWEEP, _ablation),
 }
 RUNTIME = bench_store.EXPERIMENT
@@ -122,18 +128,23 @@ def draw(name: str, results_dir: Path) -> list[Path]:
         return []
     published = tables.read_published(results_dir / "published.csv")
     published = published[published["table"] == shown.published]
-    pictures = draw_pictures(own, published, shown, directory) if shown.figure else []
+    times = growth.of_measurements(bench_store.latest(bench_store.load(results_dir)))
+    pictures = draw_pictures(own, published, times, shown, directory) if shown.figure else []
     if records:
         runs = tables.run_table(records).to_csv(index=False, lineterminator="\n")
         replace_file(directory / "runs.csv", runs.encode())
     heading = Heading(name, shown.title, COMMANDS[name])
-    text = page(records, published, {picture.name for picture in pictures}, heading)
+    text = page(records, published, times, {picture.name for picture in pictures}, heading)
     replace_file(directory / PAGE, text.encode())
     return [*pictures, directory / PAGE]
 
 
 def draw_pictures(
-    records: Sequence[Record], published: pd.DataFrame, shown: Experiment, directory: Path
+    records: Sequence[Record],
+    published: pd.DataFrame,
+    times: pd.DataFrame,
+    shown: Experiment,
+    directory: Path,
 ) -> list[Path]:
     """Draws a picture of each scale and task; returns them without their suffixes."""
     assert shown.figure is not None
@@ -141,7 +152,7 @@ def draw_pictures(
     for scale, task in sorted({(record.scale, record.task) for record in records}):
         group = [record for record in records if (record.scale, record.task) == (scale, task)]
         pictures.append(directory / f"{scale}-{task}")
-        save(shown.figure(group, published), pictures[-1])
+        save(shown.figure(group, published, times), pictures[-1])
     return pictures
 
 

@@ -75,7 +75,7 @@ def render(
         published: the rows of published.csv.
         pictures: of memory cells.
     """
-    table = tables.run_table(records)
+    table = growth.by_benchmark(tables.run_table(records), growth.of_measurements(measurements))
     groups = [
         group_of(rows, records, f"group-{number}")
         for number, (_, rows) in enumerate(table.groupby(["scale", "task"], sort=False))
@@ -105,7 +105,7 @@ def group_of(table: pd.DataFrame, records: Sequence[Record], name: str) -> Group
     """What the page shows of the runs of one scale and task.
 
     Args:
-        table: their rows of `run_table`.
+        table: their rows of `run_table`, with `growth.by_benchmark`'s runtimes.
         records: these and others.
         name: of the group, unique on the page.
     """
@@ -129,19 +129,21 @@ def group_of(table: pd.DataFrame, records: Sequence[Record], name: str) -> Group
 def summaries(table: pd.DataFrame, name: str) -> list[charts.Chart]:
     """Quality, samples to the threshold and runtime against L, for the runs of a scale and task.
 
-    The runtime is of the machine with the most runs: two machines are never in one line.
+    The runtime is the benchmark's where there is one, and of the machine with the most runs: two
+    machines are never in one line.
     """
     graded = sections.with_quality(table).assign(label=tables.line_names(table, "depth"))
     solved = graded.dropna(subset=["samples_to_threshold"])
-    hardware = table["hardware"].mode().iloc[0]
+    timed = graded[graded["benchmark"]] if graded["benchmark"].any() else graded
+    hardware = timed["hardware"].mode().iloc[0]
     shown = [
         (graded, "shown", charts.quality(str(table["task"].iloc[0])), ""),
         (solved, "samples_to_threshold", "samples to the threshold", ", of runs that passed it"),
         (
-            graded[graded["hardware"] == hardware],
+            timed[timed["hardware"] == hardware],
             "milliseconds_per_timestep",
             "ms per timestep",
-            f", {hardware}",
+            f", {hardware}{', benchmark' if timed['benchmark'].all() else ''}",
         ),
     ]
     drawn = [

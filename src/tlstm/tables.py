@@ -4,6 +4,7 @@ Everything here is a pure function of records, of their frame (`tlstm.results.fr
 `results/published.csv`. Accuracies are fractions in a frame and per cent in a table.
 """
 
+import itertools
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -174,19 +175,22 @@ def _order(record: Record) -> tuple[object, ...]:
 
 def _variants(records: Sequence[Record]) -> list[str]:
     groups: dict[tuple[object, ...], list[dict[str, object]]] = {}
-    settings = [dict(_settings(record.config)) for record in records]
+    settings_of = [settings(record) for record in records]
     keys = [
         (record.scale, record.task, record.label, record.depth, record.channels)
         for record in records
     ]
-    for key, setting in zip(keys, settings, strict=True):
+    for key, setting in zip(keys, settings_of, strict=True):
         groups.setdefault(key, []).append(setting)
-    return [_differences(setting, groups[key]) for key, setting in zip(keys, settings, strict=True)]
+    return [
+        _differences(setting, groups[key]) for key, setting in zip(keys, settings_of, strict=True)
+    ]
 
 
-def _settings(config: Mapping[str, object]) -> Iterable[tuple[str, object]]:
-    for section in DECIDING:
-        yield from _leaves(config.get(section), section)
+def settings(record: Record) -> dict[str, object]:
+    """The settings of a run that decide what is learnt, by their dotted names."""
+    leaves = (_leaves(record.config.get(section), section) for section in DECIDING)
+    return LATER | dict(itertools.chain.from_iterable(leaves))
 
 
 def _leaves(node: object, name: str) -> Iterable[tuple[str, object]]:
@@ -202,7 +206,7 @@ def _differences(setting: Mapping[str, object], group: list[dict[str, object]]) 
     return distinct(
         f"{name.rpartition('.')[2]}={value}"
         for name, value in setting.items()
-        if any(other.get(name, LATER.get(name)) != value for other in group)
+        if any(other.get(name) != value for other in group)
     )
 
 

@@ -19,6 +19,7 @@ from matplotlib.ticker import FuncFormatter
 from tlstm import tables
 from tlstm.measures import STANDS_IN_FOR
 from tlstm.record import Record
+from tlstm.reporting import growth
 from tlstm.results import latest
 
 Look = dict[str, Any]
@@ -66,8 +67,15 @@ def style() -> AbstractContextManager[None]:
     return matplotlib.style.context(["default", SETTINGS])
 
 
-def one_picture(records: Sequence[Record], along: str) -> pd.DataFrame:
+def one_picture(
+    records: Sequence[Record], along: str, times: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """The runs of one picture, the latest of each, with the name of their `line`.
+
+    Args:
+        records: of one scale and one task.
+        along: "depth" or "channels".
+        times: of the benchmark, as `growth.of_measurements` has them.
 
     Raises:
         ValueError: there are no records, or they are of several scales or tasks.
@@ -76,7 +84,8 @@ def one_picture(records: Sequence[Record], along: str) -> pd.DataFrame:
     if len(kinds) != 1:
         raise ValueError(f"records must be of one scale and one task, got {sorted(kinds)}")
     table = tables.run_table(latest(records))
-    return table.assign(line=tables.line_names(table, along))
+    table = table.assign(line=tables.line_names(table, along))
+    return growth.by_benchmark(table, growth.of_measurements([]) if times is None else times)
 
 
 def line_styles(table: pd.DataFrame) -> dict[str, Look]:
@@ -110,11 +119,16 @@ def make_panels(count: int) -> tuple[Figure, list[Axes], Axes]:
 
 
 def draw_runtime(panel: Axes, table: pd.DataFrame, along: str, styles: Mapping[str, Look]) -> None:
-    """Runtime on the hardware with the most runs: two machines are never in one line."""
-    hardware = table["hardware"].mode().iloc[0]
-    runs = table[table["hardware"] == hardware]
+    """Runtime on the hardware with the most runs: two machines are never in one line.
+
+    Only the benchmark's where there are some: runs may have shared their device.
+    """
+    timed = table[table["benchmark"]] if table["benchmark"].any() else table
+    hardware = timed["hardware"].mode().iloc[0]
+    runs = timed[timed["hardware"] == hardware]
     machine = textwrap.shorten(hardware, 20, placeholder="...")
-    panel.set_title("runtime" if len(runs) == len(table) else f"runtime on {machine}")
+    where = "" if len(runs) == len(timed) else f" on {machine}"
+    panel.set_title(f"runtime{where}{' (benchmark)' if timed['benchmark'].all() else ''}")
     panel.set_ylabel("ms per timestep")
     draw_means(panel, runs["milliseconds_per_timestep"], runs, along, styles)
     panel.set_ylim(bottom=0)

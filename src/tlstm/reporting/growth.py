@@ -6,13 +6,15 @@ A growth is an exponent: 1 where something is proportional to L, 0 where it does
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from tlstm.bench.measurement import Measurement
 from tlstm.bench.summary import fastest, groups, ours
 from tlstm.reporting.comparison import LABELS, Answer, Finding
 
-COLUMNS = ["scale", "task", "model", "depth", "milliseconds", "hardware", "benchmark"]
+CONFIGURATION = ["scale", "task", "model", "depth", "channels", "hardware"]
+COLUMNS = [*CONFIGURATION, "milliseconds", "benchmark"]
 PARAMETERS_LEVEL, PARAMETERS_GROWN = 0.10, 0.25  # shares added from the smallest L to the largest
 HARDLY, HALF, PROPORTIONAL = 0.25, 0.5, 0.75  # exponents [ours]
 PERMUTED = {"mnist": "permuted_mnist"}  # of the same sizes, so of the same runtime
@@ -32,7 +34,8 @@ def of_measurements(measurements: Sequence[Measurement]) -> pd.DataFrame:
         if best is not None and best.microseconds is not None:
             scale = "paper" if first.on_gpu and not first.quick else "quick"
             milliseconds = best.microseconds / 1e3 / case.batch_size
-            measured = case.model, case.depth, milliseconds, first.hardware.device, True
+            size = case.model, case.depth, case.channels
+            measured = *size, first.hardware.device, milliseconds, True
             also = PERMUTED.get(case.task) if scale == "paper" else None
             tasks = filter(None, (case.task, also))
             rows += [(scale, task, *measured) for task in tasks]
@@ -46,6 +49,23 @@ def of_runs(table: pd.DataFrame) -> pd.DataFrame:
     """
     renamed = table.rename(columns={"milliseconds_per_timestep": "milliseconds"})
     return renamed.assign(benchmark=False)[COLUMNS]
+
+
+def by_benchmark(table: pd.DataFrame, times: pd.DataFrame) -> pd.DataFrame:
+    """The runs with the benchmark's runtimes, where it has measured the same on the same device.
+
+    Args:
+        table: rows of `run_table`.
+        times: `of_measurements`.
+
+    Returns:
+        The rows with a further column, `benchmark`: whether `milliseconds_per_timestep` is its.
+    """
+    measured = times.drop_duplicates(CONFIGURATION).set_index(CONFIGURATION)["milliseconds"]
+    found = measured.reindex(pd.MultiIndex.from_frame(table[CONFIGURATION])).to_numpy(dtype=float)
+    own = table["milliseconds_per_timestep"]
+    times_of_runs = pd.Series(found, table.index).fillna(own)
+    return table.assign(milliseconds_per_timestep=times_of_runs, benchmark=~np.isnan(found))
 
 
 def exponent(rows: pd.DataFrame) -> float | None:

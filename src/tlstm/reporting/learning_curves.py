@@ -59,7 +59,9 @@ def mean_curve(curves: Sequence[Sequence[CurvePoint]]) -> MeanCurve:
     return MeanCurve(samples, values.mean(0), values.min(0), values.max(0))
 
 
-def learning_curves(records: Sequence[Record], published: pd.DataFrame) -> Figure:
+def learning_curves(
+    records: Sequence[Record], published: pd.DataFrame, times: pd.DataFrame | None = None
+) -> Figure:
     """Figure 4 or 5 for one task: accuracy during the training at every depth, and runtime.
 
     Where a task can be solved (Figure 4) it is drawn against the logarithm of the training
@@ -68,6 +70,7 @@ def learning_curves(records: Sequence[Record], published: pd.DataFrame) -> Figur
     Args:
         records: of one scale and one task; the latest of every run is drawn.
         published: the rows of published.csv.
+        times: of the benchmark, as `growth.of_measurements` has them.
 
     Returns:
         A figure with a panel per depth, one for the runtime and, last, the legend's.
@@ -75,7 +78,7 @@ def learning_curves(records: Sequence[Record], published: pd.DataFrame) -> Figur
     Raises:
         ValueError: there are no records, or they are of several scales or tasks.
     """
-    table = one_picture(records, "depth")
+    table = one_picture(records, "depth", times)
     curves = {record.identifier: _drawable(record.curve) for record in latest(records)}
     solvable = tables.is_solvable(table)
     marks = tables.published_marks(published, records[0].task)

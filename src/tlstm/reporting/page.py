@@ -13,7 +13,7 @@ import pandas as pd
 from tlstm import tables
 from tlstm.measures import STANDS_IN_FOR, measure_of
 from tlstm.record import Record
-from tlstm.reporting import rows
+from tlstm.reporting import growth, rows
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -35,6 +35,7 @@ class Heading(NamedTuple):
 def page(
     records: Sequence[Record],
     published: pd.DataFrame,
+    times: pd.DataFrame,
     pictures: Collection[str],
     heading: Heading,
 ) -> str:
@@ -43,6 +44,7 @@ def page(
     Args:
         records: each run once; there may be none yet.
         published: the rows of published.csv that the page shows.
+        times: of the benchmark, as `growth.of_measurements` has them.
         pictures: that are drawn, <scale>-<task>.
         heading: of the page.
     """
@@ -55,7 +57,7 @@ def page(
         experiment=heading.name,
         stores=_stores(records, heading.name),
         published=_published(published),
-        scales=[_scale([r for r in records if r.scale == name], pictures) for name in names],
+        scales=[_scale([r for r in records if r.scale == name], times, pictures) for name in names],
         measures={measure_of(record.task).name for record in records},
         command=heading.command,
         one_run=tables.run_table(records)["command"].iloc[0] if records else None,
@@ -76,9 +78,11 @@ def _published(published: pd.DataFrame) -> list[dict[str, str]]:
     ]
 
 
-def _scale(records: Sequence[Record], pictures: Collection[str]) -> dict[str, object]:
+def _scale(
+    records: Sequence[Record], times: pd.DataFrame, pictures: Collection[str]
+) -> dict[str, object]:
     """What the page says about one scale."""
-    table = tables.run_table(records)
+    table = growth.by_benchmark(tables.run_table(records), times)
     name = table["scale"].iloc[0]
     groups = list(table.groupby("task"))
     return {
@@ -86,6 +90,7 @@ def _scale(records: Sequence[Record], pictures: Collection[str]) -> dict[str, ob
         "sizes": tables.sizes(table),
         "others": [task for task in dict.fromkeys(table["task"]) if task in STANDS_IN_FOR],
         "sees_ahead": bool(table["sees_ahead"].any()),
+        "benchmark": bool(table["benchmark"].any()),
         "pictures": [
             {"file": f"{name}-{task}.svg", "alt": f"{tables.sizes(runs)}, {name} scale"}
             for task, runs in groups

@@ -29,7 +29,9 @@ from tlstm.reporting.drawing import (
 Panel = Callable[[Axes, pd.DataFrame, str, Mapping[str, Look]], None]
 
 
-def sweep_figure(records: Sequence[Record], along: str) -> Figure:
+def sweep_figure(
+    records: Sequence[Record], along: str, times: pd.DataFrame | None = None
+) -> Figure:
     """What a task is measured by, and runtime, against L or M, one line per model.
 
     Between them stand the samples to the threshold, where a task can be solved.
@@ -37,6 +39,7 @@ def sweep_figure(records: Sequence[Record], along: str) -> Figure:
     Args:
         records: of one scale and one task; the latest of every run is drawn.
         along: "depth" or "channels".
+        times: of the benchmark, as `growth.of_measurements` has them.
 
     Returns:
         A figure with two or three panels and, last, the legend's.
@@ -44,7 +47,7 @@ def sweep_figure(records: Sequence[Record], along: str) -> Figure:
     Raises:
         ValueError: there are no records, or they are of several scales or tasks.
     """
-    table = one_picture(records, along)
+    table = one_picture(records, along, times)
     styles = line_styles(table)
     drawn: list[Panel] = [_draw_best, draw_runtime]
     if tables.is_solvable(table):
