@@ -236,9 +236,11 @@ def test_an_unsolved_run_counts_as_one_that_needed_the_whole_budget():
     assert evidence.findings[0].effect.startswith("0.044 × the samples")  # 40K of 900K
 
 
-def test_runs_of_other_widths_are_left_out():
-    wide = worlds.run(("addition", "tlstm_2d", 4), 1, channels=16, experiment="width")
-    assert verdicts([wide, *worlds.world()]) == ALL
+@pytest.mark.parametrize("experiment", ["width", "readings", "recipe"])
+def test_runs_of_other_widths_and_settings_are_left_out(experiment):
+    other = worlds.run(("addition", "tlstm_2d", 4), 1, channels=16, experiment=experiment)
+    assert verdicts([other, *worlds.world()]) == ALL
+    assert verdicts([other.model_copy(update={"experiment": "fig4"}), *worlds.world()]) != ALL
 
 
 # Claim 2

@@ -80,13 +80,18 @@ def test_the_initial_scale_is_that_of_the_cores_weights(model: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("model", ["tlstm_3d_cn", "slstm", "grid_lstm_tied", "trnn_2d"])
-def test_the_inputs_projection_has_a_scale_of_its_own(model: str, tmp_path: Path) -> None:
-    drawn, _ = made(tmp_path, f"model={model}", "training.initial_scale=0.5")
-    scales = "training.initial_scale=0.5", "training.initial_input_scale=4"
-    scaled, _ = made(tmp_path, f"model={model}", *scales)
-    for (name, before), after in zip(drawn.named_parameters(), scaled.parameters(), strict=True):
-        factor = 4 if name == "network.core.weight_input" else 1
-        torch.testing.assert_close(after, factor * before, rtol=0, atol=0)
+def test_the_inputs_projection_may_be_drawn_as_embeddings_are(model: str, tmp_path: Path) -> None:
+    wide = f"model={model}", "model.channels=400"
+    drawn, _ = made(tmp_path, *wide)
+    normal, _ = made(tmp_path, *wide, "training.initial_input=normal")
+    for (name, before), after in zip(drawn.named_parameters(), normal.parameters(), strict=True):
+        if name != "network.core.weight_input":
+            torch.testing.assert_close(after, before, rtol=0, atol=0)
+    weights = normal.network.core.get_parameter("weight_input").double().flatten()
+    tolerance = 5 / len(weights) ** 0.5  # five standard deviations of the mean
+    assert abs(weights.mean()) < tolerance
+    assert abs((weights**2).mean() - 1) < 2**0.5 * tolerance
+    assert abs((weights**4).mean() - 3) < 96**0.5 * tolerance  # as of no other distribution
 
 
 def test_a_run_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +100,7 @@ def test_a_run_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         "training.loss=all",
         "training.gradient_clip=0.1",
         "training.initial_scale=2",
-        "training.initial_input_scale=2",
+        "training.initial_input=normal",
     )
     losses = {
         name: [point.loss for point in train_here(tiny(tmp_path / str(i), *given)).curve]

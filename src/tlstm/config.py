@@ -53,15 +53,17 @@ PLACES = ("data_dir", "path")  # settings of a task that say where its data are,
 POSITIVE = {
     "training.learning_rate": math.inf,
     "training.initial_scale": math.inf,
-    "training.initial_input_scale": math.inf,
     "training.threshold": 1,
 }
 
 OPTIONAL = {"model.core.rank", "model.core.kernel_size", "trainer.threads"}
 AUTOMATIC = {"trainer.steps_at_a_time"}  # "auto" leaves them to the machine
-LOSSES = ("answer", "all")
+CHOICES = {  # what a word in the configuration may be
+    "training.loss": ("answer", "all"),
+    "training.initial_input": ("uniform", "normal"),
+    "trainer.float32_matmul_precision": ("highest", "high", "medium"),
+}
 LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
-FLOAT32_PRECISIONS = ("highest", "high", "medium")
 DEFAULT_FLOAT32_PRECISION = "high"
 
 OmegaConf.register_new_resolver("tensor_size", geometry.tensor_size, replace=True)
@@ -335,16 +337,10 @@ def _check_words(config: DictConfig) -> None:
         value = OmegaConf.select(config, key)
         if not isinstance(value, str):
             raise ValueError(f"{key} must be text, got {value!r}")
-    if config.training.loss not in LOSSES:
-        raise ValueError(
-            f"training.loss must be one of {', '.join(LOSSES)}, got {config.training.loss!r}"
-        )
-    precision = config.trainer.float32_matmul_precision
-    if precision not in FLOAT32_PRECISIONS:
-        raise ValueError(
-            "trainer.float32_matmul_precision must be one of "
-            f"{', '.join(FLOAT32_PRECISIONS)}, got {precision!r}"
-        )
+    for key, choices in CHOICES.items():
+        value = OmegaConf.select(config, key)
+        if value not in choices:
+            raise ValueError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
     capture = config.trainer.capture
     if capture != "auto" and not isinstance(capture, bool):
         raise ValueError(f"trainer.capture must be auto, true or false, got {capture!r}")

@@ -29,7 +29,7 @@ LATER = {
     "training.loss": "answer",
     "training.gradient_clip": 0.0,
     "training.initial_scale": 1.0,
-    "training.initial_input_scale": 1.0,
+    "training.initial_input": "uniform",
 }
 
 

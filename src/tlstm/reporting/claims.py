@@ -24,7 +24,7 @@ Verdict = Literal["holds", "does not hold", "undecided"]
 Findings = Iterator[Finding]
 Claimed = Callable[[Runs], Findings]
 
-NOT_ASKED = ("width", "scratch")  # experiments whose M is not the task's own
+NOT_ASKED = ("width", "readings", "recipe", "scratch")  # of other widths or settings
 TENSORIZED = tuple(model for model in LABELS if model != "slstm")
 GROWING = ("tlstm_2d", "tlstm_3d", "tlstm_3d_cn")
 WITHOUT_MEMORY = ("slstm", "tlstm_2d_no_memory_convolution")

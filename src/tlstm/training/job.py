@@ -205,11 +205,6 @@ def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
             f"model.core.tensor_size={config.model.core.tensor_size} makes the depth {core.depth}, "
             f"not model.depth={config.model.depth}; set model.depth alone"
         )
-    scale_weights(
-        core,
-        later(config, "training.initial_scale"),
-        later(config, "training.initial_input_scale"),
-    )
     loss_over_all = later(config, "training.loss") == "all"
     if loss_over_all and not data.has_all_targets:
         raise ValueError(
@@ -218,8 +213,10 @@ def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
     make: Callable[..., SequenceModule] = SequenceModule
     if data.samples_per_pass is not None:
         make = functools.partial(StreamModule, samples_per_pass=data.samples_per_pass)
+    network = SequenceNetwork(core, data.output_size, data.reads_symbols)
+    draw_weights(core, config)  # the head is the same, whatever is drawn here
     return make(
-        SequenceNetwork(core, data.output_size, data.reads_symbols),
+        network,
         learning_rate=config.training.learning_rate,
         threshold=config.training.threshold,
         batch_size=config.training.batch_size,
@@ -230,19 +227,14 @@ def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
 
 
 @torch.no_grad()
-def scale_weights(core: RecurrentLayer, scale: float, input_scale: float) -> None:
-    """Multiply the weights of a core that has just been made, not its biases or gains.
-
-    Args:
-        core: that was made.
-        scale: of all its weights.
-        input_scale: of those that project the input, beside it.
-    """
+def draw_weights(core: RecurrentLayer, config: DictConfig) -> None:
+    """Change what a layer has drawn, where the configuration asks for other initial weights."""
+    scale = later(config, "training.initial_scale")
     for name, parameter in core.named_parameters():
         if name.startswith("weight"):
             parameter.mul_(scale)
-        if name == "weight_input":
-            parameter.mul_(input_scale)
+    if later(config, "training.initial_input") == "normal":
+        core.get_parameter("weight_input").normal_()
 
 
 def make_trainer(
