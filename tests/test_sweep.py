@@ -1,5 +1,6 @@
 """Sweep files, and running them here with no server."""
 
+import io
 import json
 import os
 import signal
@@ -13,11 +14,12 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from rich.console import Console
 
-from tlstm import pool, sharing, sweep
+from tlstm import pool, sharing, sweep, sweep_display
 from tlstm.config import Run, compose
 from tlstm.record import read_record
-from tlstm.sweep_display import Throughput
+from tlstm.sweep_display import Entry, SweepDisplay, Throughput
 from tlstm.sweep_file import SweepFile, points, read_sweep_file
 from tlstm.training.progress import Status
 
@@ -466,3 +468,28 @@ def test_estimate_grows_with_the_budget_and_counts_more_than_the_passes() -> Non
     assert sweep.RUN_SECONDS < sweep.estimate(few) < sweep.RUN_SECONDS + 5
     least = 60_000 / 15 * sweep.STEP_SECONDS
     assert sweep.estimate(many) > sweep.RUN_SECONDS + least
+
+
+# What it shows
+
+
+@pytest.mark.parametrize(("seconds", "often"), [(-1.0, True), (1000.0, False)])
+def test_where_there_is_no_terminal_lines_say_how_far_runs_are(
+    seconds: float, often: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_display, "LINE_SECONDS", seconds)
+    said = io.StringIO()
+    entries = [Entry(title, 1000, 60.0, "output.log") for title in ("first", "second")]
+    with SweepDisplay(entries, Console(file=said, width=80)) as display:
+        display.show(0, Status(100, 0.25, 10.0))
+        display.show(1, Status(300, None, 30.0))
+        display.ended(0, None, "solved")
+        display.show(1, Status(500, 0.75, 30.0))
+    first = "first: 100 of 1,000 samples, 10 samples/s, accuracy 25.0%"
+    lines = [
+        f"after 0 s: {first}",
+        f"after 0 s: {first}; second: 300 of 1,000 samples, 30 samples/s",
+        "done 1/2 after 0 s: first: solved",
+        "after 0 s: second: 500 of 1,000 samples, 30 samples/s, accuracy 75.0%",
+    ]
+    assert said.getvalue().splitlines() == (lines if often else lines[2:3])

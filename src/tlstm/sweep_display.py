@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tlstm.training.progress import Status, bar
+from tlstm.training.progress import LINE_SECONDS, Status, bar, describe
 
 
 class Entry(NamedTuple):
@@ -40,7 +40,8 @@ def hours(seconds: float) -> str:
 class SweepDisplay:
     """One bar for the whole sweep and one for every run in progress.
 
-    Where the output is no terminal, a line for every run that ends.
+    Where the output is no terminal, a line for every run that ends, and from time to time one that
+    says how far the others are.
     """
 
     def __init__(self, entries: Sequence[Entry], console: Console) -> None:
@@ -49,7 +50,8 @@ class SweepDisplay:
         self._done = 0
         self._tasks: dict[int, TaskID] = {}
         self._seconds: dict[int, float] = {}
-        self._started = time.perf_counter()
+        self._statuses: dict[int, Status] = {}  # of runs in progress
+        self._started = self._printed = time.perf_counter()
         self._overall = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=30),
@@ -85,12 +87,16 @@ class SweepDisplay:
             )
         self._active.update(self._tasks[index], completed=status.samples, status=status)
         self._advance(index, entry.seconds * status.samples / entry.max_samples)
+        self._statuses[index] = status
+        if not self._console.is_terminal and time.perf_counter() - self._printed > LINE_SECONDS:
+            self._print_statuses()
 
     def ended(self, index: int, failure: str | None, outcome: str) -> None:
         """Write down that a run has ended, and how."""
         entry = self._entries[index]
         if index in self._tasks:
             self._active.remove_task(self._tasks.pop(index))
+            del self._statuses[index]
         self._done += 1
         self._advance(index, entry.seconds)
         self._overall.update(self._all, runs=self._done)
@@ -102,6 +108,16 @@ class SweepDisplay:
             soft_wrap=True,
             highlight=False,
         )
+
+    def _print_statuses(self) -> None:
+        self._printed = time.perf_counter()
+        said = "; ".join(
+            f"{self._entries[index].title}: {status.samples:,} of "
+            f"{self._entries[index].max_samples:,} samples, {describe(status)}"
+            for index, status in self._statuses.items()
+        )
+        elapsed = hours(self._printed - self._started)
+        self._console.print(f"after {elapsed}: {said}", soft_wrap=True, highlight=False)
 
     def _advance(self, index: int, seconds: float) -> None:
         self._seconds[index] = seconds
