@@ -26,10 +26,10 @@ from commands import (
     tiny,
     train_here,
 )
-from tlstm import sweep_devices
 from tlstm.config import compose
 from tlstm.module import SequenceModule
 from tlstm.record import Record, read_record
+from tlstm.sweeping import devices as sweep_devices
 from tlstm.training import devices
 from tlstm.training.devices import ENDING_SECONDS
 from tlstm.training.job import check_devices, make_data

@@ -13,10 +13,12 @@ import yaml
 from torch import nn
 from torch.distributed.run import get_args_parser
 
-from tlstm import TensorizedLSTM, dashboards, evaluate, export, figures, sweep, sweep_file, train
+from tlstm import TensorizedLSTM, dashboards, evaluate, export, figures, sweep, train
 from tlstm.bench import command as bench
 from tlstm.config import CONFIGURATIONS, compose
 from tlstm.memory_cells import command as memory_cells
+from tlstm.sweeping.file import points, read_sweep_file
+from tlstm.sweeping.runs import values_at_scale
 from tlstm.training.job import check_devices, make_data
 
 ROOT = Path(__file__).parents[1]
@@ -89,9 +91,9 @@ def test_every_figure_and_table_has_a_row_with_its_numbers_of_runs() -> None:
 
 
 def number_of_points(file: Path, scale: str) -> int:
-    content = sweep_file.read_sweep_file(file)
-    values = sweep.values_at_scale(content, [f"scale={scale}"])
-    return len(sweep_file.points(content, [], values))
+    content = read_sweep_file(file)
+    values = values_at_scale(content, [f"scale={scale}"])
+    return len(points(content, [], values))
 
 
 @pytest.mark.parametrize("command", sorted({*commands("make"), "make help"}))

@@ -16,11 +16,14 @@ import pytest
 import yaml
 from rich.console import Console
 
-from tlstm import pool, sharing, sweep, sweep_display
+from tlstm import sweep
 from tlstm.config import Run, compose
 from tlstm.record import read_record
-from tlstm.sweep_display import Entry, SweepDisplay, Throughput
-from tlstm.sweep_file import SweepFile, points, read_sweep_file
+from tlstm.sweeping import display as sweep_display
+from tlstm.sweeping import estimates, pool, sharing
+from tlstm.sweeping.display import Entry, SweepDisplay, Throughput
+from tlstm.sweeping.file import SweepFile, points, read_sweep_file
+from tlstm.sweeping.runs import read_runs, values_at_scale
 from tlstm.training.progress import Status
 
 SWEEPS = sorted((Path(__file__).parents[1] / "sweeps").glob("*.yaml"))
@@ -81,7 +84,7 @@ def data_here(path: Path) -> list[str]:
 @cache
 def runs_of(path: Path, scale: str) -> list[Run]:
     """The runs of a sweep file, composed once for all tests."""
-    return sweep.read_runs(path, [f"scale={scale}", *data_here(path)])
+    return read_runs(path, [f"scale={scale}", *data_here(path)])
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
@@ -149,9 +152,9 @@ def test_the_ablation_has_every_combination_under_its_own_name() -> None:
 
 def test_an_experiment_has_values_of_its_own_at_a_scale() -> None:
     file = read_sweep_file(SWEEPS[0].with_name("fig5-mnist.yaml"))
-    smoke = sweep.values_at_scale(file, ["scale=smoke"])
+    smoke = values_at_scale(file, ["scale=smoke"])
     assert smoke == {"model.depth": [1, 2, 3], "model.channels": [8, 16, 32]}
-    assert sweep.values_at_scale(file, ["scale=paper"]) == {}
+    assert values_at_scale(file, ["scale=paper"]) == {}
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
@@ -262,7 +265,7 @@ def test_records_all_goes_on_past_failures_and_trains_nothing_twice(tmp_path: Pa
         model=["slstm", "tlstm_2d", "tlstm_3d_cn"],
         **{"model.depth": 2},
     )
-    runs = sweep.read_runs(file, [*TINY, f"output_dir={tmp_path / 'runs'}"])
+    runs = read_runs(file, [*TINY, f"output_dir={tmp_path / 'runs'}"])
     blocked = runs[1].directory
     blocked.mkdir(parents=True)
     (blocked / "csv").write_text("in the way")
@@ -294,7 +297,7 @@ def test_killed_sweep_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
     """SIGKILL gives the sweep no chance to clean up; its runs end with it all the same."""
     long = [*TINY, "training.max_samples=300000", "training.samples_per_epoch=300"]
     file = write_sweep(tmp_path / "s.yaml", task="memorization", model=["tlstm_2d", "tlstm_3d"])
-    runs = sweep.read_runs(file, [*long, f"output_dir={tmp_path / 'runs'}"])
+    runs = read_runs(file, [*long, f"output_dir={tmp_path / 'runs'}"])
     started = subprocess.Popen(
         [sys.executable, "-m", "tlstm.sweep", "s.yaml", *long],
         cwd=tmp_path,
@@ -465,9 +468,9 @@ def test_gpus_are_shared_in_turns_without_the_service(monkeypatch: pytest.Monkey
 def test_estimate_grows_with_the_budget_and_counts_more_than_the_passes() -> None:
     task = ["task=memorization", *TINY]
     few, many = ([*task, f"training.max_samples={samples}"] for samples in (60, 60_000))
-    assert sweep.RUN_SECONDS < sweep.estimate(few) < sweep.RUN_SECONDS + 5
-    least = 60_000 / 15 * sweep.STEP_SECONDS
-    assert sweep.estimate(many) > sweep.RUN_SECONDS + least
+    assert estimates.RUN_SECONDS < estimates.estimate(few) < estimates.RUN_SECONDS + 5
+    least = 60_000 / 15 * estimates.STEP_SECONDS
+    assert estimates.estimate(many) > estimates.RUN_SECONDS + least
 
 
 # What it shows

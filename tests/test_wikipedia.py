@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from commands import measure_quickly, record_of, train_here
 from texts_for_tests import TINY, WORDS, words, write_text
 from tlstm.config import compose, flat
-from tlstm.sweep_file import points, read_sweep_file
+from tlstm.sweeping.file import points, read_sweep_file
 from tlstm.tasks import texts
 from tlstm.tasks.texts import ENWIK8, Published
 from tlstm.tasks.wikipedia import WikipediaDataModule

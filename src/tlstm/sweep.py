@@ -9,40 +9,23 @@ import contextlib
 import math
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing.queues import Queue
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
 
 from tlstm import provenance
-from tlstm.config import Run, compose, with_scale
-from tlstm.pool import Order, context, run_all, use_devices
+from tlstm.config import Run, with_scale
 from tlstm.refusal import refusals
-from tlstm.sharing import side_by_side
-from tlstm.sweep_devices import cores, most_devices, number_of_jobs, visible_gpus
-from tlstm.sweep_display import Entry, SweepDisplay, Throughput, failures_table, hours
-from tlstm.sweep_file import SweepFile, points, read_sweep_file
+from tlstm.sweeping.devices import cores, most_devices, number_of_jobs, visible_gpus
+from tlstm.sweeping.display import Entry, SweepDisplay, Throughput, failures_table, hours
+from tlstm.sweeping.estimates import estimate_all
+from tlstm.sweeping.pool import Order, run_all
+from tlstm.sweeping.runs import read_runs, with_threads
+from tlstm.sweeping.sharing import side_by_side
 from tlstm.train import find_record, outcome, title
-from tlstm.training.job import (
-    captures,
-    make_data,
-    make_module,
-    make_trainer,
-    quiet_lightning,
-    set_up_torch,
-)
 from tlstm.training.progress import Status
-from tlstm.training.runtime import milliseconds_per_timestep
-
-# What a run takes beside its passes, as seen on two processor cores: the optimizer and the
-# trainer for every step; loggers, checkpoints, the test and its process for the whole
-STEP_SECONDS = 1.5e-3
-CAPTURED_STEP_SECONDS = 0.2e-3  # where a step is replayed from a CUDA graph
-RUN_SECONDS = 5.0
-ESTIMATES_PER_GPU = 6  # at a time
 
 SHARING = {
     True: "Runs on the same GPU run side by side, through NVIDIA's Multi-Process Service.",
@@ -158,93 +141,6 @@ def make_plan(
         devices=devices,
         devices_per_run=devices_per_run,
     )
-
-
-def read_runs(file: Path, overrides: Sequence[str]) -> list[Run]:
-    """The runs of a sweep file's grid.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is no sweep file, or a point cannot be run; the message names the file.
-    """
-    sweep = read_sweep_file(file)
-    try:
-        values = values_at_scale(sweep, overrides)
-        return [compose(point) for point in points(sweep, overrides, values)]
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
-
-
-def values_at_scale(sweep: SweepFile, overrides: Sequence[str]) -> dict[str, Sequence[Any]]:
-    """What the values of a sweep become at the chosen scale: the experiment's word, or the scale's.
-
-    Raises:
-        ValueError: the scale or the experiment is unknown.
-    """
-    (scale,) = [override for override in overrides if override.startswith("scale=")]
-    named = sweep.parameters.get("experiment")
-    experiment = [f"experiment={named.value}"] if named else []
-    config = compose([scale, *experiment]).config
-    of_experiment = config.experiment.get("sweep", {}).get(config.scale.name, {})
-    return {**config.scale.sweep, **of_experiment}
-
-
-def with_threads(run: Run, threads: int) -> Run:
-    """The same run with its share of the processor, unless it was given one."""
-    if run.config.trainer.threads is not None:
-        return run
-    return compose([*run.overrides, f"trainer.threads={threads}"])
-
-
-def estimate_all(runs: Sequence[Run], jobs: int, devices: Sequence[str]) -> list[float]:
-    """Seconds that each run takes at the most, from a few measured passes of each.
-
-    Where there are GPUs, several processes measure on each: most of their time goes to starting
-    up and to compiling kernels, which the runs then find compiled.
-    """
-    if not runs:
-        return []
-    start = context(devices)
-    places: list[list[str]] = [[]] * jobs
-    if devices:
-        each = max(1, min(ESTIMATES_PER_GPU, cores() // len(devices)))
-        places = [[device] for device in devices] * each
-    free = start.Queue()
-    for place in places:
-        free.put(place)
-    with ProcessPoolExecutor(
-        len(places), mp_context=start, initializer=_take_place, initargs=(free,)
-    ) as pool:
-        return list(pool.map(estimate, [run.overrides for run in runs]))
-
-
-def _take_place(free: "Queue[list[str]]") -> None:
-    """Let this process measure on one GPU, if there are any."""
-    use_devices(free.get())
-
-
-def estimate(overrides: list[str]) -> float:
-    """Seconds that a run takes if it spends all of its budget."""
-    config = compose(overrides).config
-    set_up_torch(config)
-    data = make_data(config)
-    module = make_module(config, data)
-    with quiet_lightning():
-        trainer = make_trainer(config, [])
-    module.captured = captures(config, trainer)
-    trainer.precision_plugin.convert_module(module.to(trainer.strategy.root_device))
-    devices = config.trainer.devices  # of which this process measures one, with its share
-    share = config.training.batch_size // devices
-    batch = next(iter(data.train_dataloader()))
-    batch = type(batch)(*(part[:share].to(module.device) for part in batch))
-    with trainer.precision_plugin.train_step_context():
-        milliseconds = milliseconds_per_timestep(module, batch, seconds=0.02)
-    sample = 1e-3 * milliseconds * data.timesteps / devices  # forward and backward
-    samples, epoch = config.training.max_samples, config.training.samples_per_epoch
-    step = CAPTURED_STEP_SECONDS if module.captured else STEP_SECONDS
-    learning = samples * sample + samples / config.training.batch_size * step
-    validating = samples // epoch * data.validation_samples * sample / 3  # forward alone
-    return learning + validating + RUN_SECONDS
 
 
 def announcement(plan: Plan) -> str:

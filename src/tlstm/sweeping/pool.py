@@ -67,7 +67,7 @@ def context(devices: Sequence[str]) -> Context:
     if devices:
         return multiprocessing.get_context("spawn")
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["tlstm.pool"])
+    server.set_forkserver_preload(["tlstm.sweeping.pool"])
     return server
 
 

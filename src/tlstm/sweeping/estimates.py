@@ -1,0 +1,76 @@
+"""How long runs take at the most, from a few measured passes of each."""
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.queues import Queue
+
+from tlstm.config import Run, compose
+from tlstm.sweeping.devices import cores
+from tlstm.sweeping.pool import context, use_devices
+from tlstm.training.job import (
+    captures,
+    make_data,
+    make_module,
+    make_trainer,
+    quiet_lightning,
+    set_up_torch,
+)
+from tlstm.training.runtime import milliseconds_per_timestep
+
+# What a run takes beside its passes, as seen on two processor cores: the optimizer and the
+# trainer for every step; loggers, checkpoints, the test and its process for the whole
+STEP_SECONDS = 1.5e-3
+CAPTURED_STEP_SECONDS = 0.2e-3  # where a step is replayed from a CUDA graph
+RUN_SECONDS = 5.0
+ESTIMATES_PER_GPU = 6  # at a time
+
+
+def estimate_all(runs: Sequence[Run], jobs: int, devices: Sequence[str]) -> list[float]:
+    """Seconds that each run takes at the most, from a few measured passes of each.
+
+    Where there are GPUs, several processes measure on each: most of their time goes to starting
+    up and to compiling kernels, which the runs then find compiled.
+    """
+    if not runs:
+        return []
+    start = context(devices)
+    places: list[list[str]] = [[]] * jobs
+    if devices:
+        each = max(1, min(ESTIMATES_PER_GPU, cores() // len(devices)))
+        places = [[device] for device in devices] * each
+    free = start.Queue()
+    for place in places:
+        free.put(place)
+    with ProcessPoolExecutor(
+        len(places), mp_context=start, initializer=_take_place, initargs=(free,)
+    ) as pool:
+        return list(pool.map(estimate, [run.overrides for run in runs]))
+
+
+def _take_place(free: "Queue[list[str]]") -> None:
+    """Let this process measure on one GPU, if there are any."""
+    use_devices(free.get())
+
+
+def estimate(overrides: list[str]) -> float:
+    """Seconds that a run takes if it spends all of its budget."""
+    config = compose(overrides).config
+    set_up_torch(config)
+    data = make_data(config)
+    module = make_module(config, data)
+    with quiet_lightning():
+        trainer = make_trainer(config, [])
+    module.captured = captures(config, trainer)
+    trainer.precision_plugin.convert_module(module.to(trainer.strategy.root_device))
+    devices = config.trainer.devices  # of which this process measures one, with its share
+    share = config.training.batch_size // devices
+    batch = next(iter(data.train_dataloader()))
+    batch = type(batch)(*(part[:share].to(module.device) for part in batch))
+    with trainer.precision_plugin.train_step_context():
+        milliseconds = milliseconds_per_timestep(module, batch, seconds=0.02)
+    sample = 1e-3 * milliseconds * data.timesteps / devices  # forward and backward
+    samples, epoch = config.training.max_samples, config.training.samples_per_epoch
+    step = CAPTURED_STEP_SECONDS if module.captured else STEP_SECONDS
+    learning = samples * sample + samples / config.training.batch_size * step
+    validating = samples // epoch * data.validation_samples * sample / 3  # forward alone
+    return learning + validating + RUN_SECONDS
