@@ -210,6 +210,35 @@ def test_a_run_has_the_settings_that_it_was_recorded_before(published):
     assert len(settings_figure(runs, published).axes[0].get_yticklabels()) == 1
 
 
+def test_published_rows_stand_beside_what_was_measured_at_the_papers_scale(results):
+    """At their L; where they have none, the L that took the fewest samples."""
+    solved = {
+        ("tlstm_3d_cn", 10, 0): 60_000,
+        ("tlstm_3d_cn", 10, 1): 80_000,
+        ("slstm", 4, 0): 400_000,
+        ("slstm", 10, 0): 300_000,
+    }
+    runs = [
+        synthetic_record(
+            "paper", "memorization", *key, samples_to_threshold=samples, samples=samples,
+            outcome="solved",
+        )
+        for key, samples in solved.items()
+    ]  # fmt: skip
+    other = with_settings(5, 10_000, 10_000, 1.0, learning_rate=0.1)
+    append([*runs, other.model_copy(update={"experiment": "recipe"})], results)
+    page = page_of(results, "table2")
+    cells = [[cell.strip() for cell in line.split("|")] for line in page.splitlines()]
+    beside = {
+        (row[1].strip("*"), row[2]): row[8:11] for row in cells if "published**" in "|".join(row)
+    }
+    assert beside["3D tLSTM+CN, published", "10"][0] == "3D tLSTM+CN, L = 10"
+    assert beside["3D tLSTM+CN, published", "10"][2] == "70K (60K to 80K)"
+    assert beside["Stacked LSTM, published", "—"][::2] == ["sLSTM, L = 10", "300K"]
+    assert beside["Grid LSTM, published", "—"] == ["—"] * 3
+    assert "measured: configuration" not in page_of(results, "recipe")
+
+
 def test_layer_normalization_that_sees_ahead_is_no_best_and_said_to_be():
     """It predicts what some of its locations have read."""
     shallow = [normalized("layer", 1, 1.4), normalized("channel", 2, 1.5)]

@@ -20,7 +20,7 @@ import worlds
 from test_bench import everything
 from tlstm import tables
 from tlstm.bench import store as bench_store
-from tlstm.report import embedded, main, memory_cells
+from tlstm.report import embedded, main, memory_cells, read, render
 from tlstm.reporting import charts, sections
 from tlstm.results import append
 
@@ -251,6 +251,26 @@ def test_a_measured_row_is_chosen_by_validation_and_shows_the_test():
     shown = sections.published_tables(run_table(records), published)
     (row,) = [row for each in shown for row in each["measured"]]
     assert (row["depth"], row["value"]) == ("3", "91.0")
+
+
+def test_readings_and_recipes_do_not_stand_for_the_reproduction(tmp_path):
+    """Not where they are the very run that a figure has, and not where they are better."""
+    shutil.copy(PUBLISHED, tmp_path)
+    key = ("memorization", "tlstm_3d_cn", 10)
+    run = worlds.run(key, 80, experiment="fig4")
+    later = {"experiment": "readings", "finished": run.finished.replace(year=2030)}
+    better = worlds.run(key, 10, experiment="recipe", label="another recipe")
+    append([run, run.model_copy(update=later), better], tmp_path)
+    records, _ = read(tmp_path)
+    assert [(each.experiment, each.label) for each in records] == [
+        ("fig4", run.label),
+        ("recipe", "another recipe"),
+    ]
+    text = render(records, [], tables.read_published(tmp_path / "published.csv"))
+    published, _, after = text.partition('<section id="published">')[2].partition("</section>")
+    assert "<td>80K</td>" in published
+    assert "another recipe" not in published
+    assert "another recipe" in after
 
 
 def test_costs_are_sums_of_the_runs():

@@ -24,7 +24,7 @@ from tlstm.bench.measurement import IMPLEMENTATIONS, Measurement
 from tlstm.measures import STANDS_IN_FOR
 from tlstm.record import Record, replace_file, sentence
 from tlstm.reporting import charts, growth, sections
-from tlstm.reporting.claims import counted, judge_all, summary, task_title
+from tlstm.reporting.claims import NOT_ASKED, counted, judge_all, summary, task_title
 from tlstm.reporting.comparison import LABELS
 from tlstm.reporting.page import TEMPLATES
 from tlstm.results import latest, load
@@ -58,7 +58,10 @@ def read(results_dir: Path) -> tuple[list[Record], list[Measurement]]:
     stores = sorted(results_dir.glob("*/records.jsonl"))
     names = [store.parent.name for store in stores if store.parent.name != bench_store.EXPERIMENT]
     records = [record for name in names for record in load(results_dir, name)]
-    return latest(records), bench_store.latest(bench_store.load(results_dir))
+    asked = latest(record for record in records if record.experiment not in NOT_ASKED)
+    known = {record.identifier for record in asked}
+    others = latest(record for record in records if record.identifier not in known)
+    return [*asked, *others], bench_store.latest(bench_store.load(results_dir))
 
 
 def render(
@@ -80,6 +83,7 @@ def render(
         group_of(rows, records, f"group-{number}")
         for number, (_, rows) in enumerate(table.groupby(["scale", "task"], sort=False))
     ]
+    asked = table[~table["experiment"].isin(NOT_ASKED)]
     judgements = judge_all(records, measurements)
     return (
         environment()
@@ -89,7 +93,7 @@ def render(
             verdicts=summary(judgements),
             filters=filters(table),
             groups=groups,
-            published=sections.published_tables(table, published),
+            published=sections.published_tables(asked, published),
             costs=sections.costs(table),
             runs=sections.every_run(table),
             runtimes=sections.runtimes(measurements),
@@ -122,7 +126,7 @@ def group_of(table: pd.DataFrame, records: Sequence[Record], name: str) -> Group
         quality=charts.quality(task),
         curves=charts.curves(table, points, f"{name}-curves"),
         summaries=summaries(table, name),
-        ablations=sections.ablations(table, by_identifier),
+        ablations=sections.ablations(table[~table["experiment"].isin(NOT_ASKED)], by_identifier),
     )
 
 

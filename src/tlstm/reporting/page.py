@@ -14,6 +14,8 @@ from tlstm import tables
 from tlstm.measures import STANDS_IN_FOR, measure_of
 from tlstm.record import Record
 from tlstm.reporting import growth, rows
+from tlstm.reporting.beside import measured_beside
+from tlstm.reporting.claims import NOT_ASKED
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -49,6 +51,7 @@ def page(
         heading: of the page.
     """
     names = sorted({record.scale for record in records}, key=tables.scale_order)
+    asked = [record for record in records if record.experiment not in NOT_ASKED]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined
     )
@@ -56,7 +59,8 @@ def page(
         title=heading.title,
         experiment=heading.name,
         stores=_stores(records, heading.name),
-        published=_published(published),
+        published=_published(published, asked),
+        beside=any(record.scale == "paper" for record in asked),
         scales=[_scale([r for r in records if r.scale == name], times, pictures) for name in names],
         measures={measure_of(record.task).name for record in records},
         command=heading.command,
@@ -70,12 +74,18 @@ def _stores(records: Iterable[Record], name: str) -> list[str]:
     return ["records.jsonl" if e == name else f"../{e}/records.jsonl" for e in experiments]
 
 
-def _published(published: pd.DataFrame) -> list[dict[str, str]]:
-    """A table of published rows for each task."""
-    return [
-        {"title": task_title(str(task)), "rows": markdown(rows.published(group))}
-        for task, group in published.groupby("task", sort=False)
-    ]
+def _published(published: pd.DataFrame, records: Iterable[Record]) -> list[dict[str, str]]:
+    """A table of published rows for each task, beside what was measured at the paper's scale."""
+    at_papers_scale = [record for record in records if record.scale == "paper"]
+    shown = []
+    for task, group in published.groupby("task", sort=False):
+        table = rows.published(group.reset_index(drop=True))
+        same = [record for record in at_papers_scale if record.task == task]
+        if same:
+            beside = measured_beside(group.reset_index(drop=True), tables.run_table(same))
+            table = pd.concat([table.drop(columns="source"), beside, table["source"]], axis=1)
+        shown.append({"title": task_title(str(task)), "rows": markdown(table)})
+    return shown
 
 
 def _scale(
