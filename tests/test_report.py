@@ -260,17 +260,21 @@ def test_readings_and_recipes_do_not_stand_for_the_reproduction(tmp_path):
     run = worlds.run(key, 80, experiment="fig4")
     later = {"experiment": "readings", "finished": run.finished.replace(year=2030)}
     better = worlds.run(key, 10, experiment="recipe", label="another recipe")
-    append([run, run.model_copy(update=later), better], tmp_path)
+    alone = worlds.run(("addition", "tlstm_3d_cn", 7), 10, experiment="readings")
+    append([run, run.model_copy(update=later), better, alone], tmp_path)
     records, _ = read(tmp_path)
-    assert [(each.experiment, each.label) for each in records] == [
-        ("fig4", run.label),
-        ("recipe", "another recipe"),
-    ]
+    assert {(each.experiment, each.task, each.label) for each in records} == {
+        ("fig4", "memorization", run.label),
+        ("recipe", "memorization", "another recipe"),
+        ("readings", "addition", alone.label),
+    }
     text = render(records, [], tables.read_published(tmp_path / "published.csv"))
     published, _, after = text.partition('<section id="published">')[2].partition("</section>")
     assert "<td>80K</td>" in published
     assert "another recipe" not in published
     assert "another recipe" in after
+    assert "Addition, readings" in text
+    assert "Addition, readings" in render([alone], [], tables.read_published(PUBLISHED))
 
 
 def test_costs_are_sums_of_the_runs():

@@ -78,13 +78,12 @@ def render(
         published: the rows of published.csv.
         pictures: of memory cells.
     """
-    table = growth.by_benchmark(tables.run_table(records), growth.of_measurements(measurements))
-    groups = [
-        group_of(rows, records, f"group-{number}")
-        for number, (_, rows) in enumerate(table.groupby(["scale", "task"], sort=False))
-    ]
-    asked = table[~table["experiment"].isin(NOT_ASKED)]
+    times = growth.of_measurements(measurements)
+    parts = [growth.by_benchmark(tables.run_table(part), times) for part in apart(records)]
+    groups = [rows for part in parts for _, rows in part.groupby(["scale", "task"], sort=False)]
     judgements = judge_all(records, measurements)
+    table = tables.run_table(records)
+    asked = next((part for part in parts if not _is_beside(part)), table[:0])
     return (
         environment()
         .get_template("report.html.jinja")
@@ -92,7 +91,7 @@ def render(
             judgements=judgements,
             verdicts=summary(judgements),
             filters=filters(table),
-            groups=groups,
+            groups=[group_of(rows, records, f"group-{n}") for n, rows in enumerate(groups)],
             published=sections.published_tables(asked, published),
             costs=sections.costs(table),
             runs=sections.every_run(table),
@@ -105,28 +104,45 @@ def render(
     )
 
 
+def apart(records: Sequence[Record]) -> list[list[Record]]:
+    """The runs of the reproduction, and of every other experiment; those that there are."""
+    others = [
+        [record for record in records if record.experiment == experiment]
+        for experiment in NOT_ASKED
+    ]
+    asked = [record for record in records if record.experiment not in NOT_ASKED]
+    return [part for part in (asked, *others) if part]
+
+
+def _is_beside(table: pd.DataFrame) -> bool:
+    """Whether runs are not of the reproduction."""
+    return table["experiment"].iloc[0] in NOT_ASKED
+
+
 def group_of(table: pd.DataFrame, records: Sequence[Record], name: str) -> Group:
     """What the page shows of the runs of one scale and task.
 
     Args:
-        table: their rows of `run_table`, with `growth.by_benchmark`'s runtimes.
+        table: their rows of `run_table`, with `growth.by_benchmark`'s runtimes; all of them of
+            the reproduction, or of another experiment.
         records: these and others.
         name: of the group, unique on the page.
     """
     by_identifier = {record.identifier: record for record in records}
     points = {identifier: record.curve for identifier, record in by_identifier.items()}
     task = str(table["task"].iloc[0])
+    beside = f", {table['experiment'].iloc[0]}" if _is_beside(table) else ""
     return Group(
         scale=str(table["scale"].iloc[0]),
         task=task,
-        title=task_title(task),
+        title=task_title(task) + beside,
         sizes=tables.sizes(table),
         stands_in=task in STANDS_IN_FOR,
         depths=sorted(int(depth) for depth in set(table["depth"])),
         quality=charts.quality(task),
         curves=charts.curves(table, points, f"{name}-curves"),
         summaries=summaries(table, name),
-        ablations=sections.ablations(table[~table["experiment"].isin(NOT_ASKED)], by_identifier),
+        ablations=sections.ablations(table, by_identifier),
     )
 
 

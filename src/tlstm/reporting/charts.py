@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from bokeh.models import (
+    BasicTickFormatter,
     ColumnDataSource,
     FixedTicker,
     HoverTool,
@@ -123,6 +124,10 @@ def against_depth(rows: pd.DataFrame, value: str, title: str, name: str) -> Char
         name: of the picture.
     """
     panel = _panel("depth L", title)
+    if value == "samples_to_threshold":
+        panel.yaxis.formatter = NumeralTickFormatter(format="0.[0]a")
+    else:
+        panel.yaxis.formatter = BasicTickFormatter(use_scientific=False)
     panel.xaxis.ticker = FixedTicker(ticks=sorted({int(depth) for depth in rows["depth"]}))
     for (model, label), runs in rows.dropna(subset=[value]).groupby(["model", "label"], sort=False):
         summary = runs.groupby("depth")[value].agg(["mean", "min", "max"]).reset_index()

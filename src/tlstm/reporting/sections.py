@@ -130,7 +130,7 @@ def published_tables(table: pd.DataFrame, published: pd.DataFrame) -> list[dict[
 
 
 def _measured(table: pd.DataFrame, task: str) -> list[dict[str, Any]]:
-    runs = table[[original(str(each)) == task for each in table["task"]]]
+    runs = table[table["task"].map(original) == task]
     groups = runs.groupby(["scale", "task", "model"], sort=False)
     return [_measured_row(best_line(with_quality(rows))) for _, rows in groups]
 
