@@ -71,6 +71,8 @@ PARTS = (
     Part("Ablations: feedback, memory-cell convolution, normalization", ("ablation",), *ACCURACY),
     Part("Depth at the same number of parameters", ("depth",), *ACCURACY),
     Part("Width", ("width",), *ACCURACY),
+    Part("What the paper leaves open, read one way and another", ("readings",), *SAMPLES),
+    Part("Beyond the paper: settings that take fewer samples", ("recipe",), *SAMPLES),
 )
 
 
