@@ -200,6 +200,31 @@ def test_settings_are_rows_by_the_samples_that_they_take(published):
     assert star.get_offsets()[0][0] == 54_000
 
 
+def test_models_with_the_same_settings_have_panels_of_their_own(published):
+    """What they differ in by themselves is no setting."""
+    runs = [
+        like.model_copy(
+            update={
+                "identifier": f"{crc32(repr((model, depth, bias)).encode()):016x}",
+                "config": like.config
+                | {"model": {"name": model, "depth": depth, "core": {"forget_bias": bias}}},
+            }
+        )
+        for model in ("tlstm_2d", "tlstm_3d_cn")
+        for depth in (7, 10)
+        for bias in ((1.0, 4.0) if depth == 7 else (1.0,))
+        for like in [synthetic_record("paper", "memorization", model, depth)]
+    ]
+    figure = settings_figure(runs, published)
+    assert [panel.get_title() for panel in figure.axes] == [
+        f"{label}, L = {depth}" for depth in (7, 10) for label in ("2D tLSTM", "3D tLSTM+CN")
+    ]
+    names = {label.get_text() for label in figure.axes[0].get_yticklabels()}
+    assert names == {"forget bias 1.0", "but forget bias 4.0"}
+    drawn = [sum(len(line.get_xdata()) for line in panel.lines[:2]) for panel in figure.axes]
+    assert drawn == [2, 2, 1, 1]
+
+
 def test_a_run_has_the_settings_that_it_was_recorded_before(published):
     """A record from before there were such settings is in one row with those that leave them."""
     runs = [

@@ -1,11 +1,11 @@
-"""The picture of runs of one model that differ in their settings: samples until it is solved.
+"""The picture of runs that differ in their settings: samples until they are solved.
 
 A pure function from records to a figure, as in `tlstm.reporting.drawing`.
 """
 
 import textwrap
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain, product
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -36,18 +36,18 @@ UNSOLVED: Look = SOLVED | {"markerfacecolor": "white"}
 
 
 def settings_figure(records: Sequence[Record], published: pd.DataFrame) -> Figure:
-    """Samples to the threshold, a row for every choice of settings and a panel for every L.
+    """Samples to the threshold, a row for every choice of settings, a panel for every model and L.
 
     Every seed is a point; one that did not pass the threshold is hollow, where it ended, beside
     its best accuracy. The first row names the settings that most runs have, every other row those
     in which it differs; what takes the fewest samples is further up.
 
     Args:
-        records: of one scale, one task and one model; the latest of every run is drawn.
+        records: of one scale and one task; the latest of every run is drawn.
         published: the rows of published.csv.
 
     Returns:
-        A figure with a panel per L.
+        A figure with a row of panels per L, a column per model.
 
     Raises:
         ValueError: there are no records, or they are of several scales or tasks.
@@ -56,17 +56,17 @@ def settings_figure(records: Sequence[Record], published: pd.DataFrame) -> Figur
     names = row_names({record.identifier: record for record in latest(records)})
     table = table.assign(row=table["identifier"].map(names))
     rows = _in_order(table)
-    depths = sorted(set(table["depth"]))
+    depths, labels = sorted(set(table["depth"])), list(dict.fromkeys(table["label"]))
     marks = tables.published_marks(published, records[0].task)
+    size = 3.8 + 3.1 * len(labels), 0.8 + (0.6 + 0.27 * len(rows)) * len(depths)
     with style():
-        figure = Figure(figsize=(3.8 + 3.1 * len(depths), 1.4 + 0.27 * len(rows)))
-        figure.set_layout_engine("constrained")
-        panels = figure.subplots(1, len(depths), sharex=True, sharey=True, squeeze=False)[0]
-        for panel, depth in zip(panels, depths, strict=True):
-            panel.set_title(f"{tables.distinct(table['label'])}, L = {depth}", pad=12)
-            _draw_runs(panel, table[table["depth"] == depth], rows)
-            known = [m for m in marks if (m.model, m.depth) == (table["label"].iloc[0], depth)]
-            for mark in known:
+        figure = Figure(figsize=size, layout="constrained")
+        shape = len(depths), len(labels)
+        panels = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False).ravel().tolist()
+        for panel, (depth, label) in zip(panels, product(depths, labels), strict=True):
+            panel.set_title(f"{label}, L = {depth}", pad=12)
+            _draw_runs(panel, table[(table["depth"] == depth) & (table["label"] == label)], rows)
+            for mark in [mark for mark in marks if (mark.model, mark.depth) == (label, depth)]:
                 panel.axvline(mark.samples, color=GREY, linewidth=0.8, linestyle=":")
                 panel.scatter(mark.samples, len(rows) - 0.4, color=GREY, clip_on=False, **STAR)
         _axes(panels, rows, table)
@@ -76,26 +76,26 @@ def settings_figure(records: Sequence[Record], published: pd.DataFrame) -> Figur
 
 
 def row_names(records: Mapping[str, Record]) -> dict[str, str]:
-    """What sets every run apart from most of the others, by the runs' identifiers."""
+    """What sets every run apart from most of the others, by the runs' identifiers.
+
+    A setting counts where runs of the same model differ in it.
+    """
     settings = {
-        key: {name: value for name, value in tables.settings(record).items() if name not in SIZES}
+        key: {name: str(value) for name, value in tables.settings(record).items()}
         for key, record in records.items()
     }
-    counts: dict[str, Counter[str]] = {}
-    for each in settings.values():
-        for name, value in each.items():
-            counts.setdefault(name, Counter())[str(value)] += 1
-    usual = {name: counter.most_common(1)[0][0] for name, counter in counts.items()}
-    varied = [name for name, counter in counts.items() if len(counter) > 1]
-    return {key: _row_name(each, usual, varied) for key, each in settings.items()}
+    names = dict.fromkeys(chain.from_iterable(settings.values()))
+    values = pd.DataFrame(settings.values(), columns=[*names]).fillna("")
+    several = values.groupby([record.label for record in records.values()]).nunique().max() > 1
+    varied = [name for name in names if several[name] and name not in SIZES]
+    usual = {name: values[name].mode()[0] for name in varied}
+    return {key: _row_name(each, usual) for key, each in settings.items()}
 
 
-def _row_name(
-    settings: Mapping[str, object], usual: Mapping[str, str], varied: Sequence[str]
-) -> str:
-    different = [name for name in varied if str(settings[name]) != usual[name]]
+def _row_name(settings: Mapping[str, str], usual: Mapping[str, str]) -> str:
+    different = [name for name, value in usual.items() if settings.get(name, "") != value]
     named = tables.distinct(
-        (f"{name.rpartition('.')[2]} {settings[name]}" for name in different or varied), ", "
+        (f"{name.rpartition('.')[2]} {settings.get(name, '')}" for name in different or usual), ", "
     ).replace("_", " ")
     return f"but {named}" if different else named
 
@@ -127,7 +127,9 @@ def _axes(panels: Sequence[Axes], rows: Sequence[str], table: pd.DataFrame) -> N
     panels[0].set_xscale("log")
     panels[0].set_xlim(ends.min() / 1.6, ends.max() * 2.2)
     for panel in panels:
-        panel.set_xlabel(f"training samples to {threshold}")
+        place = panel.get_subplotspec()
+        if place is not None and place.is_last_row():
+            panel.set_xlabel(f"training samples to {threshold}")
         panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.xaxis.set_major_formatter(PEOPLE)
         panel.xaxis.set_minor_formatter(NullFormatter())
