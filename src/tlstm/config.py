@@ -5,12 +5,12 @@ Only `train` and `sweep` know Hydra, and they know it through this file.
 
 import copy
 import difflib
+import functools
 import hashlib
 import json
 import math
 import re
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,6 +61,8 @@ AUTOMATIC = {"trainer.steps_at_a_time"}  # "auto" leaves them to the machine
 CHOICES = {  # what a word in the configuration may be
     "training.loss": ("answer", "all"),
     "training.initial_input": ("uniform", "normal"),
+    "training.initial_bias": ("uniform", "zero"),
+    "training.padding": ("zero", "mark"),
     "trainer.float32_matmul_precision": ("highest", "high", "medium"),
 }
 LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
@@ -118,7 +120,7 @@ def compose(overrides: Sequence[str]) -> Run:
     return Run(config, overrides, identifier, run_directory(config, identifier))
 
 
-@cache
+@functools.cache
 def _compose_groups(*groups: str) -> DictConfig:
     """The configuration of the chosen groups, before single values are set."""
     with hydra.initialize_config_dir(str(CONFIGURATIONS), version_base="1.3"):
@@ -195,8 +197,8 @@ def identify(config: DictConfig) -> str:
         decisive["float32_matmul_precision"] = config.trainer.float32_matmul_precision
     plain: Any = OmegaConf.to_container(OmegaConf.create(decisive), resolve=True)
     for key in as_before(config):
-        group, _, name = key.partition(".")
-        plain[group].pop(name, None)
+        *nodes, name = key.split(".")
+        functools.reduce(lambda node, part: node.get(part, {}), nodes, plain).pop(name, None)
     for settings in (plain["task"], plain["task"]["data"]):
         for place in PLACES:
             settings.pop(place, None)

@@ -346,10 +346,15 @@ class TensorizedLSTM(TensorizedLayer):
     def reset_parameters(self) -> None:
         """Draw the weights anew; the forget gate's bias is `forget_bias`, the norm's gain 1."""
         super().reset_parameters()
-        self.bias_hidden[2 * self.channels : 3 * self.channels].fill_(self.forget_bias)
+        self.reset_forget_bias()
         if self.normalization is not None:
             self.normalization_gain.fill_(1)
             self.normalization_bias.fill_(0)
+
+    @torch.no_grad()
+    def reset_forget_bias(self) -> None:
+        """Set the bias of the forget gate to `forget_bias`."""
+        self.bias_hidden[2 * self.channels : 3 * self.channels].fill_(self.forget_bias)
 
     def _next_state(
         self, projected: Tensor, state: tuple[Tensor, ...], cells: ModuleType

@@ -132,6 +132,9 @@ class RecurrentLayer(nn.Module, ABC):
         output, parts = self.advance(input, self._read_state(state, input.shape[0]))
         return output, self._public(parts)
 
+    def reset_forget_bias(self) -> None:
+        """Set the biases of the forget gates to what they begin with; an RNN has none."""
+
     def initial_state(self, batch_size: int) -> State:
         """The zero state of `batch_size` examples, in the weights' dtype and on their device."""
         weight = self.a_weight()

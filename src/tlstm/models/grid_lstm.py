@@ -98,6 +98,11 @@ class GridLSTM(RecurrentLayer):
             parameter.uniform_(-projection, projection)
         for parameter in (self.weight_ih, self.weight_hh, self.bias):
             parameter.uniform_(-block, block)
+        self.reset_forget_bias()
+
+    @torch.no_grad()
+    def reset_forget_bias(self) -> None:
+        """Set the biases of the forget gates to `forget_bias`."""
         self.bias[..., self.channels : 2 * self.channels].fill_(self.forget_bias)
 
     def state_shape(self, batch_size: int) -> tuple[int, ...]:

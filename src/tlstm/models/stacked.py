@@ -187,6 +187,11 @@ class StackedLSTM(Stack):
     def reset_parameters(self) -> None:
         """Draw the weights anew; the forget gates' bias is `forget_bias`."""
         super().reset_parameters()
+        self.reset_forget_bias()
+
+    @torch.no_grad()
+    def reset_forget_bias(self) -> None:
+        """Set the biases of the forget gates to `forget_bias`."""
         self.bias[:, self.channels : 2 * self.channels].fill_(self.forget_bias)
 
     def _layer_step(

@@ -1,6 +1,7 @@
 """Addition (Figure 4, Table 2): read two integers digit by digit, then write their sum."""
 
 import string
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from tlstm.tasks.generated import (
 )
 
 DIGITS = string.digits + string.ascii_lowercase
+
+Alignment = Literal["left", "right"]
 
 
 def add_digits(first: Integers, second: Integers, base: int = 10) -> Integers:
@@ -40,12 +43,16 @@ class AdditionTask(GeneratedTask):
     Args:
         digits: number n of digits of each operand.
         base: how many different digits there are; the token after them is the mark.
+        alignment: where a sum stands whose digits are one fewer than its positions.
 
     Raises:
-        ValueError: if ``digits`` is below 1 or ``base`` below 2.
+        ValueError: if ``digits`` is below 1 or ``base`` below 2, or there is no such alignment.
     """
 
-    def __init__(self, digits: int, base: int = 10) -> None:
+    def __init__(self, digits: int, base: int = 10, alignment: Alignment = "left") -> None:
+        if alignment not in get_args(Alignment):
+            raise ValueError(f"alignment must be left or right, got {alignment!r}")
+        self.alignment = alignment
         self.digits = at_least("digits", digits, 1)
         self.base = self.mark = at_least("base", base, 2)
         self.description = f"addition of {digits}-digit integers in base {base}"
@@ -68,8 +75,9 @@ class AdditionTask(GeneratedTask):
         start, stop = self.answer_positions.start, self.answer_positions.stop
         total = add_digits(*self._operands(choices), self.base)
         carried = total[:, 0] > 0
+        shift = 1 if self.alignment == "right" else 0
         tokens[carried, start:stop] = total[carried]
-        tokens[~carried, start : stop - 1] = total[~carried, 1:]
+        tokens[~carried, start + shift : stop - 1 + shift] = total[~carried, 1:]
         return tokens
 
     def token_name(self, token: int) -> str:
@@ -99,7 +107,7 @@ class AdditionDataModule(GeneratedDataModule):
     - - - - - - - - 1 0 2 3 -
 
     The answer is n+1 positions, 8..11 here: a sum with no carry out has n digits and one more ``-``
-    after them [ours]. Operands are uniform over the integers of n digits with a nonzero first digit
+    after them [ours], or before them with ``alignment="right"``. Operands are uniform over the integers of n digits with a nonzero first digit
     [ours]. Tokens 0..9 are the digits, 10 is ``-``; in another base, as many as it has.
 
     Args:
@@ -113,6 +121,7 @@ class AdditionDataModule(GeneratedDataModule):
         seed: 0..2**64-1; chooses the training samples.
         num_workers: processes that draw training samples ahead; 0 draws them in the trainer's own.
         evaluation_batch_size: validation or test samples per device and step.
+        alignment: of a sum within its positions, "left" or "right".
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -129,9 +138,10 @@ class AdditionDataModule(GeneratedDataModule):
         seed: int = 0,
         num_workers: int = 0,
         evaluation_batch_size: int = 100,
+        alignment: Alignment = "left",
     ) -> None:
         super().__init__(
-            AdditionTask(digits, base),
+            AdditionTask(digits, base, alignment),
             batch_size=batch_size,
             samples_per_epoch=samples_per_epoch,
             validation_samples=validation_samples,

@@ -210,10 +210,15 @@ def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
         raise ValueError(
             f"training.loss=all cannot be: {config.task.name} has no targets beside its answers"
         )
+    if later(config, "training.padding") == "mark" and data.mark is None:
+        raise ValueError(
+            f"training.padding=mark cannot be: {config.task.name} has no token to pad with"
+        )
     make: Callable[..., SequenceModule] = SequenceModule
     if data.samples_per_pass is not None:
         make = functools.partial(StreamModule, samples_per_pass=data.samples_per_pass)
-    network = SequenceNetwork(core, data.output_size, data.reads_symbols)
+    mark = data.mark if later(config, "training.padding") == "mark" else None
+    network = SequenceNetwork(core, data.output_size, data.reads_symbols, mark)
     draw_weights(core, config)  # the head is the same, whatever is drawn here
     return make(
         network,
@@ -235,6 +240,11 @@ def draw_weights(core: RecurrentLayer, config: DictConfig) -> None:
             parameter.mul_(scale)
     if later(config, "training.initial_input") == "normal":
         core.get_parameter("weight_input").normal_()
+    if later(config, "training.initial_bias") == "zero":
+        for name, parameter in core.named_parameters():
+            if name.startswith("bias"):
+                parameter.zero_()
+        core.reset_forget_bias()
 
 
 def make_trainer(
