@@ -13,6 +13,7 @@ from tlstm.module import SequenceModule
 from tlstm.tasks.sequences import Batch
 from tlstm.training.job import make_data, make_module, set_up_torch
 
+MODELS = ["tlstm_3d_cn", "slstm", "grid_lstm_tied", "trnn_2d"]
 NORM = 0.05  # below that of the first gradients
 
 
@@ -67,7 +68,7 @@ def test_gradients_are_clipped_all_together(tmp_path: Path) -> None:
         torch.testing.assert_close(same, large, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("model", ["tlstm_3d_cn", "slstm", "grid_lstm_tied", "trnn_2d"])
+@pytest.mark.parametrize("model", MODELS)
 def test_the_initial_scale_is_that_of_the_cores_weights(model: str, tmp_path: Path) -> None:
     drawn, _ = made(tmp_path, f"model={model}")
     scaled, _ = made(tmp_path, f"model={model}", "training.initial_scale=3")
@@ -79,7 +80,42 @@ def test_the_initial_scale_is_that_of_the_cores_weights(model: str, tmp_path: Pa
     assert multiplied >= 2
 
 
-@pytest.mark.parametrize("model", ["tlstm_3d_cn", "slstm", "grid_lstm_tied", "trnn_2d"])
+@pytest.mark.parametrize("model", MODELS)
+def test_the_initial_range_is_that_of_the_cores_weights(model: str, tmp_path: Path) -> None:
+    drawn, _ = made(tmp_path, f"model={model}", "model.channels=100")
+    ranged, _ = made(
+        tmp_path, f"model={model}", "model.channels=100", "training.initial_range=0.3"
+    )
+    for (name, before), after in zip(drawn.named_parameters(), ranged.parameters(), strict=True):
+        if name.startswith("network.core.weight"):
+            values = after.double().flatten()
+            assert 0.29 < values.abs().max() <= 0.3
+            tolerance = 5 / len(values) ** 0.5
+            assert abs(values.mean()) < 0.3 * tolerance
+            assert abs((values**2).mean() - 0.3**2 / 3) < 0.3**2 * tolerance  # as of no other
+        else:
+            torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_biases_may_begin_with_zero_but_for_the_forget_gates(model: str, tmp_path: Path) -> None:
+    drawn, _ = made(tmp_path, f"model={model}")
+    zero, _ = made(tmp_path, f"model={model}", "training.initial_bias=zero")
+    forgetting = 0
+    for (name, before), after in zip(drawn.named_parameters(), zero.parameters(), strict=True):
+        if name.startswith("network.core.bias"):
+            assert before.count_nonzero() > 0
+            forgets = (before == 1) & (after == 1)
+            assert (after[~forgets] == 0).all()
+            forgetting += int(forgets.sum())
+        else:
+            torch.testing.assert_close(after, before, rtol=0, atol=0)
+    core = zero.network.core
+    gates = {"tlstm_3d_cn": 1, "slstm": 1, "grid_lstm_tied": 2, "trnn_2d": 0}[model]
+    assert forgetting == gates * core.channels
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_the_inputs_projection_may_be_drawn_as_embeddings_are(model: str, tmp_path: Path) -> None:
     wide = f"model={model}", "model.channels=400"
     drawn, _ = made(tmp_path, *wide)
@@ -100,7 +136,9 @@ def test_a_run_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         "training.loss=all",
         "training.gradient_clip=0.1",
         "training.initial_scale=2",
+        "training.initial_range=0.2",
         "training.initial_input=normal",
+        "training.initial_bias=zero",
     )
     losses = {
         name: [point.loss for point in train_here(tiny(tmp_path / str(i), *given)).curve]

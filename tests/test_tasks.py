@@ -39,12 +39,12 @@ def digits_of(number: int) -> list[int]:
     return [int(digit) for digit in str(number)]
 
 
-def addition_sample(first: int, second: int) -> Batch:
+def addition_sample(first: int, second: int, **layout: Any) -> Batch:
     """The sample of two given operands."""
     choices = np.array([digits_of(first) + digits_of(second)])
     digits = len(str(first))
     choices[:, [0, digits]] -= 1
-    return AdditionTask(digits).samples(choices)[0]
+    return AdditionTask(digits, **layout).samples(choices)[0]
 
 
 def small(seed: int = 0, num_workers: int = 0, batch_size: int = 6) -> MemorizationDataModule:
@@ -97,6 +97,17 @@ def test_addition_without_carry_out_ends_with_a_mark() -> None:
     assert AdditionTask(3).render(inputs) == "- 1 2 3 - 4 5 6 - - - - -"
     assert AdditionTask(3).render(targets) == "- - - - - - - - 5 7 9 - -"
     assert answer.nonzero().flatten().tolist() == [8, 9, 10, 11]
+
+
+def test_a_sum_without_carry_out_may_stand_at_the_right() -> None:
+    render = AdditionTask(3).render
+    for operands, row in [
+        ((123, 456), "- - - - - - - - - 5 7 9 -"),
+        ((123, 900), "- - - - - - - - 1 0 2 3 -"),
+    ]:
+        _, targets, answer = addition_sample(*operands, alignment="right")
+        assert render(targets) == row
+        assert answer.nonzero().flatten().tolist() == [8, 9, 10, 11]
 
 
 def test_memorization_rows_of_the_paper() -> None:
@@ -413,6 +424,8 @@ def test_sizes_out_of_range() -> None:
         MemorizationDataModule(symbols=0)
     with pytest.raises(ValueError, match="alphabet must be an integer of at least 1, got True"):
         MemorizationDataModule(alphabet=True)
+    with pytest.raises(ValueError, match="alignment must be left or right, got 'middle'"):
+        AdditionDataModule(alignment="middle")  # type: ignore[arg-type]
 
 
 def test_devices_that_cannot_share_are_refused() -> None:

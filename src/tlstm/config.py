@@ -52,17 +52,22 @@ PLACES = ("data_dir", "path")  # settings of a task that say where its data are,
 # What a number in the configuration is above 0 and may be at the most
 POSITIVE = {
     "training.learning_rate": math.inf,
+    "training.initial_range": math.inf,
     "training.initial_scale": math.inf,
     "training.threshold": 1,
 }
 
-OPTIONAL = {"model.core.rank", "model.core.kernel_size", "trainer.threads"}
+OPTIONAL = {
+    "model.core.rank",
+    "model.core.kernel_size",
+    "trainer.threads",
+    "training.initial_range",
+}
 AUTOMATIC = {"trainer.steps_at_a_time"}  # "auto" leaves them to the machine
 CHOICES = {  # what a word in the configuration may be
     "training.loss": ("answer", "all"),
     "training.initial_input": ("uniform", "normal"),
     "training.initial_bias": ("uniform", "zero"),
-    "training.padding": ("zero", "mark"),
     "trainer.float32_matmul_precision": ("highest", "high", "medium"),
 }
 LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
@@ -311,6 +316,8 @@ def _check_values(config: DictConfig) -> None:
     _check_words(config)
     for key, maximum in POSITIVE.items():
         value = OmegaConf.select(config, key)
+        if value is None and key in OPTIONAL:
+            continue
         if not _is_number(value) or not 0 < value <= maximum:
             limit = "" if maximum > 1 else f" and at most {maximum}"
             raise ValueError(f"{key} must be a number above 0{limit}, got {value!r}")

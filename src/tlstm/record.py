@@ -29,9 +29,9 @@ LATER = {
     "training.loss": "answer",
     "training.gradient_clip": 0.0,
     "training.initial_scale": 1.0,
+    "training.initial_range": None,
     "training.initial_input": "uniform",
     "training.initial_bias": "uniform",
-    "training.padding": "zero",
     "task.alignment": "left",
     "task.data.alignment": "left",
 }

@@ -16,20 +16,11 @@ class SequenceNetwork(nn.Module):
         core: the recurrent layer; its `input_size` is the number of symbols or features it reads.
         output_size: number of symbols (or classes) to choose from.
         reads_symbols: whether inputs are symbols, and not features.
-        mark: the symbol that a whole sequence is followed by in the core's delay; None for a zero
-            projected input [ours].
     """
 
-    def __init__(
-        self,
-        core: RecurrentLayer,
-        output_size: int,
-        reads_symbols: bool = True,
-        mark: int | None = None,
-    ) -> None:
+    def __init__(self, core: RecurrentLayer, output_size: int, reads_symbols: bool = True) -> None:
         super().__init__()
         self.reads_symbols = reads_symbols
-        self.mark = mark
         self.core = core
         self.head = nn.Linear(core.channels, output_size)
 
@@ -47,13 +38,8 @@ class SequenceNetwork(nn.Module):
             ValueError: inputs have another shape or type, or a token is none of the symbols. While
                 a CUDA graph is captured that cannot be seen: `check_symbols` then is the caller's.
         """
-        if self.mark is None:
-            logits, _ = self._run(inputs, None, stream=False)
-            return logits
-        delay = self.core.delay
-        state = self.core.initial_state(len(inputs))
-        logits, _ = self._run(F.pad(inputs, (0, delay), value=self.mark), state, stream=True)
-        return logits[:, delay:]
+        logits, _ = self._run(inputs, None, stream=False)
+        return logits
 
     def read(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """Logits for the next part of streams, in as many timesteps as it has.

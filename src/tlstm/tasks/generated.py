@@ -52,7 +52,6 @@ class GeneratedTask(ABC):
         radices: a sample is made of ``len(radices)`` choices; choice j is uniform in
             0..radices[j]-1, and different choices make different inputs.
         vocabulary_size: number of different tokens.
-        mark: that of them which separates and pads.
         timesteps: length T of a sample.
         answer_positions: positions of the answer within the T timesteps.
     """
@@ -60,7 +59,6 @@ class GeneratedTask(ABC):
     description: str
     radices: tuple[int, ...]
     vocabulary_size: int
-    mark: int
     timesteps: int
     answer_positions: range
 
@@ -204,7 +202,6 @@ class GeneratedDataModule(SequenceDataModule):
         super().__init__(batch_size, samples_per_epoch, seed, num_workers, evaluation_batch_size)
         require_every_split(task)
         self.task = task
-        self.mark = task.mark
         self.validation_samples = at_least("validation_samples", validation_samples, 1)
         self.test_samples = at_least("test_samples", test_samples, 1)
 

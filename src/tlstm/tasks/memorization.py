@@ -28,7 +28,7 @@ class MemorizationTask(GeneratedTask):
     def __init__(self, symbols: int, alphabet: int) -> None:
         at_least("symbols", symbols, 1)
         at_least("alphabet", alphabet, 1)
-        self.alphabet = self.mark = alphabet
+        self.alphabet = alphabet
         self.description = f"memorization of {symbols} symbols from an alphabet of {alphabet}"
         self.radices = (alphabet,) * symbols
         self.vocabulary_size = alphabet + 1
@@ -45,12 +45,12 @@ class MemorizationTask(GeneratedTask):
 
     def token_name(self, token: int) -> str:
         """A letter, digit, ``+`` or ``/``, or ``-``; numbers if the alphabet is above 64."""
-        if token == self.mark:
+        if token == self.alphabet:
             return "-"
         return LETTERS[token] if self.alphabet <= len(LETTERS) else str(token)
 
     def _written_at(self, start: int, choices: Integers) -> Integers:
-        tokens = np.full((len(choices), self.timesteps), self.mark, dtype=np.int64)
+        tokens = np.full((len(choices), self.timesteps), self.alphabet, dtype=np.int64)
         tokens[:, start : start + choices.shape[1]] = choices
         return tokens
 

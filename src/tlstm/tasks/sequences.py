@@ -80,8 +80,8 @@ class SequenceDataModule(LightningDataModule, ABC):
         samples_per_pass: where samples are chunks of streams, in which one chunk goes on where
             another ended: training samples until every stream begins anew. None where samples
             have nothing to do with each other.
+
         has_all_targets: whether positions outside of the answer have targets, too.
-        mark: the token that sequences are padded with; None where there is none.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -89,7 +89,6 @@ class SequenceDataModule(LightningDataModule, ABC):
 
     reads_symbols = True
     has_all_targets = False
-    mark: int | None = None
     batches_at_a_time = 1
     validation_samples: int
     test_samples: int

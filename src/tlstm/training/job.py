@@ -210,15 +210,10 @@ def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
         raise ValueError(
             f"training.loss=all cannot be: {config.task.name} has no targets beside its answers"
         )
-    if later(config, "training.padding") == "mark" and data.mark is None:
-        raise ValueError(
-            f"training.padding=mark cannot be: {config.task.name} has no token to pad with"
-        )
     make: Callable[..., SequenceModule] = SequenceModule
     if data.samples_per_pass is not None:
         make = functools.partial(StreamModule, samples_per_pass=data.samples_per_pass)
-    mark = data.mark if later(config, "training.padding") == "mark" else None
-    network = SequenceNetwork(core, data.output_size, data.reads_symbols, mark)
+    network = SequenceNetwork(core, data.output_size, data.reads_symbols)
     draw_weights(core, config)  # the head is the same, whatever is drawn here
     return make(
         network,
@@ -234,16 +229,20 @@ def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
 @torch.no_grad()
 def draw_weights(core: RecurrentLayer, config: DictConfig) -> None:
     """Change what a layer has drawn, where the configuration asks for other initial weights."""
-    scale = later(config, "training.initial_scale")
-    for name, parameter in core.named_parameters():
-        if name.startswith("weight"):
-            parameter.mul_(scale)
+    bound = later(config, "training.initial_range")
+    weights, biases = (
+        [parameter for name, parameter in core.named_parameters() if name.startswith(kind)]
+        for kind in ("weight", "bias")
+    )
+    for weight in weights:
+        if bound is not None:
+            weight.uniform_(-bound, bound)
+        weight.mul_(later(config, "training.initial_scale"))
     if later(config, "training.initial_input") == "normal":
         core.get_parameter("weight_input").normal_()
     if later(config, "training.initial_bias") == "zero":
-        for name, parameter in core.named_parameters():
-            if name.startswith("bias"):
-                parameter.zero_()
+        for bias in biases:
+            bias.zero_()
         core.reset_forget_bias()
 
 
