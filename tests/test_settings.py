@@ -17,9 +17,16 @@ MODELS = ["tlstm_3d_cn", "slstm", "grid_lstm_tied", "trnn_2d"]
 NORM = 0.05  # below that of the first gradients
 
 
+AS_DRAWN = (  # by the layers themselves
+    "training.initial_range=0",
+    "training.initial_input=uniform",
+    "training.initial_bias=uniform",
+)
+
+
 def made(tmp_path: Path, *settings: str) -> tuple[SequenceModule, Batch]:
-    """A module and its first batch."""
-    config = compose(tiny(tmp_path, *settings)).config
+    """A module with its weights as drawn, if nothing else is said, and its first batch."""
+    config = compose(tiny(tmp_path, *AS_DRAWN, *settings)).config
     set_up_torch(config)
     data = make_data(config)
     return make_module(config, data), next(iter(data.train_dataloader()))
@@ -141,9 +148,26 @@ def test_a_run_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         "training.initial_bias=zero",
     )
     losses = {
-        name: [point.loss for point in train_here(tiny(tmp_path / str(i), *given)).curve]
+        name: [point.loss for point in train_here(tiny(tmp_path / str(i), *AS_DRAWN, *given)).curve]
         for i, (name, given) in enumerate(
             [("none", ()), ("all", settings), *((each, (each,)) for each in settings)]
         )
     }
     assert len({tuple(curve) for curve in losses.values()}) == len(losses)
+
+
+@pytest.mark.parametrize(
+    ("task", "begins"),
+    [
+        ("addition", (0.08, "normal", "zero")),
+        ("memorization", (0.08, "normal", "zero")),
+        ("mnist task.source=digits", (0, "uniform", "uniform")),
+        ("wikipedia task.source=python_topics", (0, "uniform", "uniform")),
+    ],
+)
+def test_the_generated_tasks_have_a_beginning_of_their_own(
+    task: str, begins: tuple[float, str, str]
+) -> None:
+    training = compose(["scale=paper", *f"task={task}".split()]).config.training
+    found = training.initial_range, training.initial_input, training.initial_bias
+    assert found == begins

@@ -52,17 +52,14 @@ PLACES = ("data_dir", "path")  # settings of a task that say where its data are,
 # What a number in the configuration is above 0 and may be at the most
 POSITIVE = {
     "training.learning_rate": math.inf,
-    "training.initial_range": math.inf,
     "training.initial_scale": math.inf,
     "training.threshold": 1,
 }
 
-OPTIONAL = {
-    "model.core.rank",
-    "model.core.kernel_size",
-    "trainer.threads",
-    "training.initial_range",
-}
+# What is a number from 0 on, and 0 where it is not used
+FROM_ZERO = ("training.gradient_clip", "training.initial_range")
+
+OPTIONAL = {"model.core.rank", "model.core.kernel_size", "trainer.threads"}
 AUTOMATIC = {"trainer.steps_at_a_time"}  # "auto" leaves them to the machine
 CHOICES = {  # what a word in the configuration may be
     "training.loss": ("answer", "all"),
@@ -316,14 +313,13 @@ def _check_values(config: DictConfig) -> None:
     _check_words(config)
     for key, maximum in POSITIVE.items():
         value = OmegaConf.select(config, key)
-        if value is None and key in OPTIONAL:
-            continue
         if not _is_number(value) or not 0 < value <= maximum:
             limit = "" if maximum > 1 else f" and at most {maximum}"
             raise ValueError(f"{key} must be a number above 0{limit}, got {value!r}")
-    clip = config.training.gradient_clip
-    if not _is_number(clip) or clip < 0:
-        raise ValueError(f"training.gradient_clip must be a number from 0 on, got {clip!r}")
+    for key in FROM_ZERO:
+        value = OmegaConf.select(config, key)
+        if not _is_number(value) or value < 0:
+            raise ValueError(f"{key} must be a number from 0 on, got {value!r}")
     epoch = config.training.samples_per_epoch
     if config.training.max_samples < epoch:
         raise ValueError(

@@ -29,12 +29,16 @@ LATER = {
     "training.loss": "answer",
     "training.gradient_clip": 0.0,
     "training.initial_scale": 1.0,
-    "training.initial_range": None,
+    "training.initial_range": 0.0,
     "training.initial_input": "uniform",
     "training.initial_bias": "uniform",
     "task.alignment": "left",
     "task.data.alignment": "left",
 }
+
+# Those of them that have since got another default, and in which tasks
+REVISED_TASKS = ("addition", "memorization")
+REVISED = ("training.initial_range", "training.initial_input", "training.initial_bias")
 
 
 def _none_if_diverged(value: object) -> object:
@@ -135,7 +139,7 @@ class Record(_Frozen):
         modified: whether the code had changes that no commit holds.
         versions: of the packages that matter.
         hardware: what it ran on.
-        overrides: arguments of `python -m tlstm.train` that repeat the run.
+        overrides: arguments of `python -m tlstm.train` that the run had; see `repeated_by`.
         config: the full resolved configuration.
     """
 
@@ -186,6 +190,21 @@ class Record(_Frozen):
     def key(self) -> tuple[str, datetime]:
         """What makes two records the same run: identifier and start."""
         return self.identifier, self.started
+
+    @property
+    def repeated_by(self) -> list[str]:
+        """Arguments of `python -m tlstm.train` that repeat the run, whatever the defaults are now."""
+        if self.task not in REVISED_TASKS:
+            return self.overrides
+        given = {text.partition("=")[0] for text in self.overrides}
+        training = self.config.get("training")
+        had = training if isinstance(training, dict) else {}
+        former = [
+            f"{key}={LATER[key]}"
+            for key in REVISED
+            if key not in given and had.get(key.partition(".")[2]) in (None, LATER[key])
+        ]
+        return [*self.overrides, *former]
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -167,7 +167,7 @@ def _row(record: Record) -> dict[str, Any]:
         metrics: dict[str, float | None] = {"accuracy": None, **getattr(record, moment)}
         row |= {f"{moment}_{name}": value for name, value in metrics.items()}
     row |= {name: row[name].astimezone(UTC) for name in ("started", "finished")}
-    command = shlex.join(["python", "-m", "tlstm.train", *record.overrides])
+    command = shlex.join(["python", "-m", "tlstm.train", *record.repeated_by])
     return row | record.hardware.model_dump() | {"command": command}
 
 

@@ -188,9 +188,10 @@ def _variants(records: Sequence[Record]) -> list[str]:
 
 
 def settings(record: Record) -> dict[str, object]:
-    """The settings of a run that decide what is learnt, by their dotted names."""
+    """The settings of a run that decide what is learnt, by their dotted names; none that are None."""
     leaves = (_leaves(record.config.get(section), section) for section in DECIDING)
-    return LATER | dict(itertools.chain.from_iterable(leaves))
+    given = itertools.chain.from_iterable(leaves)
+    return LATER | {name: value for name, value in given if value is not None}
 
 
 def _leaves(node: object, name: str) -> Iterable[tuple[str, object]]:

@@ -235,7 +235,7 @@ def draw_weights(core: RecurrentLayer, config: DictConfig) -> None:
         for kind in ("weight", "bias")
     )
     for weight in weights:
-        if bound is not None:
+        if bound > 0:
             weight.uniform_(-bound, bound)
         weight.mul_(later(config, "training.initial_scale"))
     if later(config, "training.initial_input") == "normal":
