@@ -236,6 +236,26 @@ def test_an_unsolved_run_counts_as_one_that_needed_the_whole_budget():
     assert evidence.findings[0].effect.startswith("0.044 × the samples")  # 40K of 900K
 
 
+def test_plateaus_on_which_both_ended_decide_nothing():
+    places = ("addition", "tlstm_3d", 4), ("addition", "tlstm_2d", 4)
+    ended = [
+        worlds.run(
+            place,
+            900,
+            samples_to_threshold=None,
+            outcome="budget spent",
+            test={"accuracy": accuracy, "loss": 2.0},
+        )
+        for place, accuracy in zip(places, (0.2, 0.4), strict=True)
+    ]
+    there = {(record.task, record.model, record.depth) for record in ended}
+    others = [r for r in worlds.world() if (r.task, r.model, r.depth) not in there]
+    (evidence,) = [e for e in judged(5, [*others, *ended]).evidence if e.task == "addition"]
+    assert evidence.findings[0].answer == "unclear"
+    assert evidence.findings[0].effect.startswith("-20.00 points")
+    assert "neither solved it" in evidence.findings[0].basis
+
+
 @pytest.mark.parametrize("experiment", ["width", "readings", "recipe"])
 def test_runs_of_other_widths_and_settings_are_left_out(experiment):
     other = worlds.run(("addition", "tlstm_2d", 4), 1, channels=16, experiment=experiment)

@@ -232,7 +232,7 @@ def test_the_ways_to_multiply_have_identifiers_of_their_own() -> None:
 
 
 def test_committed_records_are_still_those_of_their_commands() -> None:
-    """So that what is recorded is not trained again, and can be repeated: whatever was the default."""
+    """So that what is recorded is not trained again, and can be repeated."""
     stores = (load(RESULTS, experiment) for experiment in GROUPS["experiment"])
     records = [
         record

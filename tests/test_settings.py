@@ -90,9 +90,7 @@ def test_the_initial_scale_is_that_of_the_cores_weights(model: str, tmp_path: Pa
 @pytest.mark.parametrize("model", MODELS)
 def test_the_initial_range_is_that_of_the_cores_weights(model: str, tmp_path: Path) -> None:
     drawn, _ = made(tmp_path, f"model={model}", "model.channels=100")
-    ranged, _ = made(
-        tmp_path, f"model={model}", "model.channels=100", "training.initial_range=0.3"
-    )
+    ranged, _ = made(tmp_path, f"model={model}", "model.channels=100", "training.initial_range=0.3")
     for (name, before), after in zip(drawn.named_parameters(), ranged.parameters(), strict=True):
         if name.startswith("network.core.weight"):
             values = after.double().flatten()

@@ -8,8 +8,9 @@ records give the same bytes.
 
 import argparse
 import io
+import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -44,6 +45,7 @@ class Experiment(NamedTuple):
             benchmark's runtimes too; None where there is only a table.
         published: the table of published.csv that its page shows; empty for none.
         also: another experiment whose records its page shows too.
+        beside: experiments whose runs of the same models and depths stand in its pictures too.
     """
 
     title: str
@@ -51,6 +53,7 @@ class Experiment(NamedTuple):
     figure: Callable[[Sequence[Record], pd.DataFrame, pd.DataFrame], Figure] | None = None
     published: str = ""
     also: str | None = None
+    beside: tuple[str, ...] = ()
 
 
 def _along(size: str, records: Sequence[Record], _: object, times: pd.DataFrame) -> Figure:
@@ -78,8 +81,12 @@ EXPERIMENTS = {
     "table3": Experiment("Table 3: sequential and permuted MNIST", MAKE, None, "table3", "fig5"),
     "depth": Experiment("Depth", SWEEP, ALONG_DEPTH),
     "width": Experiment("Width: channels", SWEEP, partial(_along, "channels")),
-    "readings": Experiment("What the paper leaves open", SWEEPS, _settings, "table2"),
-    "recipe": Experiment("Beyond the paper: fewer samples", SWEEPS, _settings, "table2"),
+    "readings": Experiment(
+        "What the paper leaves open", SWEEPS, _settings, "table2", beside=("fig4", "table2")
+    ),
+    "recipe": Experiment(
+        "Beyond the paper: fewer samples", SWEEPS, _settings, "table2", beside=("fig4", "table2")
+    ),
     "ablation": Experiment("Ablation: each part with and without the others", SWEEP, _ablation),
 }
 RUNTIME = bench_store.EXPERIMENT
@@ -129,7 +136,8 @@ def draw(name: str, results_dir: Path) -> list[Path]:
     published = tables.read_published(results_dir / "published.csv")
     published = published[published["table"] == shown.published]
     times = growth.of_measurements(bench_store.latest(bench_store.load(results_dir)))
-    pictures = draw_pictures(own, published, times, shown, directory) if shown.figure else []
+    drawn = latest([*own, *_alike(own, shown.beside, results_dir)])
+    pictures = draw_pictures(drawn, published, times, shown, directory) if shown.figure else []
     if records:
         runs = tables.run_table(records).to_csv(index=False, lineterminator="\n")
         replace_file(directory / "runs.csv", runs.encode())
@@ -137,6 +145,17 @@ def draw(name: str, results_dir: Path) -> list[Path]:
     text = page(records, published, times, {picture.name for picture in pictures}, heading)
     replace_file(directory / PAGE, text.encode())
     return [*pictures, directory / PAGE]
+
+
+def _alike(
+    records: Sequence[Record], experiments: Iterable[str], results_dir: Path
+) -> list[Record]:
+    """Runs of other experiments with the task, model and depth of one of these."""
+    networks = {(record.scale, record.task, record.model, record.depth) for record in records}
+    others = itertools.chain.from_iterable(load(results_dir, name) for name in experiments)
+    return [
+        other for other in others if (other.scale, other.task, other.model, other.depth) in networks
+    ]
 
 
 def draw_pictures(

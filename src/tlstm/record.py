@@ -32,6 +32,7 @@ LATER = {
     "training.initial_range": 0.0,
     "training.initial_input": "uniform",
     "training.initial_bias": "uniform",
+    "training.padding": "zero",  # some records have it; nothing read in the delay reaches an answer
     "task.alignment": "left",
     "task.data.alignment": "left",
 }
@@ -193,7 +194,7 @@ class Record(_Frozen):
 
     @property
     def repeated_by(self) -> list[str]:
-        """Arguments of `python -m tlstm.train` that repeat the run, whatever the defaults are now."""
+        """Arguments of `python -m tlstm.train` that repeat the run, whatever the defaults are."""
         if self.task not in REVISED_TASKS:
             return self.overrides
         given = {text.partition("=")[0] for text in self.overrides}

@@ -188,7 +188,7 @@ def _variants(records: Sequence[Record]) -> list[str]:
 
 
 def settings(record: Record) -> dict[str, object]:
-    """The settings of a run that decide what is learnt, by their dotted names; none that are None."""
+    """The settings of a run that decide what is learnt, by their dotted names; None is none."""
     leaves = (_leaves(record.config.get(section), section) for section in DECIDING)
     given = itertools.chain.from_iterable(leaves)
     return LATER | {name: value for name, value in given if value is not None}

@@ -27,6 +27,8 @@ JOINED: dict[Relation, str] = {"better": "than", "no different": "from", "no bet
 TOLERANCE = 2.0  # margins within which a difference is none
 TESTED = ("test", "best")  # moments in the order in which their metrics are asked for
 GENERATED = ("addition", "memorization")
+# A run may stay on one for hundreds of thousands of samples and then learn at once
+PLATEAU = "neither solved it: how high the plateaus are on which they end says nothing"
 DEPTHS: dict[str, tuple[int, ...]] = {  # of Figures 3 to 5
     "wikipedia": (1, 2, 3, 4),
     "addition": (1, 4, 7, 10),
@@ -221,11 +223,12 @@ class Runs:
         if absent:
             return Finding(compared, "", "missing", f"not run: {'; '.join(absent)}")
         sides = self.sides[first], self.sides[second]
-        return _finding(compared, relation, *sides, self._quantity(*sides))
-
-    def _quantity(self, *sides: pd.DataFrame) -> Quantity:
         solved = any(runs["samples_to_threshold"].notna().any() for runs in sides)
-        return quantity(self.task, self.scale, solved)
+        measure = quantity(self.task, self.scale, solved)
+        finding = _finding(compared, relation, *sides, measure)
+        if self.original in GENERATED and not solved:
+            return finding._replace(answer="unclear", basis=PLATEAU)
+        return finding
 
 
 def _finding(

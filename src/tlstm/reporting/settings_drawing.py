@@ -28,9 +28,9 @@ from tlstm.reporting.drawing import (
 from tlstm.results import latest
 
 COLOR = "#0072B2"
-ROW_CHARACTERS = 60
+ROW_CHARACTERS = 84
 UNSOLVED_FACTOR = 10  # in the order of rows: what was not solved comes after what was
-SIZES = ("model.depth", "model.core.tensor_size")  # every panel has its own
+SIZES = ("model.depth", "model.core.depth", "model.core.tensor_size")  # every panel has its own
 SOLVED: Look = {"marker": "o", "linestyle": "", "color": COLOR, "alpha": 0.85}
 UNSOLVED: Look = SOLVED | {"markerfacecolor": "white"}
 
@@ -58,7 +58,7 @@ def settings_figure(records: Sequence[Record], published: pd.DataFrame) -> Figur
     rows = _in_order(table)
     depths, labels = sorted(set(table["depth"])), list(dict.fromkeys(table["label"]))
     marks = tables.published_marks(published, records[0].task)
-    size = 3.8 + 3.1 * len(labels), 0.8 + (0.6 + 0.27 * len(rows)) * len(depths)
+    size = 5.2 + 3.1 * len(labels), 0.8 + (0.6 + 0.27 * len(rows)) * len(depths)
     with style():
         figure = Figure(figsize=size, layout="constrained")
         shape = len(depths), len(labels)

@@ -107,8 +107,9 @@ class AdditionDataModule(GeneratedDataModule):
     - - - - - - - - 1 0 2 3 -
 
     The answer is n+1 positions, 8..11 here: a sum with no carry out has n digits and one more ``-``
-    after them [ours], or before them with ``alignment="right"``. Operands are uniform over the integers of n digits with a nonzero first digit
-    [ours]. Tokens 0..9 are the digits, 10 is ``-``; in another base, as many as it has.
+    after them [ours], or before them with ``alignment="right"``. Operands are uniform over the
+    integers of n digits with a nonzero first digit [ours]. Tokens 0..9 are the digits, 10 is ``-``;
+    in another base, as many as it has.
 
     Args:
         digits: number n of digits of each operand; 15 in the paper.
