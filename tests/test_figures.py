@@ -103,7 +103,12 @@ def synthetic_record(scale, task, model, depth, seed=0, **changes) -> Record:
             "seed": seed,
             "task": {"name": task, **TASKS[task][scale]},
             "model": {"name": model, "depth": depth},
-            "training": {"learning_rate": 0.001},
+            "training": {
+                "learning_rate": 0.001,
+                "initial_range": 0.08,
+                "initial_input": "normal",
+                "initial_bias": "zero",
+            },
             "trainer": {"accelerator": "auto"},
         },
     }
