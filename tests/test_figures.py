@@ -262,7 +262,8 @@ def test_runtimes_of_two_machines_are_not_averaged(published):
 
 def test_runs_with_other_settings_are_lines_of_their_own(published):
     usual = synthetic_record("smoke", "addition", "slstm", 1, 0)
-    config = usual.config | {"seed": 1, "training": {"learning_rate": 0.1}}
+    training = usual.config["training"] | {"learning_rate": 0.1}
+    config = usual.config | {"seed": 1, "training": training}
     config |= {
         "trainer": {"accelerator": "gpu", "threads": 3}
     }  # where it ran is no setting of what it learnt
