@@ -21,7 +21,7 @@ from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.figure import Figure
 
 from test_results import STARTED, make_record, points
-from tlstm import tables
+from tlstm import figures, tables
 from tlstm.figures import main
 from tlstm.reporting import rows
 from tlstm.reporting.drawing import PUBLISHED, STYLES
@@ -529,6 +529,38 @@ def test_a_changed_publication_changes_the_page(drawn, results):
     page = (results / "fig4" / "README.md").read_text()
     assert "551K" in page
     assert "550K" not in page
+
+
+def test_readings_are_drawn_beside_what_stands_for_the_reproduction(results, monkeypatch):
+    reading = synthetic_record("paper", "addition", "slstm", 4, 0, experiment="readings")
+    same = [
+        synthetic_record("paper", "addition", "slstm", 4, 1, experiment=experiment)
+        for experiment in ("fig4", "table2", "depth")
+    ]
+    others = [
+        synthetic_record("paper", "addition", "slstm", 7, 0),
+        synthetic_record("paper", "addition", "tlstm_2d", 4, 0),
+        synthetic_record("paper", "memorization", "slstm", 4, 0),
+        synthetic_record("smoke", "addition", "slstm", 4, 0),
+    ]
+    append([reading, *same, *others], results)
+    shown: list[Record] = []
+
+    def figure(records, *_):
+        shown.extend(records)
+        return Figure()
+
+    usual = figures.EXPERIMENTS["readings"]
+    monkeypatch.setitem(figures.EXPERIMENTS, "readings", usual._replace(figure=figure))
+    pictures = figures.draw("readings", results)
+    assert {(r.experiment, r.depth, r.seed) for r in shown} == {
+        ("readings", 4, 0),
+        ("fig4", 4, 1),
+        ("table2", 4, 1),
+    }
+    page = pictures[-1].read_text()
+    assert reading.identifier in page
+    assert not any(record.identifier in page for record in same)
 
 
 def test_runs_csv_has_one_row_per_run(drawn):
