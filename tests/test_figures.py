@@ -274,6 +274,13 @@ def test_runs_with_other_settings_are_lines_of_their_own(published):
     assert table["configuration"].tolist() == labels
 
 
+def test_a_setting_of_none_is_as_one_that_is_not_there():
+    lacking = synthetic_record("smoke", "addition", "slstm", 1, 0, config={"training": {}})
+    none = lacking.model_copy(update={"config": {"training": {"initial_range": None}}})
+    other = lacking.model_copy(update={"config": {"training": {"initial_range": 0.1}}})
+    assert tables.settings(none) == tables.settings(lacking) != tables.settings(other)
+
+
 @given(
     st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=12).map(points), min_size=1, max_size=4)
 )
