@@ -236,7 +236,10 @@ def test_an_unsolved_run_counts_as_one_that_needed_the_whole_budget():
     assert evidence.findings[0].effect.startswith("0.044 × the samples")  # 40K of 900K
 
 
-def test_plateaus_on_which_both_ended_decide_nothing():
+@pytest.mark.parametrize(
+    ("second", "answered"), [(0.4, "unclear"), (0.49, "unclear"), (0.6, "contradicts")]
+)
+def test_plateaus_on_which_both_ended_decide_nothing(second, answered):
     places = ("addition", "tlstm_3d", 4), ("addition", "tlstm_2d", 4)
     ended = [
         worlds.run(
@@ -245,15 +248,16 @@ def test_plateaus_on_which_both_ended_decide_nothing():
             samples_to_threshold=None,
             outcome="budget spent",
             test={"accuracy": accuracy, "loss": 2.0},
+            best={"accuracy": accuracy, "loss": 2.0},
         )
-        for place, accuracy in zip(places, (0.2, 0.4), strict=True)
+        for place, accuracy in zip(places, (0.2, second), strict=True)
     ]
     there = {(record.task, record.model, record.depth) for record in ended}
     others = [r for r in worlds.world() if (r.task, r.model, r.depth) not in there]
     (evidence,) = [e for e in judged(5, [*others, *ended]).evidence if e.task == "addition"]
-    assert evidence.findings[0].answer == "unclear"
-    assert evidence.findings[0].effect.startswith("-20.00 points")
-    assert "neither solved it" in evidence.findings[0].basis
+    assert evidence.findings[0].answer == answered
+    assert evidence.findings[0].effect.startswith(f"{20 - 100 * second:.2f} points")
+    assert ("neither got half" in evidence.findings[0].basis) == (answered == "unclear")
 
 
 @pytest.mark.parametrize("experiment", ["width", "readings", "recipe"])

@@ -120,6 +120,18 @@ def test_biases_may_begin_with_zero_but_for_the_forget_gates(model: str, tmp_pat
     assert forgetting == gates * core.channels
 
 
+def test_channel_normalization_of_empty_cells_makes_the_first_gradients_large(
+    tmp_path: Path,
+) -> None:
+    """What the README warns of: biases of zero leave cells at zero until something is read."""
+    settings = "model=tlstm_3d_cn", "model.depth=4", "training.initial_range=0.08"
+    zero, uniform = (
+        norm(gradients(*made(tmp_path, *settings, f"training.initial_bias={bias}")))
+        for bias in ("zero", "uniform")
+    )
+    assert zero > 100 * uniform
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_the_inputs_projection_may_be_drawn_as_embeddings_are(model: str, tmp_path: Path) -> None:
     wide = f"model={model}", "model.channels=400"
