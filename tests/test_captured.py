@@ -112,8 +112,8 @@ def test_captured_training_is_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "LOGGED_STEPS", 1)
-    clip = "training.gradient_clip=0.1"
-    common = [f"model={model}", f"trainer.precision={precision}", clip, *settings]
+    given = ["training.gradient_clip=0.1", "training.warm_up=90"]
+    common = [f"model={model}", f"trainer.precision={precision}", *given, *settings]
     replayed = train_here(tiny(tmp_path / "captured", *common))
     plain = train_here(tiny(tmp_path / "plain", *common, "trainer.capture=false"))
     assert replayed.identifier == plain.identifier
@@ -129,11 +129,13 @@ def test_captured_training_is_the_same(
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("first", ["true", "false"])
+@pytest.mark.parametrize("warm_up", [0, 90])
 def test_a_run_goes_on_captured_or_not(
-    first: str, device: str, settings: list[str], tmp_path: Path
+    warm_up: int, first: str, device: str, settings: list[str], tmp_path: Path
 ) -> None:
-    """And so do the optimizer's moments."""
+    """And so do the optimizer's moments and the learning rate."""
     second = {"true": "false", "false": "true"}[first]
+    settings = [*settings, f"training.warm_up={warm_up}"]
     whole = train_here(tiny(tmp_path / "whole", *settings, "trainer.capture=false"))
     short = [*settings, f"trainer.capture={first}", "training.max_samples=60"]
     train_here(tiny(tmp_path / "short", *short))

@@ -152,6 +152,7 @@ def test_a_run_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     settings = (
         "training.loss=all",
         "training.gradient_clip=0.1",
+        "training.warm_up=100",
         "training.initial_scale=2",
         "training.initial_range=0.2",
         "training.initial_input=normal",

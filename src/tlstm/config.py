@@ -40,6 +40,7 @@ MINIMA = {
     "training.batch_size": 1,
     "training.max_samples": 1,
     "training.samples_per_epoch": 1,
+    "training.warm_up": 0,
     "trainer.devices": 1,
     "trainer.num_nodes": 1,
     "trainer.threads": 1,

@@ -41,6 +41,8 @@ class SequenceModule(LightningModule):
             another's; plain values only.
         gradient_clip: the norm that the gradients of all weights together are scaled down to
             where theirs is larger; 0 leaves them as they are.
+        warm_up: training samples over which the learning rate rises, from step to step by as
+            much, to its whole; 0 begins with the whole.
         loss_over_all: whether the loss is over every position, and not over the answer alone.
 
     Attributes:
@@ -59,6 +61,7 @@ class SequenceModule(LightningModule):
         batch_size: int,
         description: dict[str, Any],
         gradient_clip: float = 0.0,
+        warm_up: int = 0,
         loss_over_all: bool = False,
     ) -> None:
         super().__init__()
@@ -68,6 +71,7 @@ class SequenceModule(LightningModule):
         self.batch_size = batch_size
         self.description = description
         self.gradient_clip = gradient_clip
+        self.warm_up = warm_up
         self.loss_over_all = loss_over_all
         self.validation_metrics = answer_metrics(network.head.out_features)
         self.test_metrics = answer_metrics(network.head.out_features)
@@ -112,10 +116,11 @@ class SequenceModule(LightningModule):
         Returns:
             The loss before it, which the next step may overwrite.
         """
+        optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=not self.captured))
+        self._warm(optimizer)
         if not self.captured:
-            return self._learn(batch, cast(Optimizer, self.optimizers()), self.manual_backward)
+            return self._learn(batch, optimizer, self.manual_backward)
         if self._captured_step is None:
-            optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=False))
             self._captured_step = CapturedStep(
                 lambda fixed: self._learn(fixed, optimizer, Tensor.backward),
                 optimizer,
@@ -177,7 +182,7 @@ class SequenceModule(LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         """Adam with torch's other defaults."""
-        return Adam(self.parameters(), lr=self.learning_rate, **adam_options(self.device))
+        return Adam(self.parameters(), lr=self._rate(self.device), **adam_options(self.device))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write down whose checkpoint it is."""
@@ -188,9 +193,22 @@ class SequenceModule(LightningModule):
         # Where Lightning counts the steps of manual optimization
         counted = checkpoint["loops"]["fit_loop"][STEPS_COUNTED]["total"]
         counted["ready"] = counted["completed"] = checkpoint["global_step"]
+        device = self.trainer.strategy.root_device
         for state in checkpoint["optimizer_states"]:
             for group in state["param_groups"]:
-                group |= adam_options(self.trainer.strategy.root_device)
+                group |= {"lr": self._rate(device), **adam_options(device)}
+
+    def _rate(self, device: torch.device) -> float | Tensor:
+        """The learning rate as Adam takes it: recorded steps read one that changes where it is."""
+        rate = self.learning_rate
+        return torch.tensor(rate, device=device) if self.warm_up else rate
+
+    def _warm(self, optimizer: Optimizer) -> None:
+        """Set the learning rate of the step to come."""
+        if self.warm_up and self.samples_seen <= self.warm_up:
+            part = min(1.0, (self.samples_seen + self.batch_size) / self.warm_up)
+            for group in optimizer.param_groups:
+                group["lr"].fill_(self.learning_rate * part)
 
     def _learn(
         self, batch: Batch, optimizer: Optimizer, backward: Callable[[Tensor], None]

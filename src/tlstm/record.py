@@ -28,6 +28,7 @@ from pydantic import (
 LATER = {
     "training.loss": "answer",
     "training.gradient_clip": 0.0,
+    "training.warm_up": 0,
     "training.initial_scale": 1.0,
     "training.initial_range": 0.0,
     "training.initial_input": "uniform",

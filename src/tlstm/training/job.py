@@ -222,6 +222,7 @@ def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
         batch_size=config.training.batch_size,
         description=describe(config, data.output_size),
         gradient_clip=later(config, "training.gradient_clip"),
+        warm_up=later(config, "training.warm_up"),
         loss_over_all=loss_over_all,
     )
 
