@@ -6,8 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor
+from torch.optim import Adam
+from torch.optim.lr_scheduler import LambdaLR
 
-from commands import measure_quickly, tiny, train_here
+from commands import measure_quickly, run_directory, tiny, train_here
 from tlstm.config import compose
 from tlstm.module import SequenceModule
 from tlstm.tasks.sequences import Batch
@@ -73,6 +75,32 @@ def test_gradients_are_clipped_all_together(tmp_path: Path) -> None:
         gradients(*made(tmp_path, "training.gradient_clip=1000")), whole, strict=True
     ):
         torch.testing.assert_close(same, large, rtol=0, atol=0)
+
+
+def test_the_learning_rate_rises_evenly_to_its_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against torch's own schedule: a rise over four steps, and two more with the whole."""
+    measure_quickly(monkeypatch)
+    settings = "training.warm_up=60", "training.max_samples=90"
+    train_here(tiny(tmp_path, *settings, "training.samples_per_epoch=90"))
+    checkpoint = run_directory(tmp_path) / "checkpoints" / "last.ckpt"
+    trained = torch.load(checkpoint, weights_only=True)["state_dict"]
+
+    config = compose(tiny(tmp_path, *settings, "training.samples_per_epoch=90")).config
+    set_up_torch(config)
+    data = make_data(config)
+    module = make_module(config, data)
+    optimizer = Adam(module.parameters(), lr=config.training.learning_rate)
+    schedule = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 4))
+    for batch in data.train_dataloader():
+        optimizer.zero_grad()
+        module.loss(batch).backward()
+        optimizer.step()
+        schedule.step()
+    assert schedule.last_epoch == 6
+    for name, value in module.state_dict().items():
+        torch.testing.assert_close(trained[name], value, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("model", MODELS)

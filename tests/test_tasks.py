@@ -110,6 +110,38 @@ def test_a_sum_without_carry_out_may_stand_at_the_right() -> None:
         assert answer.nonzero().flatten().tolist() == [8, 9, 10, 11]
 
 
+def test_training_operands_may_have_fewer_digits() -> None:
+    data = AdditionDataModule(digits=5, fewest_digits=2, samples_per_epoch=3000)
+    render = data.render
+    lengths: Counter[int] = Counter()
+    for inputs, targets, answer in data.training_set.__getitems__(range(3000)):
+        assert len(inputs) == len(targets) == len(answer) == data.timesteps
+        words = render(inputs).replace(" ", "").split("-")
+        first, second = (word for word in words if word)
+        assert len(first) == len(second)
+        length = len(first)
+        lengths[length] += 1
+        assert render(inputs).replace(" ", "").startswith(f"-{first}-{second}-")
+        written = render(targets).replace(" ", "")
+        start = 2 * length + 2
+        assert written.strip("-") == str(int(first) + int(second))
+        assert written.index(written.strip("-")) == start
+        assert answer.nonzero().flatten().tolist() == list(range(start, start + length + 1))
+    assert set(lengths) == {2, 3, 4, 5}
+    assert min(lengths.values()) > 650  # 750 expected: more than four standard deviations off
+    for sample in chain(data.validation_set, data.test_set):
+        assert sample.answer.nonzero().flatten().tolist() == list(range(12, 18))
+
+
+def test_shorter_samples_are_the_same_however_they_are_asked_for() -> None:
+    data = AdditionDataModule(digits=4, fewest_digits=1, seed=3)
+    together = data.training_set.__getitems__(range(50))
+    again = AdditionDataModule(digits=4, fewest_digits=1, seed=3).training_set
+    assert [row(sample) for sample in together] == [row(again[index]) for index in range(50)]
+    other = AdditionDataModule(digits=4, fewest_digits=1, seed=4).training_set
+    assert [row(sample) for sample in together] != [row(other[index]) for index in range(50)]
+
+
 def test_memorization_rows_of_the_paper() -> None:
     task = MemorizationTask(symbols=5, alphabet=64)
     inputs, targets, answer = task.samples(np.array([[0, 1, 2, 2, 1]]))[0]
@@ -426,6 +458,10 @@ def test_sizes_out_of_range() -> None:
         MemorizationDataModule(alphabet=True)
     with pytest.raises(ValueError, match="alignment must be left or right, got 'middle'"):
         AdditionDataModule(alignment="middle")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="fewest_digits must be at most digits=4, got 5"):
+        AdditionDataModule(digits=4, fewest_digits=5)
+    with pytest.raises(ValueError, match=r"fewest_digits must be an integer .* got -1"):
+        AdditionDataModule(fewest_digits=-1)
 
 
 def test_devices_that_cannot_share_are_refused() -> None:

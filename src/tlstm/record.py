@@ -36,6 +36,8 @@ LATER = {
     "training.padding": "zero",  # some records have it; nothing read in the delay reaches an answer
     "task.alignment": "left",
     "task.data.alignment": "left",
+    "task.fewest_digits": 0,
+    "task.data.fewest_digits": 0,
 }
 
 # Those of them that have since got another default, and in which tasks

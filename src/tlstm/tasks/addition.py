@@ -1,18 +1,24 @@
 """Addition (Figure 4, Table 2): read two integers digit by digit, then write their sum."""
 
 import string
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
+import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 
 from tlstm.checks import at_least
 from tlstm.tasks.generated import (
     GeneratedDataModule,
+    GeneratedDataset,
     GeneratedTask,
     Integers,
+    Split,
 )
+from tlstm.tasks.sequences import Batch
 
 DIGITS = string.digits + string.ascii_lowercase
+LENGTHS = len(Split)  # in the key of a random stream, where others have their split
 
 Alignment = Literal["left", "right"]
 
@@ -92,6 +98,46 @@ class AdditionTask(GeneratedTask):
         return operands[:, 0], operands[:, 1]
 
 
+class ShorterOperands(GeneratedDataset):
+    """Training samples whose operands may have fewer digits, as many of them in both.
+
+    The number of digits is uniform between `fewest` and the task's; the digits are the first of
+    those that the sample has otherwise, and marks fill it up to the task's length.
+
+    Args:
+        task: what the samples are with all their digits.
+        fewest: digits of an operand at the least.
+        seed: 0..2**64-1; it chooses the order in which the samples come.
+        samples_per_epoch: what ``len`` says; larger indices are as good.
+    """
+
+    def __init__(self, task: AdditionTask, fewest: int, seed: int, samples_per_epoch: int) -> None:
+        super().__init__(task, Split.TRAINING, seed, samples_per_epoch)
+        self._tasks = [
+            AdditionTask(digits, task.base, task.alignment)
+            for digits in range(fewest, task.digits + 1)
+        ]
+        self._lengths = np.array([seed, LENGTHS], dtype=np.uint64)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
+        operands = self._choices(indices).reshape(len(indices), 2, -1)
+        return [
+            self._sample(self._task_of(index), choices)
+            for index, choices in zip(indices, operands, strict=True)
+        ]
+
+    def _task_of(self, index: int) -> AdditionTask:
+        number = np.random.Philox(key=self._lengths, counter=[0, 0, index, 0]).random_raw()
+        return self._tasks[number % len(self._tasks)]
+
+    def _sample(self, task: AdditionTask, operands: Integers) -> Batch:
+        """The sample that the first digits of two operands [2, n] make."""
+        (sample,) = task.samples(operands[:, : task.digits].reshape(1, -1))
+        after = self.task.timesteps - task.timesteps
+        inputs, targets = (F.pad(part, (0, after), value=task.mark) for part in sample[:2])
+        return Batch(inputs, targets, F.pad(sample.answer, (0, after)))
+
+
 class AdditionDataModule(GeneratedDataModule):
     """Addition of two integers of ``digits`` digits each [paper].
 
@@ -123,6 +169,9 @@ class AdditionDataModule(GeneratedDataModule):
         num_workers: processes that draw training samples ahead; 0 draws them in the trainer's own.
         evaluation_batch_size: validation or test samples per device and step.
         alignment: of a sum within its positions, "left" or "right".
+        fewest_digits: of an operand of a training sample, of which both then have as many, any
+            number up to ``digits`` as often as another; 0: all have ``digits``. Validation and
+            test samples always have.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -140,9 +189,11 @@ class AdditionDataModule(GeneratedDataModule):
         num_workers: int = 0,
         evaluation_batch_size: int = 100,
         alignment: Alignment = "left",
+        fewest_digits: int = 0,
     ) -> None:
+        self._addition = AdditionTask(digits, base, alignment)
         super().__init__(
-            AdditionTask(digits, base, alignment),
+            self._addition,
             batch_size=batch_size,
             samples_per_epoch=samples_per_epoch,
             validation_samples=validation_samples,
@@ -150,4 +201,16 @@ class AdditionDataModule(GeneratedDataModule):
             seed=seed,
             num_workers=num_workers,
             evaluation_batch_size=evaluation_batch_size,
+        )
+        self.fewest_digits = at_least("fewest_digits", fewest_digits, 0)
+        if fewest_digits > digits:
+            raise ValueError(f"fewest_digits must be at most digits={digits}, got {fewest_digits}")
+
+    @property
+    def training_set(self) -> GeneratedDataset:
+        """The training samples; any index from 0 on is one."""
+        if not self.fewest_digits:
+            return super().training_set
+        return ShorterOperands(
+            self._addition, self.fewest_digits, self.seed, self.samples_per_epoch
         )
