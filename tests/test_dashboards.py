@@ -118,7 +118,7 @@ def panel_count(grid: dict[str, Any]) -> int:
 
 def experiments() -> set[str]:
     """The experiments that sweeps fill, from the shipped sweep files."""
-    files = (ROOT / "sweeps").glob("*.yaml")
+    files = (ROOT / "sweeps").rglob("*.yaml")
     parameters = (yaml.safe_load(file.read_text(encoding="utf-8"))["parameters"] for file in files)
     return {parameter["experiment"]["value"] for parameter in parameters}
 

@@ -26,7 +26,7 @@ from tlstm.sweeping.file import SweepFile, points, read_sweep_file
 from tlstm.sweeping.runs import read_runs, values_at_scale
 from tlstm.training.progress import Status
 
-SWEEPS = sorted((Path(__file__).parents[1] / "sweeps").glob("*.yaml"))
+SWEEPS = sorted((Path(__file__).parents[1] / "sweeps").rglob("*.yaml"))
 SCHEMA = Path(__file__).with_name("wandb_sweep_schema.json")
 CONFIGURATIONS = {
     "slstm",

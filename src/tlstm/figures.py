@@ -70,7 +70,7 @@ def _settings(records: Sequence[Record], published: pd.DataFrame, _: object) -> 
 
 PAGE = "README.md"
 MAKE, SWEEP = "make reproduce-{}", "python -m tlstm.sweep sweeps/{}.yaml"
-SWEEPS = "python -m tlstm.sweep sweeps/{}-*.yaml"
+SWEEPS = "python -m tlstm.sweep sweeps/{}/*.yaml"
 ALONG_DEPTH = partial(_along, "depth")
 EXPERIMENTS = {
     "fig3": Experiment("Figure 3: Wikipedia", MAKE, ALONG_DEPTH, "table1"),
