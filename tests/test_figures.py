@@ -24,7 +24,7 @@ from test_results import STARTED, make_record, points
 from tlstm import figures, tables
 from tlstm.figures import main
 from tlstm.reporting import rows
-from tlstm.reporting.drawing import PUBLISHED, STYLES
+from tlstm.reporting.drawing import PUBLISHED, STYLES, draw_means
 from tlstm.reporting.learning_curves import learning_curves, mean_curve
 from tlstm.reporting.page import verdict
 from tlstm.reporting.sweep_drawing import sweep_figure
@@ -642,6 +642,15 @@ def test_what_it_cannot_draw_is_one_sentence(results, capsys):
     (results / "published.csv").unlink()
     assert main(["--results", str(results)]) == 2
     assert "published.csv: No such file" in capsys.readouterr().err
+
+
+def test_seeds_that_agree_are_drawn_though_their_mean_is_rounded():
+    table = pd.DataFrame({"line": ["3D"] * 3, "depth": [4] * 3, "accuracy": [0.1] * 3})
+    assert table["accuracy"].mean() > table["accuracy"].max()
+    panel = Figure().add_subplot()
+    draw_means(panel, table["accuracy"], table, "depth", {"3D": {"color": "black"}})
+    ((_, _, (bar,)),) = panel.containers
+    np.testing.assert_allclose(bar.get_segments(), [[[4, 0.1], [4, 0.1]]])
 
 
 def test_every_experiment_with_records_is_drawn(results, capsys):

@@ -145,6 +145,7 @@ def draw_means(
     for line, runs in table.groupby("line", sort=False):
         summary = values[runs.index].groupby(runs[along]).agg(["mean", "min", "max"])
         bars = [summary["mean"] - summary["min"], summary["max"] - summary["mean"]]
+        bars = [bar.clip(lower=0) for bar in bars]  # a mean of equal values may be rounded
         look = styles[str(line)] | {"capsize": 2, "elinewidth": 0.8, "label": str(line)}
         panel.errorbar(summary.index, summary["mean"], yerr=bars, **look)
     panel.set_xlabel({"depth": "depth L", "channels": "channels M"}[along])
