@@ -10,7 +10,15 @@ from scipy import stats
 import worlds
 from test_bench import everything, on_processor
 from tlstm import tables
-from tlstm.reporting.claims import CLAIMS, Judgement, gathered, judge, judge_all, summary
+from tlstm.reporting.claims import (
+    CLAIMS,
+    Judgement,
+    gathered,
+    judge,
+    judge_all,
+    summary,
+    told_apart,
+)
 from tlstm.reporting.comparison import DEPTHS, answer, interval
 from tlstm.reporting.growth import of_measurements
 
@@ -254,8 +262,12 @@ def test_plateaus_on_which_both_ended_decide_nothing(second, answered):
     ]
     there = {(record.task, record.model, record.depth) for record in ended}
     others = [r for r in worlds.world() if (r.task, r.model, r.depth) not in there]
-    (evidence,) = [e for e in judged(5, [*others, *ended]).evidence if e.task == "addition"]
+    judgement = judged(5, [*others, *ended])
+    (evidence,) = [e for e in judgement.evidence if e.task == "addition"]
     assert evidence.findings[0].answer == answered
+    assert judgement.apart == "does not hold"
+    changed = told_apart(judge_all([*others, *ended]))
+    assert ("claim 5 (does not hold)" in changed) == (answered == "unclear")
     assert evidence.findings[0].effect.startswith(f"{20 - 100 * second:.2f} points")
     assert ("neither got half" in evidence.findings[0].basis) == (answered == "unclear")
 

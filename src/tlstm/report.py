@@ -24,7 +24,14 @@ from tlstm.bench.measurement import IMPLEMENTATIONS, Measurement
 from tlstm.measures import STANDS_IN_FOR
 from tlstm.record import Record, replace_file, sentence
 from tlstm.reporting import charts, growth, sections
-from tlstm.reporting.claims import NOT_ASKED, counted, judge_all, summary, task_title
+from tlstm.reporting.claims import (
+    NOT_ASKED,
+    counted,
+    judge_all,
+    summary,
+    task_title,
+    told_apart,
+)
 from tlstm.reporting.comparison import LABELS
 from tlstm.reporting.page import TEMPLATES
 from tlstm.results import latest, load
@@ -90,6 +97,7 @@ def render(
         .render(
             judgements=judgements,
             verdicts=summary(judgements),
+            told_apart=told_apart(judgements),
             filters=filters(table),
             groups=[group_of(rows, records, f"group-{n}") for n, rows in enumerate(groups)],
             published=sections.published_tables(asked, published),

@@ -75,12 +75,14 @@ class Judgement(NamedTuple):
         verdict: of the paper's scale and data alone.
         reason: the verdict in numbers: what agrees, what contradicts it, what is missing.
         evidence: what decides first, then what is said beside it.
+        apart: the verdict if two runs that both ended on a plateau were told apart.
     """
 
     claim: Claim
     verdict: Verdict
     reason: str
     evidence: list[Evidence]
+    apart: Verdict
 
 
 def _deeper(runs: Runs) -> Findings:
@@ -268,15 +270,22 @@ def judge(claim: Claim, groups: Sequence[Runs]) -> Judgement:
     evidence = [each for each in asked if not _says_nothing(each)]
     evidence.sort(key=lambda each: not each.decides)
     deciding = [each for each in evidence if each.decides]
-    there = {each.task for each in deciding}
-    verdict = overall([each.verdict for each in deciding], complete=there == set(claim.tasks))
-    absent = [task for task in claim.tasks if task not in there]
-    return Judgement(claim, verdict, reason(deciding, absent), evidence)
+    absent = [task for task in claim.tasks if task not in {each.task for each in deciding}]
+    verdict = overall([each.verdict for each in deciding], complete=not absent)
+    apart = overall([_apart(each) for each in deciding], complete=not absent)
+    return Judgement(claim, verdict, reason(deciding, absent), evidence, apart)
 
 
 def _evidence(claim: Claim, runs: Runs) -> Evidence:
     findings = list(claim.findings(runs))
     return Evidence(runs.scale, runs.task, runs.at_papers_scale, verdict_of(findings), findings)
+
+
+def _apart(evidence: Evidence) -> Verdict:
+    """What it comes to if plateaus are told apart."""
+    return verdict_of(
+        [each._replace(answer=each.apart or each.answer) for each in evidence.findings]
+    )
 
 
 def _says_nothing(evidence: Evidence) -> bool:
@@ -334,3 +343,9 @@ def summary(judgements: Iterable[Judgement]) -> str:
     numbers = Counter(judgement.verdict for judgement in judgements)
     verdicts: tuple[Verdict, ...] = "holds", "does not hold", "undecided"
     return ", ".join(f"{verdict}: {numbers[verdict]}" for verdict in verdicts)
+
+
+def told_apart(judgements: Iterable[Judgement]) -> str:
+    """Which verdicts would be others if plateaus were told apart: "claim 8 (does not hold)"."""
+    others = [each for each in judgements if each.apart != each.verdict]
+    return ", ".join(f"claim {each.claim.number} ({each.apart})" for each in others)

@@ -83,12 +83,14 @@ class Finding(NamedTuple):
         effect: the difference and its interval, in words; empty where something is missing.
         answer: whether it is as claimed.
         basis: how many seeds, or what was not run.
+        apart: the answer if plateaus were told apart; None where there are none.
     """
 
     compared: str
     effect: str
     answer: Answer
     basis: str
+    apart: Answer | None = None
 
 
 def ratio_text(difference: float) -> str:
@@ -230,7 +232,7 @@ class Runs:
         finding = _finding(compared, relation, *sides, measure)
         low = all((runs["best_accuracy"] < HALF).all() for runs in sides)
         if self.original in GENERATED and low:
-            return finding._replace(answer="unclear", basis=PLATEAU)
+            return finding._replace(answer="unclear", basis=PLATEAU, apart=finding.answer)
         return finding
 
 
