@@ -12,6 +12,7 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 
 from test_figures import (
     PUBLISHED_CSV,
@@ -29,6 +30,7 @@ from tlstm.figures import main
 from tlstm.measures import ACCURACY, BITS_PER_CHARACTER, measure_of
 from tlstm.record import Record
 from tlstm.reporting import growth, rows
+from tlstm.reporting.drawing import STYLES
 from tlstm.reporting.learning_curves import learning_curves
 from tlstm.reporting.page import best
 from tlstm.reporting.settings_drawing import settings_figure
@@ -166,10 +168,27 @@ def with_settings(seed: int, solved: int | None, samples: int, best: float, **tr
     return Record.model_validate(like.model_dump() | changes)
 
 
+def rows_of(panel: Axes) -> list[tuple[str, str, float, bool]]:
+    """Row, marker, samples and whether it was solved, of every point of a settings' picture."""
+    names = panel.figure.axes[0].get_yticklabels()  # of all panels
+    middles = dict(zip(panel.get_yticks(), names, strict=True))
+    return [
+        (
+            middles[min(middles, key=lambda middle: abs(middle - y))].get_text(),
+            str(line.get_marker()),
+            float(x),
+            line.get_markerfacecolor() != "white",
+        )
+        for line in panel.lines
+        if line.get_marker() != "None"
+        for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
+    ]
+
+
 def test_settings_are_rows_by_the_samples_that_they_take(published):
     runs = [
         *(with_settings(seed, 80_000, 80_000, 0.995) for seed in range(3)),
-        with_settings(0, None, 500_000, 0.02, learning_rate=0.1),
+        with_settings(0, None, 300_000, 0.02, learning_rate=0.1),
         with_settings(0, 20_000, 20_000, 0.995, learning_rate=0.002),
         with_settings(0, None, 500_000, 0.93, loss="all"),
         with_settings(1, 60_000, 60_000, 0.995, loss="answer", gradient_clip=1.0),
@@ -177,30 +196,50 @@ def test_settings_are_rows_by_the_samples_that_they_take(published):
     random.Random(1).shuffle(runs)
     figure = settings_figure(runs, published)
     (panel,) = figure.axes
-    assert panel.get_title() == "3D tLSTM+CN, L = 10"
-    assert [label.get_text() for label in panel.get_yticklabels()][::-1] == [
-        "loss answer, gradient clip 0.0, learning rate 0.001",
-        "but learning rate 0.002",
-        "but gradient clip 1.0",
-        "but loss all",
-        "but learning rate 0.1",
+    assert panel.get_title() == "L = 10"
+    expected = [
+        ("loss answer, gradient clip 0.0, learning rate 0.001", [(80_000, True)] * 3),
+        ("but learning rate 0.002", [(20_000, True)]),
+        ("but gradient clip 1.0", [(60_000, True)]),
+        ("but loss all", [(500_000, False)]),
+        ("but learning rate 0.1", [(300_000, False)]),
     ]
-    solved, unsolved = panel.lines[:2]
-    assert sorted(zip(solved.get_ydata(), solved.get_xdata(), strict=True)) == [
-        (2, 60_000),
-        (3, 20_000),
-        *[(4, 80_000)] * 3,
-    ]
-    assert sorted(zip(unsolved.get_ydata(), unsolved.get_xdata(), strict=True)) == [
-        (0, 500_000),
-        (1, 500_000),
-    ]
+    names = [label.get_text() for label in panel.get_yticklabels()]
+    assert names[::-1] == [name for name, _ in expected]
+    for name, ended in expected:
+        found = [(x, solved) for row, _, x, solved in rows_of(panel) if row == name]
+        assert found == ended
     assert sorted(text.get_text() for text in panel.texts) == ["2%", "93%"]
     (star,) = panel.collections  # published: 54K
     assert star.get_offsets()[0][0] == 54_000
 
 
-def test_models_with_the_same_settings_have_panels_of_their_own(published):
+def test_rows_are_named_by_how_they_differ_from_the_reproduction(published):
+    """However few runs it has; what has its weights from the layer alone is called so."""
+    drawn = {"initial_range": 0.0, "initial_input": "uniform", "initial_bias": "uniform"}
+    begun = {"initial_range": 0.08, "initial_input": "normal", "initial_bias": "zero"}
+    recipes = [
+        with_settings(seed, 20_000, 20_000, 0.995, **drawn, gradient_clip=1.0) for seed in range(2)
+    ]
+    recipes += [
+        with_settings(2, 30_000, 30_000, 0.995, **drawn),
+        with_settings(3, 40_000, 40_000, 0.995, **begun | {"initial_range": 0.0}),
+        with_settings(4, None, 50_000, 0.9, **begun, max_samples=50_000),
+    ]
+    recipes = [run.model_copy(update={"experiment": "recipe"}) for run in recipes]
+    usual = with_settings(0, 80_000, 80_000, 0.995, **begun, max_samples=500_000)
+    (panel,) = settings_figure([*recipes, usual], published).axes
+    names = [label.get_text().replace("\n", " ") for label in panel.get_yticklabels()]
+    assert names[::-1] == [
+        "gradient clip 0.0, initial range 0.08, initial input normal, initial bias zero",
+        "but the layer's own weights, gradient clip 1.0",
+        "but the layer's own weights",
+        "but initial range 0.0",
+    ]
+    assert [text.get_text() for text in panel.texts] == ["90%"]  # in the reproduction's row
+
+
+def test_models_with_the_same_settings_have_lanes_of_their_own(published):
     """What they differ in by themselves is no setting."""
     runs = [
         like.model_copy(
@@ -216,13 +255,18 @@ def test_models_with_the_same_settings_have_panels_of_their_own(published):
         for like in [synthetic_record("paper", "memorization", model, depth)]
     ]
     figure = settings_figure(runs, published)
-    assert [panel.get_title() for panel in figure.axes] == [
-        f"{label}, L = {depth}" for depth in (7, 10) for label in ("2D tLSTM", "3D tLSTM+CN")
-    ]
+    assert [panel.get_title() for panel in figure.axes] == ["L = 7", "L = 10"]
     names = {label.get_text() for label in figure.axes[0].get_yticklabels()}
     assert names == {"forget bias 1.0", "but forget bias 4.0"}
-    drawn = [sum(len(line.get_xdata()) for line in panel.lines[:2]) for panel in figure.axes]
-    assert drawn == [2, 2, 1, 1]
+    markers = {STYLES[model]["marker"] for model in ("tlstm_2d", "tlstm_3d_cn")}
+    for panel, there in zip(figure.axes, (names, {"forget bias 1.0"}), strict=True):
+        places = {(row, marker) for row, marker, _, _ in rows_of(panel)}
+        assert places == {(row, marker) for row in there for marker in markers}
+    heights = {
+        float(y) for panel in figure.axes for line in panel.lines if line.get_marker() != "None"
+        for y in line.get_ydata()
+    }  # fmt: skip
+    assert len(heights) == 4
 
 
 def test_a_run_has_the_settings_that_it_was_recorded_before(published):

@@ -172,7 +172,8 @@ def draw_heading(figure: Figure, table: pd.DataFrame, explanation: str, publishe
         if len(seeds) > 1
         else f"one seed ({seeds[0]})"
     )
-    rows: list[tuple[str, Look]] = [(sizes[:1].upper() + sizes[1:], {"size": 13, "weight": "bold"})]
+    title = textwrap.wrap(sizes[:1].upper() + sizes[1:], int(7.5 * width))
+    rows: list[tuple[str, Look]] = [(line, {"size": 13, "weight": "bold"}) for line in title]
     rows += [(line, {"color": "#555555"}) for line in textwrap.wrap(facts, int(14 * width))]
     rows += [
         (line, {"color": RED, "weight": "bold"})
