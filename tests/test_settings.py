@@ -1,5 +1,6 @@
 """Settings of the training beyond the paper's: what each of them does, and that alone."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,33 @@ def test_channel_normalization_of_empty_cells_makes_the_first_gradients_large(
         for bias in ("zero", "uniform")
     )
     assert zero > 100 * uniform
+
+
+def test_full_first_steps_cut_the_output_off_from_the_input() -> None:
+    """What the README says of addition: a learning rate that rises keeps more of the gradient."""
+    wide = "scale=short", "task=addition", "model=tlstm_3d_cn", "model.depth=7"
+    assert remaining_gradient(*wide) < 1 / 100
+    assert remaining_gradient(*wide, "training.warm_up=15_000") > 1 / 40
+
+
+def remaining_gradient(*settings: str) -> float:
+    """Of the input's projection after five steps, by the first."""
+    config = compose([*settings, "trainer.precision=32-true", "trainer.accelerator=cpu"]).config
+    set_up_torch(config)
+    data = make_data(config)
+    module = make_module(config, data)
+    optimizer = Adam(module.parameters(), lr=config.training.learning_rate)
+    rise = max(1, config.training.warm_up // config.training.batch_size)
+    schedule = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / rise))
+    norms = []
+    for batch in itertools.islice(data.train_dataloader(), 6):
+        optimizer.zero_grad()
+        module.loss(batch).backward()
+        norms.append(float(module.network.core.get_parameter("weight_input").grad.norm()))
+        optimizer.step()
+        schedule.step()
+    assert (config.task.channels, len(norms)) == (128, 6)
+    return norms[5] / norms[0]
 
 
 @pytest.mark.parametrize("model", MODELS)
