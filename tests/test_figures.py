@@ -570,6 +570,23 @@ def test_readings_are_drawn_beside_what_stands_for_the_reproduction(results, mon
     assert not any(record.identifier in page for record in same)
 
 
+def test_a_figure_has_the_further_seeds_of_its_table(results):
+    first = synthetic_record("paper", "addition", "slstm", 4, 0)
+    more, deeper, other = (
+        synthetic_record("paper", "addition", model, depth, 1, experiment="table2")
+        for model, depth in (("slstm", 4), ("slstm", 7), ("tlstm_2d", 4))
+    )
+    append([first, more, deeper, other], results)
+    figures.draw("fig4", results)
+    table = pd.read_csv(results / "fig4" / "runs.csv", dtype={"identifier": str})
+    assert set(table["identifier"]) == {first.identifier, more.identifier}
+    (row,) = shown_rows((results / "fig4" / "README.md").read_text(), "### Addition, paper scale")
+    assert (row["configuration"], row["seeds"]) == ("sLSTM", "0, 1")
+    figures.draw("table2", results)
+    table = pd.read_csv(results / "table2" / "runs.csv", dtype={"identifier": str})
+    assert len(table) == 4
+
+
 def test_runs_csv_has_one_row_per_run(drawn):
     directory, records = drawn
     table = pd.read_csv(directory / "fig4" / "runs.csv", dtype={"identifier": str})

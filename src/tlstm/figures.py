@@ -46,6 +46,7 @@ class Experiment(NamedTuple):
         published: the table of published.csv that its page shows; empty for none.
         also: another experiment whose records its page shows too.
         beside: experiments whose runs of the same models and depths stand in its pictures too.
+        more_seeds: experiments whose runs of the same models and depths are as its own.
     """
 
     title: str
@@ -54,6 +55,7 @@ class Experiment(NamedTuple):
     published: str = ""
     also: str | None = None
     beside: tuple[str, ...] = ()
+    more_seeds: tuple[str, ...] = ()
 
 
 def _along(size: str, records: Sequence[Record], _: object, times: pd.DataFrame) -> Figure:
@@ -74,8 +76,20 @@ SWEEPS = "python -m tlstm.sweep sweeps/{}/*.yaml"
 ALONG_DEPTH = partial(_along, "depth")
 EXPERIMENTS = {
     "fig3": Experiment("Figure 3: Wikipedia", MAKE, ALONG_DEPTH, "table1"),
-    "fig4": Experiment("Figure 4: addition and memorization", MAKE, learning_curves, "table2"),
-    "fig5": Experiment("Figure 5: sequential and permuted MNIST", MAKE, learning_curves, "table3"),
+    "fig4": Experiment(
+        "Figure 4: addition and memorization",
+        MAKE,
+        learning_curves,
+        "table2",
+        more_seeds=("table2",),
+    ),
+    "fig5": Experiment(
+        "Figure 5: sequential and permuted MNIST",
+        MAKE,
+        learning_curves,
+        "table3",
+        more_seeds=("table3",),
+    ),
     "table1": Experiment("Table 1: Wikipedia", MAKE, None, "table1", "fig3"),
     "table2": Experiment("Table 2: addition and memorization", MAKE, None, "table2", "fig4"),
     "table3": Experiment("Table 3: sequential and permuted MNIST", MAKE, None, "table3", "fig5"),
@@ -129,7 +143,8 @@ def draw(name: str, results_dir: Path) -> list[Path]:
         ValueError: a record is not valid.
     """
     shown, directory = EXPERIMENTS[name], results_dir / name
-    own = latest(load(results_dir, name))
+    own = load(results_dir, name)
+    own = latest([*own, *_alike(own, shown.more_seeds, results_dir)])
     records = latest([*own, *(load(results_dir, shown.also) if shown.also else ())])
     if not records and not shown.published:
         return []
