@@ -3,6 +3,7 @@
 A pure function from records to a figure, as in `tlstm.reporting.drawing`.
 """
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -140,7 +141,9 @@ def _lanes(table: pd.DataFrame, labels: Sequence[str]) -> list[Lane]:
     shown = table.groupby("label")["row"].nunique().idxmax()
     of_shown = late[table["label"] == shown].groupby(table["row"]).mean()
     means = late.groupby(table["row"]).mean().sort_values(kind="stable")
-    rows = sorted(means.index, key=lambda row: (row.startswith("but "), of_shown.get(row, 1e12)))
+    rows = sorted(
+        means.index, key=lambda row: (row.startswith("but "), of_shown.get(row, math.inf))
+    )
     there = set(zip(table["row"], table["label"], strict=True))
     return [Lane(row, label) for row in rows for label in labels if (row, label) in there]
 
