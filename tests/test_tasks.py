@@ -133,13 +133,51 @@ def test_training_operands_may_have_fewer_digits() -> None:
         assert sample.answer.nonzero().flatten().tolist() == list(range(12, 18))
 
 
-def test_shorter_samples_are_the_same_however_they_are_asked_for() -> None:
-    data = AdditionDataModule(digits=4, fewest_digits=1, seed=3)
+@pytest.mark.parametrize("most_zeros", [0.5, 1.0])
+def test_digits_of_training_samples_may_become_zero(most_zeros: float) -> None:
+    data = AdditionDataModule(digits=15, most_zeros=most_zeros)
+    plain = AdditionDataModule(digits=15).training_set
+    shares, number = [], 2000
+    samples = zip(
+        data.training_set.__getitems__(range(number)),
+        plain.__getitems__(range(number)),
+        strict=True,
+    )
+    for sample, (before, *_) in samples:
+        assert split_of(sample.inputs.numpy()) is Split.TRAINING
+        changed = sample.inputs != before
+        assert sample.inputs[changed].eq(0).all()
+        shares.append((changed.sum() / (before.gt(0) & before.lt(10)).sum()).item())
+        words = data.render(sample.inputs).replace(" ", "").split("-")
+        first, second = (word for word in words if word)
+        total = str(int(first) + int(second))
+        assert data.render(sample.targets).replace(" ", "").strip("-") == total.zfill(15)
+        assert sample.answer.nonzero().flatten().tolist() == list(range(32, 48))
+    # a sixteenth and a sixteenth of the samples would be of another split, and stay as they were
+    unchanged = sum(share == 0 for share in shares) / number
+    assert 0.125 < unchanged < 0.25
+    assert np.mean(shares) / (1 - 0.125) == pytest.approx(most_zeros / 2, abs=0.03)
+    assert max(shares) > 0.9 * most_zeros
+    for sample in chain(data.validation_set, data.test_set):
+        assert sample.inputs[1] > 0
+
+
+@pytest.mark.parametrize("easier", [{"fewest_digits": 1}, {"most_zeros": 1.0}])
+def test_easier_samples_are_the_same_however_they_are_asked_for(easier: dict[str, Any]) -> None:
+    data = AdditionDataModule(digits=4, seed=3, **easier)
     together = data.training_set.__getitems__(range(50))
-    again = AdditionDataModule(digits=4, fewest_digits=1, seed=3).training_set
+    again = AdditionDataModule(digits=4, seed=3, **easier).training_set
     assert [row(sample) for sample in together] == [row(again[index]) for index in range(50)]
-    other = AdditionDataModule(digits=4, fewest_digits=1, seed=4).training_set
+    other = AdditionDataModule(digits=4, seed=4, **easier).training_set
     assert [row(sample) for sample in together] != [row(other[index]) for index in range(50)]
+
+
+def test_easier_samples_may_be_shorter_and_have_zeros() -> None:
+    data = AdditionDataModule(digits=4, fewest_digits=1, most_zeros=1.0)
+    samples = data.training_set.__getitems__(range(200))
+    read = [data.render(inputs).replace(" ", "").strip("-").split("-") for inputs, *_ in samples]
+    assert {len(first) for first, _ in read} == {1, 2, 3, 4}
+    assert any(set(first + second) == {"0"} for first, second in read)
 
 
 def test_memorization_rows_of_the_paper() -> None:
@@ -462,6 +500,8 @@ def test_sizes_out_of_range() -> None:
         AdditionDataModule(digits=4, fewest_digits=5)
     with pytest.raises(ValueError, match=r"fewest_digits must be an integer .* got -1"):
         AdditionDataModule(fewest_digits=-1)
+    with pytest.raises(ValueError, match=r"most_zeros must be a share from 0 to 1, got 1.5"):
+        AdditionDataModule(most_zeros=1.5)
 
 
 def test_devices_that_cannot_share_are_refused() -> None:

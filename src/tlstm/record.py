@@ -38,6 +38,8 @@ LATER = {
     "task.data.alignment": "left",
     "task.fewest_digits": 0,
     "task.data.fewest_digits": 0,
+    "task.most_zeros": 0.0,
+    "task.data.most_zeros": 0.0,
 }
 
 # Those of them that have since got another default, and in which tasks

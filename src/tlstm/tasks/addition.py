@@ -14,11 +14,12 @@ from tlstm.tasks.generated import (
     GeneratedTask,
     Integers,
     Split,
+    split_of,
 )
 from tlstm.tasks.sequences import Batch
 
 DIGITS = string.digits + string.ascii_lowercase
-LENGTHS = len(Split)  # in the key of a random stream, where others have their split
+EASIER = len(Split)  # in the key of a random stream, where others have their split
 
 Alignment = Literal["left", "right"]
 
@@ -69,17 +70,30 @@ class AdditionTask(GeneratedTask):
 
     def inputs(self, choices: Integers) -> Integers:
         """``- first - second`` and marks to the end, [B, T]."""
-        tokens = np.full((len(choices), self.timesteps), self.mark, dtype=np.int64)
-        tokens[:, 1 : self.digits + 1], tokens[:, self.digits + 2 : 2 * self.digits + 2] = (
-            self._operands(choices)
-        )
-        return tokens
+        return self.read(self.operands(choices))
 
     def targets(self, choices: Integers) -> Integers:
         """Marks, then the sum right after the last digit, and marks to the end, [B, T]."""
-        tokens = np.full((len(choices), self.timesteps), self.mark, dtype=np.int64)
+        return self.write(self.operands(choices))
+
+    def operands(self, choices: Integers) -> Integers:
+        """Digits of both operands, most significant first and that one not zero, [B, 2, n]."""
+        operands = choices.reshape(-1, 2, self.digits).copy()
+        operands[:, :, 0] += 1
+        return operands
+
+    def read(self, operands: Integers) -> Integers:
+        """The inputs [B, T] of any operands [B, 2, n]."""
+        tokens = np.full((len(operands), self.timesteps), self.mark, dtype=np.int64)
+        tokens[:, 1 : self.digits + 1] = operands[:, 0]
+        tokens[:, self.digits + 2 : 2 * self.digits + 2] = operands[:, 1]
+        return tokens
+
+    def write(self, operands: Integers) -> Integers:
+        """The targets [B, T] of any operands [B, 2, n]."""
+        tokens = np.full((len(operands), self.timesteps), self.mark, dtype=np.int64)
         start, stop = self.answer_positions.start, self.answer_positions.stop
-        total = add_digits(*self._operands(choices), self.base)
+        total = add_digits(operands[:, 0], operands[:, 1], self.base)
         carried = total[:, 0] > 0
         shift = 1 if self.alignment == "right" else 0
         tokens[carried, start:stop] = total[carried]
@@ -92,48 +106,61 @@ class AdditionTask(GeneratedTask):
             return "-"
         return DIGITS[token] if token < len(DIGITS) else str(token)
 
-    def _operands(self, choices: Integers) -> tuple[Integers, Integers]:
-        operands = choices.reshape(-1, 2, self.digits).copy()
-        operands[:, :, 0] += 1  # the first digit is not zero
-        return operands[:, 0], operands[:, 1]
 
+class EasierAddition(GeneratedDataset):
+    """Training samples that are easier than the task's, in one of two ways or in both [ours].
 
-class ShorterOperands(GeneratedDataset):
-    """Training samples whose operands may have fewer digits, as many of them in both.
-
-    The number of digits is uniform between `fewest` and the task's; the digits are the first of
-    those that the sample has otherwise, and marks fill it up to the task's length.
+    A digit of a sum, but for the first, is independent of each operand: the other's digit makes
+    every outcome as likely. So nothing can be learnt from a part of the input, unless other
+    digits are missing or are known to be zero.
 
     Args:
-        task: what the samples are with all their digits.
-        fewest: digits of an operand at the least.
+        task: what the samples are otherwise.
+        fewest_digits: of an operand. Their number is uniform between this and the task's, the same
+            in both; marks fill the sample up to the task's length. 0: always the task's.
+        most_zeros: a sample's share of zeros is uniform between 0 and this, and that is the
+            probability for each of its digits to become 0.
         seed: 0..2**64-1; it chooses the order in which the samples come.
         samples_per_epoch: what ``len`` says; larger indices are as good.
     """
 
-    def __init__(self, task: AdditionTask, fewest: int, seed: int, samples_per_epoch: int) -> None:
+    def __init__(
+        self,
+        task: AdditionTask,
+        fewest_digits: int,
+        most_zeros: float,
+        seed: int,
+        samples_per_epoch: int,
+    ) -> None:
         super().__init__(task, Split.TRAINING, seed, samples_per_epoch)
+        self._whole = task
         self._tasks = [
             AdditionTask(digits, task.base, task.alignment)
-            for digits in range(fewest, task.digits + 1)
+            for digits in range(fewest_digits or task.digits, task.digits + 1)
         ]
-        self._lengths = np.array([seed, LENGTHS], dtype=np.uint64)
+        self._most_zeros = most_zeros
+        self._key = np.array([seed, EASIER], dtype=np.uint64)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
-        operands = self._choices(indices).reshape(len(indices), 2, -1)
-        return [
-            self._sample(self._task_of(index), choices)
-            for index, choices in zip(indices, operands, strict=True)
-        ]
+        operands = self._whole.operands(self._choices(indices))
+        return [self._easier(*sample) for sample in zip(indices, operands, strict=True)]
 
-    def _task_of(self, index: int) -> AdditionTask:
-        number = np.random.Philox(key=self._lengths, counter=[0, 0, index, 0]).random_raw()
-        return self._tasks[number % len(self._tasks)]
-
-    def _sample(self, task: AdditionTask, operands: Integers) -> Batch:
-        """The sample that the first digits of two operands [2, n] make."""
-        (sample,) = task.samples(operands[:, : task.digits].reshape(1, -1))
-        after = self.task.timesteps - task.timesteps
+    def _easier(self, index: int, operands: Integers) -> Batch:
+        """The sample that operands [2, n] become."""
+        numbers = np.random.Philox(key=self._key, counter=[0, 0, index, 0]).random_raw(
+            2 + operands.size
+        )
+        task = self._tasks[numbers[0] % len(self._tasks)]
+        operands = operands[:, : task.digits]
+        if self._most_zeros:
+            share, *digits = numbers[1 : 2 + operands.size] / 2**64
+            zero = np.reshape(digits, operands.shape) < share * self._most_zeros
+            easier = np.where(zero, 0, operands)
+            # what belongs to validation or test stays unseen
+            if split_of(task.read(easier[None])[0]) is Split.TRAINING:
+                operands = easier
+        (sample,) = task.batches(task.read(operands[None]), task.write(operands[None]))
+        after = self._whole.timesteps - task.timesteps
         inputs, targets = (F.pad(part, (0, after), value=task.mark) for part in sample[:2])
         return Batch(inputs, targets, F.pad(sample.answer, (0, after)))
 
@@ -169,9 +196,9 @@ class AdditionDataModule(GeneratedDataModule):
         num_workers: processes that draw training samples ahead; 0 draws them in the trainer's own.
         evaluation_batch_size: validation or test samples per device and step.
         alignment: of a sum within its positions, "left" or "right".
-        fewest_digits: of an operand of a training sample, of which both then have as many, any
-            number up to ``digits`` as often as another; 0: all have ``digits``. Validation and
-            test samples always have.
+        fewest_digits: of an operand of a training sample, see :class:`EasierAddition`.
+        most_zeros: of the digits of a training sample, see :class:`EasierAddition`. Neither
+            changes validation and test samples.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -190,6 +217,7 @@ class AdditionDataModule(GeneratedDataModule):
         evaluation_batch_size: int = 100,
         alignment: Alignment = "left",
         fewest_digits: int = 0,
+        most_zeros: float = 0.0,
     ) -> None:
         self._addition = AdditionTask(digits, base, alignment)
         super().__init__(
@@ -205,12 +233,15 @@ class AdditionDataModule(GeneratedDataModule):
         self.fewest_digits = at_least("fewest_digits", fewest_digits, 0)
         if fewest_digits > digits:
             raise ValueError(f"fewest_digits must be at most digits={digits}, got {fewest_digits}")
+        self.most_zeros = most_zeros
+        if not 0 <= most_zeros <= 1:
+            raise ValueError(f"most_zeros must be a share from 0 to 1, got {most_zeros}")
 
     @property
     def training_set(self) -> GeneratedDataset:
         """The training samples; any index from 0 on is one."""
-        if not self.fewest_digits:
+        if not self.fewest_digits and not self.most_zeros:
             return super().training_set
-        return ShorterOperands(
-            self._addition, self.fewest_digits, self.seed, self.samples_per_epoch
+        return EasierAddition(
+            self._addition, self.fewest_digits, self.most_zeros, self.seed, self.samples_per_epoch
         )

@@ -80,10 +80,14 @@ class GeneratedTask(ABC):
 
     def samples(self, choices: Integers) -> list[Batch]:
         """The samples that choices [B, len(radices)] make, without a batch axis."""
+        return self.batches(self.inputs(choices), self.targets(choices))
+
+    def batches(self, inputs: Integers, targets: Integers) -> list[Batch]:
+        """The samples of tokens to read and to predict, both [B, T], without a batch axis."""
         answer = torch.zeros(self.timesteps, dtype=torch.bool)
         answer[self.answer_positions.start : self.answer_positions.stop] = True
-        inputs, targets = map(torch.from_numpy, (self.inputs(choices), self.targets(choices)))
-        return [Batch(*sample, answer) for sample in zip(inputs, targets, strict=True)]
+        rows = zip(torch.from_numpy(inputs), torch.from_numpy(targets), strict=True)
+        return [Batch(*row, answer) for row in rows]
 
 
 def split_of(inputs: Integers) -> Split:
