@@ -156,6 +156,15 @@ def test_the_best_checkpoint_is_what_was_tested(tmp_path: Path) -> None:
     assert record.test["accuracy"] == pytest.approx(accuracy(module, data.test_set))
 
 
+def test_a_run_ends_with_the_validation_that_reaches_its_samples(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_command(tiny(tmp_path, "training.max_samples=80"))
+    record = read_record(run_directory(tmp_path) / "record.json")
+    assert [point.samples for point in record.curve] == [30, 60, 90]
+    assert "or 90 samples" in capsys.readouterr().out
+
+
 def test_checkpoints_are_of_the_best_and_of_the_last_validation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

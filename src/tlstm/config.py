@@ -209,6 +209,12 @@ def identify(config: DictConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def samples_at_most(config: DictConfig) -> int:
+    """Training samples that a run sees if it is not solved: `max_samples`, to the next validation."""
+    epoch: int = config.training.samples_per_epoch
+    return -(-config.training.max_samples // epoch) * epoch
+
+
 def later(config: DictConfig, key: str) -> Any:
     """A setting of `LATER`, which the configuration of an earlier run lacks."""
     return OmegaConf.select(config, key, default=LATER[key])

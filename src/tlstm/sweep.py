@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from tlstm import provenance
-from tlstm.config import Run, with_scale
+from tlstm.config import Run, samples_at_most, with_scale
 from tlstm.refusal import refusals
 from tlstm.sweeping.devices import cores, most_devices, number_of_jobs, visible_gpus
 from tlstm.sweeping.display import Entry, SweepDisplay, Throughput, failures_table, hours
@@ -186,7 +186,7 @@ def carry_out(plan: Plan, console: Console) -> int:
         How many failed.
     """
     entries = [
-        Entry(title(run), run.config.training.max_samples, seconds, str(log_file(run)))
+        Entry(title(run), samples_at_most(run.config), seconds, str(log_file(run)))
         for run, seconds in zip(plan.runs, plan.seconds, strict=True)
     ]
     display, failures = SweepDisplay(entries, console), dict[int, str]()

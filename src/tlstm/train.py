@@ -19,7 +19,15 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from tlstm import provenance
-from tlstm.config import CONFIGURATIONS, Run, compose, plain, task_label, with_scale
+from tlstm.config import (
+    CONFIGURATIONS,
+    Run,
+    compose,
+    plain,
+    samples_at_most,
+    task_label,
+    with_scale,
+)
 from tlstm.module import SequenceModule
 from tlstm.record import CurvePoint, Record, read_record, write_record
 from tlstm.refusal import interruptions, refusals, refuse
@@ -62,7 +70,7 @@ def run_command(overrides: list[str]) -> None:
         with refusals(ValueError, OSError):
             run, record = begun(compose(overrides))
             if record is None:
-                display = Display(title(run), run.config.training.max_samples, console)
+                display = Display(title(run), samples_at_most(run.config), console)
                 job = stack.enter_context(prepared(run, display.show))
         if record is None:
             console.print(introduction(job), soft_wrap=True)
@@ -217,7 +225,7 @@ def introduction(job: Job) -> str:
     return (
         f"{title(job.run)}, M={config.model.channels}: {parameters:,} parameters, "
         f"seed {config.seed}, {config.scale.name} scale{hint}\n"
-        f"{start}, to {goal}{config.training.max_samples:,} samples, "
+        f"{start}, to {goal}{samples_at_most(config):,} samples, "
         f"on {machine.devices} × {machine.device}\n"
         f"in {job.directory}{stand_in(config)}"
     )

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from tlstm.config import samples_at_most
 from tlstm.module import SequenceModule
 from tlstm.record import Record, read_record
 from tlstm.recurrent import RecurrentLayer
@@ -66,7 +67,7 @@ def read_run(directory: Path, data: Path | None = None) -> TrainedRun:
         data_module = make_data(config)
         module = make_module(config, data_module)
         best = directory / "checkpoints" / "best.ckpt"
-        samples = check_checkpoint(best, module, config.training.max_samples)
+        samples = check_checkpoint(best, module, samples_at_most(config))
     except OmegaConfBaseException as error:
         raise ValueError(
             f"{directory / 'config.yaml'} is of another version of tlstm, or damaged: {error}"

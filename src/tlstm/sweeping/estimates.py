@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.queues import Queue
 
-from tlstm.config import Run, compose
+from tlstm.config import Run, compose, samples_at_most
 from tlstm.sweeping.devices import cores
 from tlstm.sweeping.pool import context, use_devices
 from tlstm.training.job import (
@@ -69,7 +69,7 @@ def estimate(overrides: list[str]) -> float:
     with trainer.precision_plugin.train_step_context():
         milliseconds = milliseconds_per_timestep(module, batch, seconds=0.02)
     sample = 1e-3 * milliseconds * data.timesteps / devices  # forward and backward
-    samples, epoch = config.training.max_samples, config.training.samples_per_epoch
+    samples, epoch = samples_at_most(config), config.training.samples_per_epoch
     step = CAPTURED_STEP_SECONDS if module.captured else STEP_SECONDS
     learning = samples * sample + samples / config.training.batch_size * step
     validating = samples // epoch * data.validation_samples * sample / 3  # forward alone

@@ -19,7 +19,7 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from omegaconf import DictConfig, OmegaConf
 
 from tlstm.captured import why_not
-from tlstm.config import Run, instantiate, later
+from tlstm.config import Run, instantiate, later, samples_at_most
 from tlstm.models.network import SequenceNetwork
 from tlstm.module import SequenceModule
 from tlstm.recurrent import RecurrentLayer
@@ -128,7 +128,7 @@ def start(
         with alone_in(directory):
             checkpoint = find_checkpoint(run.config.resume, directory)
             if checkpoint is not None:
-                check_checkpoint(checkpoint, module, run.config.training.max_samples)
+                check_checkpoint(checkpoint, module, samples_at_most(run.config))
                 adopt_best(checkpoint, directory / "checkpoints")
             yield agreed(run.config, (directory, checkpoint))
 
@@ -270,7 +270,7 @@ def make_trainer(
             devices=config.trainer.devices if processes else 1,
             num_nodes=config.trainer.num_nodes if processes else 1,
             precision=config.trainer.precision,
-            max_epochs=config.training.max_samples // config.training.samples_per_epoch,
+            max_epochs=samples_at_most(config) // config.training.samples_per_epoch,
             logger=False,
             callbacks=callbacks,
             plugins=[WholeCheckpoints(), processes or OneMachine()],
