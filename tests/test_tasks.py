@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from sklearn.metrics import mutual_info_score
 
 from tlstm.tasks import addition, memorization
 from tlstm.tasks.addition import AdditionDataModule, AdditionTask, add_digits
@@ -160,6 +161,21 @@ def test_digits_of_training_samples_may_become_zero(most_zeros: float) -> None:
     assert max(shares) > 0.9 * most_zeros
     for sample in chain(data.validation_set, data.test_set):
         assert sample.inputs[1] > 0
+
+
+@pytest.mark.parametrize(("most_zeros", "least", "most"), [(0.0, 0.0, 0.005), (1.0, 0.2, 0.3)])
+def test_what_a_digit_of_the_sum_tells_of_a_single_input(
+    most_zeros: float, least: float, most: float
+) -> None:
+    """What the README says of addition, in nats, from the third digit to the last but one."""
+    data = AdditionDataModule(digits=15, most_zeros=most_zeros)
+    samples = data.training_set.__getitems__(range(20_000))
+    inputs = torch.stack([sample.inputs for sample in samples]).numpy()
+    targets = torch.stack([sample.targets for sample in samples]).numpy()
+    read = [*range(1, 16), *range(17, 32)]
+    for position in range(34, 46):
+        told = max(mutual_info_score(inputs[:, one], targets[:, position]) for one in read)
+        assert least <= told < most
 
 
 @pytest.mark.parametrize("easier", [{"fewest_digits": 1}, {"most_zeros": 1.0}])
