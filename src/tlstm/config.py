@@ -210,7 +210,7 @@ def identify(config: DictConfig) -> str:
 
 
 def samples_at_most(config: DictConfig) -> int:
-    """Training samples that a run sees if it is not solved: `max_samples`, to the next validation."""
+    """The samples of a run that is not solved: `max_samples`, to the next validation."""
     epoch: int = config.training.samples_per_epoch
     return -(-config.training.max_samples // epoch) * epoch
 

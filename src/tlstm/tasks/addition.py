@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 
 from tlstm.checks import at_least
@@ -13,6 +14,7 @@ from tlstm.tasks.generated import (
     GeneratedDataset,
     GeneratedTask,
     Integers,
+    RandomStreams,
     Split,
     split_of,
 )
@@ -139,30 +141,45 @@ class EasierAddition(GeneratedDataset):
             for digits in range(fewest_digits or task.digits, task.digits + 1)
         ]
         self._most_zeros = most_zeros
-        self._key = np.array([seed, EASIER], dtype=np.uint64)
+        self._easing = RandomStreams(seed, EASIER)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
         operands = self._whole.operands(self._choices(indices))
-        return [self._easier(*sample) for sample in zip(indices, operands, strict=True)]
+        numbers = np.stack([self._easing.numbers(index, 2 + operands[0].size) for index in indices])
+        kinds = numbers[:, 0] % len(self._tasks)
+        samples: dict[int, Batch] = {}
+        for kind in np.unique(kinds):
+            rows = np.flatnonzero(kinds == kind)
+            easier = self._easier(self._tasks[kind], operands[rows], numbers[rows, 1:])
+            samples |= zip(rows, easier, strict=True)
+        return [samples[row] for row in range(len(indices))]
 
-    def _easier(self, index: int, operands: Integers) -> Batch:
-        """The sample that operands [2, n] become."""
-        numbers = np.random.Philox(key=self._key, counter=[0, 0, index, 0]).random_raw(
-            2 + operands.size
-        )
-        task = self._tasks[numbers[0] % len(self._tasks)]
-        operands = operands[:, : task.digits]
+    def _easier(
+        self, task: AdditionTask, operands: Integers, numbers: npt.NDArray[np.uint64]
+    ) -> list[Batch]:
+        """The samples of a task that operands [B, 2, n] of the whole one become."""
+        operands = operands[:, :, : task.digits]
         if self._most_zeros:
-            share, *digits = numbers[1 : 2 + operands.size] / 2**64
-            zero = np.reshape(digits, operands.shape) < share * self._most_zeros
-            easier = np.where(zero, 0, operands)
-            # what belongs to validation or test stays unseen
-            if split_of(task.read(easier[None])[0]) is Split.TRAINING:
-                operands = easier
-        (sample,) = task.batches(task.read(operands[None]), task.write(operands[None]))
-        after = self._whole.timesteps - task.timesteps
-        inputs, targets = (F.pad(part, (0, after), value=task.mark) for part in sample[:2])
-        return Batch(inputs, targets, F.pad(sample.answer, (0, after)))
+            operands = self._with_zeros(task, operands, numbers / 2**64)
+        after = 0, self._whole.timesteps - task.timesteps
+        return [
+            Batch(
+                F.pad(inputs, after, value=task.mark),
+                F.pad(targets, after, value=task.mark),
+                F.pad(answer, after),
+            )
+            for inputs, targets, answer in task.batches(task.read(operands), task.write(operands))
+        ]
+
+    def _with_zeros(
+        self, task: AdditionTask, operands: Integers, uniform: npt.NDArray[np.float64]
+    ) -> Integers:
+        """Operands [B, 2, n] with zeros, where that makes no sample of another split."""
+        share, digits = uniform[:, :1], uniform[:, 1 : 1 + operands[0].size]
+        easier = np.where(digits < share * self._most_zeros, 0, operands.reshape(digits.shape))
+        easier = easier.reshape(operands.shape)
+        training = [split_of(row) is Split.TRAINING for row in task.read(easier)]
+        return np.where(np.reshape(training, (-1, 1, 1)), easier, operands)
 
 
 class AdditionDataModule(GeneratedDataModule):

@@ -114,6 +114,28 @@ def require_every_split(task: GeneratedTask) -> None:
         )
 
 
+class RandomStreams:
+    """Streams of random numbers, one for every index, the same however they are asked for.
+
+    Args:
+        seed: 0..2**64-1.
+        purpose: what the numbers are for; those of different purposes are independent.
+    """
+
+    def __init__(self, seed: int, purpose: int) -> None:
+        # random_raw is the part of numpy whose numbers never change between versions
+        self._stream = np.random.Philox(key=np.array([seed, purpose], dtype=np.uint64))
+        self._beginning: Any = self._stream.state  # of any stream, once its counter is set
+
+    def numbers(self, index: int, number: int) -> npt.NDArray[np.uint64]:
+        """The first numbers of a stream, uniform in 0..2**64-1."""
+        # Streams are 2**128 numbers apart, so that no two samples can meet; to set the state of
+        # one generator takes an eighth of the time of making one
+        self._beginning["state"]["counter"][2] = index
+        self._stream.state = self._beginning
+        return self._stream.random_raw(number)
+
+
 class GeneratedDataset(Dataset[Batch]):
     """The samples of one split of a task; any index from 0 on, without end.
 
@@ -130,8 +152,7 @@ class GeneratedDataset(Dataset[Batch]):
         self.task = task
         self.split = split
         self.samples_per_epoch = samples_per_epoch
-        self._stream = np.random.Philox(key=np.array([seed, split], dtype=np.uint64))
-        self._beginning: Any = self._stream.state  # of any stream, once its counter is set
+        self._streams = RandomStreams(seed, split)
         self._radices = np.array(task.radices, dtype=np.uint64)
 
     def __len__(self) -> int:
@@ -157,19 +178,10 @@ class GeneratedDataset(Dataset[Batch]):
 
     def _attempt(self, indices: Sequence[int], attempt: int) -> Integers:
         """Choices of the n-th attempt of each stream, whatever their split."""
-        # random_raw is the part of numpy whose numbers never change between versions; the
-        # remainder of 64 random bits is uniform to radix / 2**64
+        # the remainder of 64 random bits is uniform to radix / 2**64
         first, last = attempt * len(self._radices), (attempt + 1) * len(self._radices)
-        raw = np.stack([self._numbers(index, last)[first:] for index in indices])
+        raw = np.stack([self._streams.numbers(index, last)[first:] for index in indices])
         return (raw % self._radices).astype(np.int64)
-
-    def _numbers(self, index: int, number: int) -> npt.NDArray[np.uint64]:
-        """The first numbers of a sample's stream."""
-        # Streams are 2**128 numbers apart, so that no two samples can meet; to set the state of
-        # one generator takes an eighth of the time of making one
-        self._beginning["state"]["counter"][2] = index
-        self._stream.state = self._beginning
-        return self._stream.random_raw(number)
 
 
 class GeneratedDataModule(SequenceDataModule):
