@@ -516,8 +516,14 @@ def test_sizes_out_of_range() -> None:
         AdditionDataModule(digits=4, fewest_digits=5)
     with pytest.raises(ValueError, match=r"fewest_digits must be an integer .* got -1"):
         AdditionDataModule(fewest_digits=-1)
-    with pytest.raises(ValueError, match=r"most_zeros must be a share from 0 to 1, got 1.5"):
-        AdditionDataModule(most_zeros=1.5)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan"), "half", True, None])
+def test_the_most_zeros_are_a_share(value: Any) -> None:
+    with pytest.raises(
+        ValueError, match=rf"^most_zeros must be a number from 0 to 1, got {value!r}"
+    ):
+        AdditionDataModule(most_zeros=value)
 
 
 def test_devices_that_cannot_share_are_refused() -> None:

@@ -18,6 +18,17 @@ def at_least(name: str, value: int, minimum: int) -> int:
     return number
 
 
+def share(name: str, value: float) -> float:
+    """The value, where it is a number from 0 to 1.
+
+    Raises:
+        ValueError: otherwise; it names the argument.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
+    return value
+
+
 def true_or_false(name: str, value: bool) -> bool:
     """The value, where it is True or False.
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 
-from tlstm.checks import at_least
+from tlstm.checks import at_least, share
 from tlstm.tasks.generated import (
     GeneratedDataModule,
     GeneratedDataset,
@@ -112,16 +112,15 @@ class AdditionTask(GeneratedTask):
 class EasierAddition(GeneratedDataset):
     """Training samples that are easier than the task's, in one of two ways or in both [ours].
 
-    A digit of a sum, but for the first, is independent of each operand: the other's digit makes
-    every outcome as likely. So nothing can be learnt from a part of the input, unless other
-    digits are missing or are known to be zero.
+    From the third on, a digit of the task's sums tells nothing of any single digit of an operand,
+    as the other operand makes each outcome as likely. With zeros, it now and then is a copy of one.
 
     Args:
         task: what the samples are otherwise.
         fewest_digits: of an operand. Their number is uniform between this and the task's, the same
             in both; marks fill the sample up to the task's length. 0: always the task's.
-        most_zeros: a sample's share of zeros is uniform between 0 and this, and that is the
-            probability for each of its digits to become 0.
+        most_zeros: with what probability a digit becomes 0 in one sample is uniform between 0 and
+            this, from 0 to 1.
         seed: 0..2**64-1; it chooses the order in which the samples come.
         samples_per_epoch: what ``len`` says; larger indices are as good.
     """
@@ -175,8 +174,9 @@ class EasierAddition(GeneratedDataset):
         self, task: AdditionTask, operands: Integers, uniform: npt.NDArray[np.float64]
     ) -> Integers:
         """Operands [B, 2, n] with zeros, where that makes no sample of another split."""
-        share, digits = uniform[:, :1], uniform[:, 1 : 1 + operands[0].size]
-        easier = np.where(digits < share * self._most_zeros, 0, operands.reshape(digits.shape))
+        chance = self._most_zeros * uniform[:, :1]
+        digits = uniform[:, 1 : 1 + operands[0].size]
+        easier = np.where(digits < chance, 0, operands.reshape(digits.shape))
         easier = easier.reshape(operands.shape)
         training = [split_of(row) is Split.TRAINING for row in task.read(easier)]
         return np.where(np.reshape(training, (-1, 1, 1)), easier, operands)
@@ -250,9 +250,7 @@ class AdditionDataModule(GeneratedDataModule):
         self.fewest_digits = at_least("fewest_digits", fewest_digits, 0)
         if fewest_digits > digits:
             raise ValueError(f"fewest_digits must be at most digits={digits}, got {fewest_digits}")
-        self.most_zeros = most_zeros
-        if not 0 <= most_zeros <= 1:
-            raise ValueError(f"most_zeros must be a share from 0 to 1, got {most_zeros}")
+        self.most_zeros = share("most_zeros", most_zeros)
 
     @property
     def training_set(self) -> GeneratedDataset:
