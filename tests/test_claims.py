@@ -10,8 +10,10 @@ from scipy import stats
 import worlds
 from test_bench import everything, on_processor
 from tlstm import tables
-from tlstm.reporting.claims import (
-    CLAIMS,
+from tlstm.reporting.claims import CLAIMS
+from tlstm.reporting.comparison import DEPTHS, answer, interval
+from tlstm.reporting.growth import of_measurements
+from tlstm.reporting.verdicts import (
     Judgement,
     gathered,
     judge,
@@ -19,8 +21,6 @@ from tlstm.reporting.claims import (
     summary,
     told_apart,
 )
-from tlstm.reporting.comparison import DEPTHS, answer, interval
-from tlstm.reporting.growth import of_measurements
 
 STUDENT = {2: 4.3027, 4: 2.7764}  # 97.5% quantiles by degrees of freedom, from a printed table
 MEASURED = [each for each in everything() if each.case.suite == "tasks"]

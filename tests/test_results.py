@@ -252,7 +252,7 @@ def test_reading_names_the_file_and_what_is_wrong(tmp_path):
         "reporting.page",
         "figures",
         "memory_cells.page",
-        "reporting.claims",
+        "reporting.verdicts",
         "report",
     ],
 )

@@ -24,7 +24,9 @@ from tlstm.bench.measurement import IMPLEMENTATIONS, Measurement
 from tlstm.measures import STANDS_IN_FOR
 from tlstm.record import Record, replace_file, sentence
 from tlstm.reporting import charts, growth, sections
-from tlstm.reporting.claims import (
+from tlstm.reporting.comparison import LABELS
+from tlstm.reporting.page import TEMPLATES
+from tlstm.reporting.verdicts import (
     NOT_ASKED,
     counted,
     judge_all,
@@ -32,8 +34,6 @@ from tlstm.reporting.claims import (
     task_title,
     told_apart,
 )
-from tlstm.reporting.comparison import LABELS
-from tlstm.reporting.page import TEMPLATES
 from tlstm.results import latest, load
 
 PICTURES = {".svg": "image/svg+xml", ".png": "image/png"}  # types of memory-cell pictures

@@ -1,52 +1,23 @@
-"""What the paper claims, and what the records say to it: holds, does not hold or undecided.
+"""What the paper claims, each as comparisons between runs.
 
-Each claim is a pure function from the runs of one scale and task to its comparisons. Only runs
-of the paper's scale on the paper's data decide a claim; what others say is told beside it.
-A claim holds where all its comparisons agree on all its tasks, and does not hold as soon as one
-of them clearly contradicts it; the comparisons that stand for each claim are our choice [ours].
+Each claim is a pure function from the runs of one scale and task to its comparisons, which stand
+for the claim by our choice [ours].
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Literal, NamedTuple
 
-import pandas as pd
-
-from tlstm import tables
-from tlstm.bench.measurement import Measurement
-from tlstm.record import Record
 from tlstm.reporting import growth
-from tlstm.reporting.comparison import DEPTHS, GENERATED, LABELS, Answer, Finding, Runs, Side
-from tlstm.results import latest
+from tlstm.reporting.comparison import DEPTHS, GENERATED, LABELS, Finding, Runs, Side
 
-Verdict = Literal["holds", "does not hold", "undecided"]
 Findings = Iterator[Finding]
 Claimed = Callable[[Runs], Findings]
 
-NOT_ASKED = ("width", "readings", "recipe", "scratch")  # of other widths or settings
 TENSORIZED = tuple(model for model in LABELS if model != "slstm")
 GROWING = ("tlstm_2d", "tlstm_3d", "tlstm_3d_cn")
 WITHOUT_MEMORY = ("slstm", "tlstm_2d_no_memory_convolution")
 FIRST_SOLVED = {"addition": Side("tlstm_3d_cn", 7), "memorization": Side("tlstm_3d_cn", 10)}
-
-
-class Evidence(NamedTuple):
-    """What the runs of one scale and task say to a claim.
-
-    Attributes:
-        scale: of the runs, or "quick" measurements.
-        task: the label of the data that ran.
-        decides: whether they may decide the claim about the paper.
-        verdict: what they alone would come to.
-        findings: every comparison.
-    """
-
-    scale: str
-    task: str
-    decides: bool
-    verdict: Verdict
-    findings: list[Finding]
 
 
 class Claim(NamedTuple):
@@ -65,24 +36,6 @@ class Claim(NamedTuple):
     tested: str
     tasks: tuple[str, ...]
     findings: Claimed
-
-
-class Judgement(NamedTuple):
-    """A claim with its verdict.
-
-    Attributes:
-        claim: what is claimed.
-        verdict: of the paper's scale and data alone.
-        reason: the verdict in numbers: what agrees, what contradicts it, what is missing.
-        evidence: what decides first, then what is said beside it.
-        apart: the verdict if two runs that both ended on a plateau were told apart.
-    """
-
-    claim: Claim
-    verdict: Verdict
-    reason: str
-    evidence: list[Evidence]
-    apart: Verdict
 
 
 def _deeper(runs: Runs) -> Findings:
@@ -227,125 +180,3 @@ CLAIMS = (
         _first,
     ),
 )
-
-
-def judge_all(
-    records: Iterable[Record], measurements: Sequence[Measurement] = ()
-) -> list[Judgement]:
-    """Every claim with its verdict.
-
-    Args:
-        records: runs of any experiments and scales.
-        measurements: of the benchmark, which take the place of the runs' own runtimes.
-    """
-    asked = latest(record for record in records if record.experiment not in NOT_ASKED)
-    groups = gathered(asked, growth.of_measurements(measurements))
-    return [judge(claim, groups) for claim in CLAIMS]
-
-
-def gathered(records: Sequence[Record], measured: pd.DataFrame) -> list[Runs]:
-    """The runs by scale and task, with the benchmark's runtimes where there are any.
-
-    Args:
-        records: each run once.
-        measured: `growth.of_measurements`.
-    """
-    nothing = pd.DataFrame(columns=[*Record.model_fields, "variant"])
-    table = tables.run_table(records) if records else nothing
-    keys = [*zip(table["scale"], table["task"], strict=True)]
-    keys += zip(measured["scale"], measured["task"], strict=True)
-    return [_runs(*key, table, measured) for key in dict.fromkeys(keys)]
-
-
-def _runs(scale: str, task: str, table: pd.DataFrame, measured: pd.DataFrame) -> Runs:
-    rows, times = (
-        each[(each["scale"] == scale) & (each["task"] == task)] for each in (table, measured)
-    )
-    return Runs(scale, task, rows, growth.of_runs(rows) if times.empty else times)
-
-
-def judge(claim: Claim, groups: Sequence[Runs]) -> Judgement:
-    """One claim's verdict, from the runs by scale and task."""
-    asked = [_evidence(claim, runs) for runs in groups if runs.original in claim.tasks]
-    evidence = [each for each in asked if not _says_nothing(each)]
-    evidence.sort(key=lambda each: not each.decides)
-    deciding = [each for each in evidence if each.decides]
-    absent = [task for task in claim.tasks if task not in {each.task for each in deciding}]
-    verdict = overall([each.verdict for each in deciding], complete=not absent)
-    apart = overall([_apart(each) for each in deciding], complete=not absent)
-    return Judgement(claim, verdict, reason(deciding, absent), evidence, apart)
-
-
-def _evidence(claim: Claim, runs: Runs) -> Evidence:
-    findings = list(claim.findings(runs))
-    return Evidence(runs.scale, runs.task, runs.at_papers_scale, verdict_of(findings), findings)
-
-
-def _apart(evidence: Evidence) -> Verdict:
-    """What it comes to if plateaus are told apart."""
-    return verdict_of(
-        [each._replace(answer=each.apart or each.answer) for each in evidence.findings]
-    )
-
-
-def _says_nothing(evidence: Evidence) -> bool:
-    return all(finding.answer == "missing" for finding in evidence.findings)
-
-
-def verdict_of(findings: Sequence[Finding]) -> Verdict:
-    """Of one task: every comparison has to agree; one that contradicts is enough against it."""
-    answers = {finding.answer for finding in findings}
-    if "contradicts" in answers:
-        return "does not hold"
-    return "holds" if answers == {"agrees"} else "undecided"
-
-
-def overall(verdicts: Sequence[Verdict], complete: bool) -> Verdict:
-    """Of all tasks.
-
-    Args:
-        verdicts: of those that ran at the paper's scale on the paper's data.
-        complete: whether these are all tasks of the claim.
-    """
-    if "does not hold" in verdicts:
-        return "does not hold"
-    return "holds" if complete and set(verdicts) == {"holds"} else "undecided"
-
-
-def counted(findings: Iterable[Finding]) -> str:
-    """How many comparisons came out how: "3 agree, 1 unclear, 4 missing"."""
-    words: dict[Answer, str] = {
-        "agrees": "agree",
-        "contradicts": "contradict",
-        "unclear": "unclear",
-        "missing": "missing",
-    }
-    numbers = Counter(finding.answer for finding in findings)
-    return ", ".join(f"{numbers[each]} {word}" for each, word in words.items() if numbers[each])
-
-
-def reason(deciding: Sequence[Evidence], absent: Sequence[str]) -> str:
-    """Why a verdict is what it is, from what may decide it."""
-    told = [f"{task_title(each.task)}: {counted(each.findings)}." for each in deciding]
-    if absent:
-        names = ", ".join(task_title(task) for task in absent)
-        told.append(f"Nothing to compare at the paper's scale on the paper's data: {names}.")
-    return " ".join(told)
-
-
-def task_title(task: str) -> str:
-    """A task's name for people."""
-    return tables.TITLES.get(task, task.replace("_", " ").capitalize())
-
-
-def summary(judgements: Iterable[Judgement]) -> str:
-    """How many claims came out how: "holds: 2, does not hold: 0, undecided: 6"."""
-    numbers = Counter(judgement.verdict for judgement in judgements)
-    verdicts: tuple[Verdict, ...] = "holds", "does not hold", "undecided"
-    return ", ".join(f"{verdict}: {numbers[verdict]}" for verdict in verdicts)
-
-
-def told_apart(judgements: Iterable[Judgement]) -> str:
-    """Which verdicts would be others if plateaus were told apart: "claim 8 (does not hold)"."""
-    others = [each for each in judgements if each.apart != each.verdict]
-    return ", ".join(f"claim {each.claim.number} ({each.apart})" for each in others)

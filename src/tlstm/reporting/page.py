@@ -15,7 +15,7 @@ from tlstm.measures import STANDS_IN_FOR, measure_of
 from tlstm.record import Record
 from tlstm.reporting import growth, rows
 from tlstm.reporting.beside import measured_beside
-from tlstm.reporting.claims import NOT_ASKED
+from tlstm.reporting.verdicts import NOT_ASKED
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -15,7 +15,7 @@ from tlstm.bench.summary import Group, fastest, groups, title
 from tlstm.bench.wording import microseconds
 from tlstm.measures import original
 from tlstm.record import Record
-from tlstm.reporting.claims import task_title
+from tlstm.reporting.verdicts import task_title
 
 PUBLISHED_TITLES = {
     "table1": "Table 1: Wikipedia, bits per character",

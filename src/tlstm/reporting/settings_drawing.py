@@ -17,7 +17,6 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from tlstm import tables
 from tlstm.record import LATER, Record
-from tlstm.reporting.claims import NOT_ASKED
 from tlstm.reporting.drawing import (
     GREY,
     PEOPLE,
@@ -29,6 +28,7 @@ from tlstm.reporting.drawing import (
     one_picture,
     style,
 )
+from tlstm.reporting.verdicts import NOT_ASKED
 from tlstm.results import latest
 
 ROW_CHARACTERS = 64
