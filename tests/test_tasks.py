@@ -314,6 +314,22 @@ def test_first_samples_of_seed_0_stay_as_they_are(
     assert [task.render(sample.inputs).rstrip(" -") for sample in samples] == rendered
 
 
+@pytest.mark.parametrize(
+    ("easier", "rendered"),
+    [
+        ({"most_zeros": 1.0}, ["- 6 8 9 6 3 - 4 7 6 5 0", "- 0 9 0 0 1 - 0 0 7 0 9"]),
+        ({"fewest_digits": 1}, ["- 6 8 9 6 - 4 7 6 5", "- 1 9 - 1 2"]),
+    ],
+)
+def test_first_easier_samples_of_seed_0_stay_as_they_are(
+    easier: dict[str, Any], rendered: list[str]
+) -> None:
+    """A recorded run is repeated with the samples that it had."""
+    data = AdditionDataModule(digits=5, **easier)
+    samples = data.training_set.__getitems__([0, 1])
+    assert [data.render(sample.inputs).rstrip(" -") for sample in samples] == rendered
+
+
 def test_a_sample_depends_on_its_index_only() -> None:
     dataset = GeneratedDataset(MemorizationTask(4, 9), Split.VALIDATION, 3, samples_per_epoch=10)
     together = dataset.__getitems__([5, 2**63, 0, 5])
