@@ -239,6 +239,32 @@ def test_rows_are_named_by_how_they_differ_from_the_reproduction(published):
     assert [text.get_text() for text in panel.texts] == ["90%"]  # in the reproduction's row
 
 
+def test_a_model_whose_runs_all_have_another_setting_than_others_says_so():
+    """A row of a recipe must not read as one of the reproduction."""
+
+    def run(model: str, depth: int, channels: int, zeros: float) -> Record:
+        like = synthetic_record("paper", "addition", model, depth)
+        task = {"name": "addition", "digits": 15, "channels": channels, "most_zeros": zeros}
+        core = {"rank": 2 if "2d" in model else 3}
+        return like.model_copy(
+            update={
+                "identifier": f"{crc32(repr((model, depth, zeros)).encode()):016x}",
+                "channels": channels,
+                "config": like.config | {"task": task, "model": {"name": model, "core": core}},
+            }
+        )
+
+    runs = [run("tlstm_2d", 4, 400, 1.0), run("tlstm_2d", 7, 400, 1.0)]
+    runs += [run("tlstm_3d_cn", 7, 200, zeros) for zeros in (0.0, 1.0)]
+    found = tables.run_table(runs)
+    assert [*zip(found["model"], found["depth"], found["variant"], strict=True)] == [
+        ("tlstm_2d", 4, "most_zeros=1.0"),
+        ("tlstm_2d", 7, "most_zeros=1.0"),
+        ("tlstm_3d_cn", 7, "most_zeros=0.0"),
+        ("tlstm_3d_cn", 7, "most_zeros=1.0"),
+    ]
+
+
 def test_models_with_the_same_settings_have_lanes_of_their_own(published):
     """What they differ in by themselves is no setting."""
     runs = [

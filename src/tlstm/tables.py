@@ -4,8 +4,9 @@ Everything here is a pure function of records, of their frame (`tlstm.results.fr
 `results/published.csv`. Accuracies are fractions in a frame and per cent in a table.
 """
 
-import itertools
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +52,7 @@ NOT_DECIDING = (
     *("seed", "accelerator", "devices", "threads", "num_workers", "progress", "data_dir", "path"),
     "label",  # which sets runs apart by itself
 )
+OF_NETWORK = ("model.", "task.channels")  # which one model cannot have as another has it
 MULTIPLES = {"K": 1_000, "M": 1_000_000}
 UNKNOWN = "—"
 LINE = ["model", "label", "depth", "channels", "variant"]
@@ -145,8 +147,8 @@ def run_table(records: Sequence[Record]) -> pd.DataFrame:
     """The frame of records in the order of the paper, with what tables and figures group by.
 
     Added columns: `hardware`; `task_size`, the task in words; `variant`, the settings by which
-    a run differs from other runs of its scale, task, name, L and M, so that only runs
-    that differ in nothing but their seed are averaged; `sees_ahead`.
+    a run differs from other runs of its scale and task, of the model only from those of its name, L
+    and M, so that only runs that differ in nothing but their seed are averaged; `sees_ahead`.
     """
     ordered = sorted(records, key=_order)
     table = frame(ordered)
@@ -174,23 +176,35 @@ def _order(record: Record) -> tuple[object, ...]:
 
 
 def _variants(records: Sequence[Record]) -> list[str]:
-    groups: dict[tuple[object, ...], list[dict[str, object]]] = {}
-    settings_of = [settings(record) for record in records]
-    keys = [
-        (record.scale, record.task, record.label, record.depth, record.channels)
-        for record in records
+    tasks = [(record.scale, record.task) for record in records]
+    networks = [
+        (*task, record.label, record.depth, record.channels)
+        for task, record in zip(tasks, records, strict=True)
     ]
-    for key, setting in zip(keys, settings_of, strict=True):
-        groups.setdefault(key, []).append(setting)
+    given = [settings(record) for record in records]
+    runs = [
+        [
+            (network if name.startswith(OF_NETWORK) else task, name, str(value))
+            for name, value in each.items()
+        ]
+        for task, network, each in zip(tasks, networks, given, strict=True)
+    ]
+    compared = Counter(chain(tasks, networks))
+    alike = Counter(chain.from_iterable(runs))
     return [
-        _differences(setting, groups[key]) for key, setting in zip(keys, settings_of, strict=True)
+        distinct(
+            f"{name.rpartition('.')[2]}={value}"
+            for among, name, value in run
+            if alike[among, name, value] < compared[among]
+        )
+        for run in runs
     ]
 
 
 def settings(record: Record) -> dict[str, object]:
     """The settings of a run that decide what is learnt, by their dotted names; None is none."""
     leaves = (_leaves(record.config.get(section), section) for section in DECIDING)
-    given = itertools.chain.from_iterable(leaves)
+    given = chain.from_iterable(leaves)
     return LATER | {name: value for name, value in given if value is not None}
 
 
@@ -201,14 +215,6 @@ def _leaves(node: object, name: str) -> Iterable[tuple[str, object]]:
                 yield from _leaves(value, f"{name}.{key}")
     else:
         yield name, node
-
-
-def _differences(setting: Mapping[str, object], group: list[dict[str, object]]) -> str:
-    return distinct(
-        f"{name.rpartition('.')[2]}={value}"
-        for name, value in setting.items()
-        if any(other.get(name) != value for other in group)
-    )
 
 
 def lines(table: pd.DataFrame) -> list[pd.DataFrame]:
