@@ -112,8 +112,9 @@ class AdditionTask(GeneratedTask):
 class EasierAddition(GeneratedDataset):
     """Training samples that are easier than the task's, in one of two ways or in both [ours].
 
-    From the third on, a digit of the task's sums tells nothing of any single digit of an operand,
-    as the other operand makes each outcome as likely. With zeros, it now and then is a copy of one.
+    From the third to the last but one, a digit of the task's sums tells nothing of any single digit
+    of an operand, as the other operand makes each outcome as likely. With zeros, it now and then is
+    a copy of one.
 
     Args:
         task: what the samples are otherwise.
