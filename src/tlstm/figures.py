@@ -144,8 +144,8 @@ def draw(name: str, results_dir: Path) -> list[Path]:
     """
     shown, directory = EXPERIMENTS[name], results_dir / name
     own = load(results_dir, name)
-    own = latest([*own, *_alike(own, shown.more_seeds, results_dir)])
-    records = latest([*own, *(load(results_dir, shown.also) if shown.also else ())])
+    own += _alike(own, shown.more_seeds, results_dir)
+    records = [*own, *(load(results_dir, shown.also) if shown.also else ())]
     if not records and not shown.published:
         return []
     published = tables.read_published(results_dir / "published.csv")
@@ -154,7 +154,7 @@ def draw(name: str, results_dir: Path) -> list[Path]:
     drawn = latest([*own, *_alike(own, shown.beside, results_dir)])
     pictures = draw_pictures(drawn, published, times, shown, directory) if shown.figure else []
     if records:
-        runs = tables.run_table(records).to_csv(index=False, lineterminator="\n")
+        runs = tables.run_table(latest(records)).to_csv(index=False, lineterminator="\n")
         replace_file(directory / "runs.csv", runs.encode())
     heading = Heading(name, shown.title, COMMANDS[name])
     text = page(records, published, times, {picture.name for picture in pictures}, heading)

@@ -13,9 +13,10 @@ import pandas as pd
 from tlstm import tables
 from tlstm.measures import STANDS_IN_FOR, measure_of
 from tlstm.record import Record
-from tlstm.reporting import growth, rows
+from tlstm.reporting import growth, repeats, rows
 from tlstm.reporting.beside import measured_beside
 from tlstm.reporting.verdicts import NOT_ASKED
+from tlstm.results import latest
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -44,14 +45,14 @@ def page(
     """The page, in Markdown: published rows, then scales from the paper's down, smoke last.
 
     Args:
-        records: each run once; there may be none yet.
+        records: of all runs, of those that were done again all times; there may be none yet.
         published: the rows of published.csv that the page shows.
         times: of the benchmark, as `growth.of_measurements` has them.
         pictures: that are drawn, <scale>-<task>.
         heading: of the page.
     """
-    names = sorted({record.scale for record in records}, key=tables.scale_order)
-    asked = [record for record in records if record.experiment not in NOT_ASKED]
+    scales = sorted({record.scale for record in records}, key=tables.scale_order)
+    asked = [record for record in latest(records) if record.experiment not in NOT_ASKED]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined
     )
@@ -61,10 +62,12 @@ def page(
         stores=_stores(records, heading.name),
         published=_published(published, asked),
         beside=any(record.scale == "paper" for record in asked),
-        scales=[_scale([r for r in records if r.scale == name], times, pictures) for name in names],
+        scales=[
+            _scale([r for r in records if r.scale == name], times, pictures) for name in scales
+        ],
         measures={measure_of(record.task).name for record in records},
         command=heading.command,
-        one_run=tables.run_table(records)["command"].iloc[0] if records else None,
+        one_run=tables.run_table(latest(records))["command"].iloc[0] if records else None,
     )
 
 
@@ -92,6 +95,8 @@ def _scale(
     records: Sequence[Record], times: pd.DataFrame, pictures: Collection[str]
 ) -> dict[str, object]:
     """What the page says about one scale."""
+    again = repeats.in_words(records)
+    records = latest(records)
     table = growth.by_benchmark(tables.run_table(records), times)
     name = table["scale"].iloc[0]
     groups = list(table.groupby("task"))
@@ -110,6 +115,7 @@ def _scale(
         "versions": versions(records),
         "commits": commits(records),
         "cost": cost(table),
+        "again": again,
         "tables": [
             {
                 "title": task_title(str(task)),
