@@ -265,6 +265,33 @@ def test_a_model_whose_runs_all_have_another_setting_than_others_says_so():
     ]
 
 
+def test_rows_name_no_setting_that_all_runs_of_the_reproduction_have(results):
+    usual = with_settings(8, 80_000, 80_000, 0.995, learning_rate=0.001, warm_up=0)
+    varied = [
+        with_settings(seed, 20_000, 20_000, 0.995, learning_rate=rate, warm_up=rise)
+        for seed, (rate, rise) in enumerate([(0.001, 0), (0.002, 0), (0.001, 150)])
+    ]
+    varied = [
+        run.model_copy(update={"experiment": "recipe", "identifier": f"{run.seed:016x}"})
+        for run in varied
+    ]
+    names = ["", "learning_rate=0.002", "warm_up=150"]
+    assert [*tables.run_table(varied, [usual])["variant"]] == names
+    assert [*tables.run_table([*varied, usual])["variant"]] == [*names, ""]
+    alone = tables.run_table(varied)["variant"]
+    assert alone.tolist()[0] == "warm_up=0; learning_rate=0.001"
+
+    other = with_settings(9, 80_000, 80_000, 0.995, learning_rate=0.004, warm_up=0)
+    named = tables.run_table(varied, [usual, other])["variant"]  # the reproduction has two rates
+    assert named.tolist()[0] == "learning_rate=0.001"
+
+    append([usual, *varied], results)
+    page = page_of(results, "recipe")
+    assert "| 3D tLSTM+CN (learning_rate=0.002) |" in page
+    assert "In brackets stand the settings" in page
+    assert "In brackets" not in page_of(results, "fig4")
+
+
 def test_models_with_the_same_settings_have_lanes_of_their_own(published):
     """What they differ in by themselves is no setting."""
     runs = [

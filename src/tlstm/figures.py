@@ -151,13 +151,15 @@ def draw(name: str, results_dir: Path) -> list[Path]:
     published = tables.read_published(results_dir / "published.csv")
     published = published[published["table"] == shown.published]
     times = growth.of_measurements(bench_store.latest(bench_store.load(results_dir)))
-    drawn = latest([*own, *_alike(own, shown.beside, results_dir)])
+    beside = latest(_alike(own, shown.beside, results_dir))
+    drawn = latest([*own, *beside])
     pictures = draw_pictures(drawn, published, times, shown, directory) if shown.figure else []
     if records:
-        runs = tables.run_table(latest(records)).to_csv(index=False, lineterminator="\n")
+        runs = tables.run_table(latest(records), beside).to_csv(index=False, lineterminator="\n")
         replace_file(directory / "runs.csv", runs.encode())
     heading = Heading(name, shown.title, COMMANDS[name])
-    text = page(records, published, times, {picture.name for picture in pictures}, heading)
+    names = {picture.name for picture in pictures}
+    text = page(records, published, times, names, heading, beside)
     replace_file(directory / PAGE, text.encode())
     return [*pictures, directory / PAGE]
 

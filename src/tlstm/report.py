@@ -27,7 +27,6 @@ from tlstm.reporting import charts, growth, sections
 from tlstm.reporting.comparison import LABELS
 from tlstm.reporting.page import TEMPLATES
 from tlstm.reporting.verdicts import (
-    NOT_ASKED,
     counted,
     judge_all,
     summary,
@@ -65,7 +64,7 @@ def read(results_dir: Path) -> tuple[list[Record], list[Measurement]]:
     stores = sorted(results_dir.glob("*/records.jsonl"))
     names = [store.parent.name for store in stores if store.parent.name != bench_store.EXPERIMENT]
     records = [record for name in names for record in load(results_dir, name)]
-    asked = latest(record for record in records if record.experiment not in NOT_ASKED)
+    asked = latest(record for record in records if record.experiment not in tables.VARIED)
     known = {record.identifier for record in asked}
     others = latest(record for record in records if record.identifier not in known)
     return [*asked, *others], bench_store.latest(bench_store.load(results_dir))
@@ -86,10 +85,10 @@ def render(
         pictures: of memory cells.
     """
     times = growth.of_measurements(measurements)
-    parts = [growth.by_benchmark(tables.run_table(part), times) for part in apart(records)]
+    table = tables.run_table(records)
+    parts = [growth.by_benchmark(part, times) for part in apart(table)]
     groups = [rows for part in parts for _, rows in part.groupby(["scale", "task"], sort=False)]
     judgements = judge_all(records, measurements)
-    table = tables.run_table(records)
     asked = next((part for part in parts if not _is_beside(part)), table[:0])
     return (
         environment()
@@ -112,19 +111,16 @@ def render(
     )
 
 
-def apart(records: Sequence[Record]) -> list[list[Record]]:
+def apart(table: pd.DataFrame) -> list[pd.DataFrame]:
     """The runs of the reproduction, and of every other experiment; those that there are."""
-    others = [
-        [record for record in records if record.experiment == experiment]
-        for experiment in NOT_ASKED
-    ]
-    asked = [record for record in records if record.experiment not in NOT_ASKED]
-    return [part for part in (asked, *others) if part]
+    others = [table[table["experiment"] == experiment] for experiment in tables.VARIED]
+    asked = table[~table["experiment"].isin(tables.VARIED)]
+    return [part for part in (asked, *others) if len(part)]
 
 
 def _is_beside(table: pd.DataFrame) -> bool:
     """Whether runs are not of the reproduction."""
-    return table["experiment"].iloc[0] in NOT_ASKED
+    return table["experiment"].iloc[0] in tables.VARIED
 
 
 def group_of(table: pd.DataFrame, records: Sequence[Record], name: str) -> Group:

@@ -53,6 +53,7 @@ NOT_DECIDING = (
     "label",  # which sets runs apart by itself
 )
 OF_NETWORK = ("model.", "task.channels")  # which one model cannot have as another has it
+VARIED = ("width", "readings", "recipe", "scratch")  # experiments that are not the reproduction's
 MULTIPLES = {"K": 1_000, "M": 1_000_000}
 UNKNOWN = "—"
 LINE = ["model", "label", "depth", "channels", "variant"]
@@ -143,18 +144,23 @@ def describe_hardware(row: Mapping[Hashable, Any]) -> str:
     return f"{device} ({threads} thread{'s' if threads > 1 else ''})"
 
 
-def run_table(records: Sequence[Record]) -> pd.DataFrame:
+def run_table(records: Sequence[Record], beside: Sequence[Record] = ()) -> pd.DataFrame:
     """The frame of records in the order of the paper, with what tables and figures group by.
 
     Added columns: `hardware`; `task_size`, the task in words; `variant`, the settings by which
     a run differs from other runs of its scale and task, of the model only from those of its name, L
-    and M, so that only runs that differ in nothing but their seed are averaged; `sees_ahead`.
+    and M, so that only runs that differ in nothing but their seed are averaged; `sees_ahead`. What
+    all runs of the reproduction have, `variant` leaves out.
+
+    Args:
+        records: each run once.
+        beside: runs that get no row and that `variant` compares with.
     """
     ordered = sorted(records, key=_order)
     table = frame(ordered)
     table["hardware"] = [describe_hardware(row) for row in table.to_dict("records")]
     table["task_size"] = [describe_task(record) for record in ordered]
-    table["variant"] = _variants(ordered)
+    table["variant"] = _variants([*ordered, *beside])[: len(ordered)]
     table["sees_ahead"] = [sees_ahead(record) for record in ordered]
     return table
 
@@ -191,11 +197,16 @@ def _variants(records: Sequence[Record]) -> list[str]:
     ]
     compared = Counter(chain(tasks, networks))
     alike = Counter(chain.from_iterable(runs))
+    reproduced: dict[tuple[object, str], set[str]] = {}
+    for record, run in zip(records, runs, strict=True):
+        for among, name, value in run if record.experiment not in VARIED else ():
+            reproduced.setdefault((among, name), set()).add(value)
     return [
         distinct(
             f"{name.rpartition('.')[2]}={value}"
             for among, name, value in run
             if alike[among, name, value] < compared[among]
+            and reproduced.get((among, name)) != {value}
         )
         for run in runs
     ]

@@ -15,7 +15,6 @@ from tlstm.measures import STANDS_IN_FOR, measure_of
 from tlstm.record import Record
 from tlstm.reporting import growth, repeats, rows
 from tlstm.reporting.beside import measured_beside
-from tlstm.reporting.verdicts import NOT_ASKED
 from tlstm.results import latest
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -41,6 +40,7 @@ def page(
     times: pd.DataFrame,
     pictures: Collection[str],
     heading: Heading,
+    beside: Sequence[Record] = (),
 ) -> str:
     """The page, in Markdown: published rows, then scales from the paper's down, smoke last.
 
@@ -50,9 +50,10 @@ def page(
         times: of the benchmark, as `growth.of_measurements` has them.
         pictures: that are drawn, <scale>-<task>.
         heading: of the page.
+        beside: runs of the reproduction that the page's runs are named by their differences from.
     """
     scales = sorted({record.scale for record in records}, key=tables.scale_order)
-    asked = [record for record in latest(records) if record.experiment not in NOT_ASKED]
+    asked = [record for record in latest(records) if record.experiment not in tables.VARIED]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined
     )
@@ -63,8 +64,10 @@ def page(
         published=_published(published, asked),
         beside=any(record.scale == "paper" for record in asked),
         scales=[
-            _scale([r for r in records if r.scale == name], times, pictures) for name in scales
+            _scale([r for r in records if r.scale == name], beside, times, pictures)
+            for name in scales
         ],
+        named_by_differences=bool(beside),
         measures={measure_of(record.task).name for record in records},
         command=heading.command,
         one_run=tables.run_table(latest(records))["command"].iloc[0] if records else None,
@@ -92,12 +95,15 @@ def _published(published: pd.DataFrame, records: Iterable[Record]) -> list[dict[
 
 
 def _scale(
-    records: Sequence[Record], times: pd.DataFrame, pictures: Collection[str]
+    records: Sequence[Record],
+    beside: Sequence[Record],
+    times: pd.DataFrame,
+    pictures: Collection[str],
 ) -> dict[str, object]:
     """What the page says about one scale."""
     again = repeats.in_words(records)
     records = latest(records)
-    table = growth.by_benchmark(tables.run_table(records), times)
+    table = growth.by_benchmark(tables.run_table(records, beside), times)
     name = table["scale"].iloc[0]
     groups = list(table.groupby("task"))
     return {

@@ -28,7 +28,6 @@ from tlstm.reporting.drawing import (
     one_picture,
     style,
 )
-from tlstm.reporting.verdicts import NOT_ASKED
 from tlstm.results import latest
 
 ROW_CHARACTERS = 64
@@ -112,7 +111,7 @@ def row_names(records: Mapping[str, Record]) -> dict[str, str]:
     names = dict.fromkeys(chain.from_iterable(settings.values()))
     values = pd.DataFrame(settings.values(), columns=[*names]).fillna("")
     several = values.groupby([record.label for record in records.values()]).nunique().max() > 1
-    reproduction = [record.experiment not in NOT_ASKED for record in records.values()]
+    reproduction = [record.experiment not in tables.VARIED for record in records.values()]
     of_most = (values[reproduction] if any(reproduction) else values).mode().iloc[0]
     usual = {name: of_most[name] for name in names if several[name] and name not in UNNAMED}
     return {key: _row_name(each, usual) for key, each in settings.items()}

@@ -21,8 +21,6 @@ from tlstm.results import latest
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 
-NOT_ASKED = ("width", "readings", "recipe", "scratch")  # of other widths or settings
-
 
 class Evidence(NamedTuple):
     """What the runs of one scale and task say to a claim.
@@ -69,7 +67,7 @@ def judge_all(
         records: runs of any experiments and scales.
         measurements: of the benchmark, which take the place of the runs' own runtimes.
     """
-    asked = latest(record for record in records if record.experiment not in NOT_ASKED)
+    asked = latest(record for record in records if record.experiment not in tables.VARIED)
     groups = gathered(asked, growth.of_measurements(measurements))
     return [judge(claim, groups) for claim in CLAIMS]
 
