@@ -8,11 +8,15 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 from torch.utils import deterministic
 
 
 def pytest_configure() -> None:
     torch.set_num_threads(1)
+    # An example takes longer on a busy machine, which is no failure; pytest-timeout ends what hangs
+    settings.register_profile("tlstm", deadline=None)
+    settings.load_profile("tlstm")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

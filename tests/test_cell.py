@@ -119,7 +119,7 @@ def draw_cell_and_kernels(
     return memory, torch.softmax(scale * logits, dim=-1)
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(data=st.data(), shape=st.sampled_from(SHAPES))
 def test_memory_convolution_is_a_convex_combination(
     data: st.DataObject, shape: tuple[int, int, int]
@@ -131,7 +131,7 @@ def test_memory_convolution_is_a_convex_combination(
     assert (convolved >= memory.amin(axes, keepdim=True) - 1e-12).all()
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(data=st.data(), shape=st.sampled_from(SHAPES))
 def test_memory_convolution_leaves_a_constant_cell_constant(
     data: st.DataObject, shape: tuple[int, int, int]
@@ -142,7 +142,7 @@ def test_memory_convolution_leaves_a_constant_cell_constant(
     variants.assert_close(cell.memory_convolution(constant, kernels, shape[2]), constant)
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(
     shape=st.lists(st.integers(1, 4), min_size=1, max_size=3),
     before=st.integers(0, 6),

@@ -310,11 +310,12 @@ def test_a_failure_of_another_device_is_told(
 
 
 HANGS = """
-import sys, time
+import faulthandler, sys, time
 import test_ddp
 from tlstm.training import devices
 from tlstm.module import SequenceModule
 from tlstm.train import run_command
+faulthandler.dump_traceback_later(90, exit=True)  # of both processes, which import this
 if __name__ == "__main__":
     devices._work, devices.HANGING_SECONDS = test_ddp.failing, 1
     SequenceModule.learn = lambda *_: time.sleep(600)
@@ -334,7 +335,7 @@ def test_a_process_that_hangs_does_not_outlive_another(tmp_path: Path) -> None:
         timeout=120,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([tests, *sys.path])},
     )
-    assert done.returncode == 2
+    assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: device 2 of the run is lost: KeyError")
 
 

@@ -279,7 +279,7 @@ def test_a_configuration_is_plain_yaml(
     assert not (tmp_path / "executed").exists()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_a_checkpoint_with_any_damage_is_read_or_refused(
     trained: Path, data: st.DataObject

@@ -246,7 +246,7 @@ def test_an_example_that_is_not_a_number_spoils_no_other(options: Options, path:
 
 
 @for_each_path
-@settings(deadline=None, max_examples=15, derandomize=True, database=None)
+@settings(max_examples=15, derandomize=True, database=None)
 @given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4), options=st.sampled_from(SOME))
 def test_a_stream_may_come_in_any_chunks(path: Path, sizes: list[int], options: Options) -> None:
     def in_chunks(module: Any, inputs: Tensor, state: Any) -> Result:

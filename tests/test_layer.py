@@ -266,7 +266,7 @@ def dependence(options: Options, timesteps: int) -> list[list[bool]]:
     return [[bool(x_s.any()) for x_s in gradient] for gradient in gradients]
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(
     size=st.integers(1, 7),
     kernel=st.integers(2, 6),

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -289,7 +289,6 @@ curves = st.lists(accuracies, max_size=400).map(points)
 late = points([0.5] * 100 + [0.99] * 33 + [0.995] * 33 + [1.0] * 33)
 
 
-@settings(deadline=None)
 @example(curve=late, threshold=0.99, limit=8)
 @given(curve=curves, threshold=st.sampled_from([0.5, 0.99, 0.999]), limit=st.integers(8, 200))
 def test_thinning_keeps_what_matters(curve, threshold, limit):

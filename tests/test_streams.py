@@ -114,7 +114,7 @@ def pairs_of(data: Words, part: range) -> list[tuple[int, int]]:
     return [(before[place], symbol[data.bytes[place]]) for place in part]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     length=st.integers(800, 1100),
     streams=st.sampled_from([1, 2, 4]),

@@ -22,7 +22,7 @@ def measured_beside(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame
     """For each published row the runs that it is to be compared with, in the same order.
 
     They are those of its L, or where it has none those of the L (and the form of Grid LSTM) that
-    took the fewest samples, else were the best on the validation samples.
+    `best_line` finds best.
 
     Args:
         published: rows of published.csv, of one task.
