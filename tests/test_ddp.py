@@ -1,5 +1,6 @@
 """Runs on several devices, here processes on the CPU: the same training, one record, one end."""
 
+import atexit
 import csv
 import itertools
 import multiprocessing
@@ -277,8 +278,10 @@ def wait_until(condition: Callable[[], Any]) -> None:
 
 
 def failing(overrides: list[str], place: Place, connection: Connection) -> None:
-    """The process of another device, which fails at its first step."""
+    """The process of another device, which fails at its first step, and would not end by itself."""
+    atexit.register(time.sleep, 600)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "_leave", lambda: time.sleep(600))
         patch.setattr(SequenceModule, "learn", lambda *_: {}["missing"])
         work(overrides, place, connection)
 
@@ -315,8 +318,9 @@ import test_ddp
 from tlstm.training import devices
 from tlstm.module import SequenceModule
 from tlstm.train import run_command
-faulthandler.dump_traceback_later(90, exit=True)  # of both processes, which import this
+faulthandler.dump_traceback_later(75)  # of the other process, which imports this
 if __name__ == "__main__":
+    faulthandler.dump_traceback_later(100, exit=True)
     devices._work, devices.HANGING_SECONDS = test_ddp.failing, 1
     SequenceModule.learn = lambda *_: time.sleep(600)
     run_command(sys.argv[1:])

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -80,16 +80,21 @@ def fit(job: Job) -> None:
     Raises:
         ChildProcessError: the process of another device failed; the message says why.
     """
+    try:
+        with _other_processes(job):
+            _fit(job)
+    finally:
+        _leave()
+
+
+def _fit(job: Job) -> None:
+    """This process's part of it."""
     if job.trainer.world_size > 1:
         job.trainer.callbacks.append(EndAtOnce())  # type: ignore[attr-defined]
         # Lightning makes the model parallel on a stream of its own, which costs it nothing here
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
-    try:
-        with _other_processes(job):
-            job.trainer.fit(job.module, job.data, ckpt_path=job.checkpoint, weights_only=True)
-            _leave()  # before the others are waited for: NCCL's processes leave together
-    finally:
-        _leave()
+    job.trainer.fit(job.module, job.data, ckpt_path=job.checkpoint, weights_only=True)
+    _leave()  # before others are waited for: NCCL's processes leave together
 
 
 def _leave() -> None:
@@ -149,14 +154,18 @@ def _work(overrides: list[str], place: Place, connection: Connection) -> None:
     try:
         with prepared(compose(overrides), lambda status: None, place) as job:
             connection.send(None)
-            fit(job)
+            _fit(job)
         connection.send(None)
     except (ValueError, OSError) as error:
-        connection.send(Failure(sentence(error)))
-        sys.exit(1)
+        _fail(connection, Failure(sentence(error)))
     except Exception as error:
-        connection.send(Failure(f"{type(error).__name__}: {error}", traceback.format_exc()))
-        sys.exit(1)
+        _fail(connection, Failure(f"{type(error).__name__}: {error}", traceback.format_exc()))
+
+
+def _fail(connection: Connection, failure: Failure) -> NoReturn:
+    """Say why, and end at once: whatever is put in order at an end may wait for the others."""
+    connection.send(failure)
+    os._exit(1)
 
 
 def _those_that_speak(others: Sequence[Other], seconds: float) -> list[Other]:
