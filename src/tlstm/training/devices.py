@@ -129,7 +129,7 @@ def _other_processes(job: Job) -> Iterator[None]:
 def _other_places(job: Job) -> list[Place]:
     """The places of the processes that this one has to start: the first one, on one machine."""
     environment = getattr(job.trainer.strategy, "cluster_environment", None)
-    if not isinstance(environment, OneMachine) or environment.local_rank():
+    if not isinstance(environment, OneMachine):
         return []
     return [
         Place(rank, environment.main_port, job.directory, job.checkpoint)
