@@ -278,11 +278,14 @@ def wait_until(condition: Callable[[], Any]) -> None:
 
 
 def failing(overrides: list[str], place: Place, connection: Connection) -> None:
-    """The process of another device, which fails at its first step, and would not end by itself."""
+    """The process of another device, which fails at its first step.
+
+    It has more to say than a pipe takes, and would not end by itself.
+    """
     atexit.register(time.sleep, 600)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(devices, "_leave", lambda: time.sleep(600))
-        patch.setattr(SequenceModule, "learn", lambda *_: {}["missing"])
+        patch.setattr(SequenceModule, "learn", lambda *_: {}["missing" * 10_000])
         work(overrides, place, connection)
 
 
@@ -296,7 +299,7 @@ work = devices._work
 
 @pytest.mark.parametrize(
     ("other", "said"),
-    [(failing, "KeyError: 'missing'"), (absent, "its process ended with exit code 3")],
+    [(failing, "KeyError: 'missing"), (absent, "its process ended with exit code 3")],
 )
 def test_a_failure_of_another_device_is_told(
     other: Callable[..., None],

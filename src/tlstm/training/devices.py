@@ -31,6 +31,8 @@ LOST_SECONDS = 10.0  # for a process that others have lost to be seen to be gone
 WATCH_SECONDS = 1.0  # from one look at the others to the next
 HANGING_SECONDS = 30.0  # for this process to end by itself where another one has failed
 ENDING_SECONDS = 60.0  # for the others to end where nothing has failed
+# Characters of a failure that are told: a pipe may take but 64 KB before somebody listens
+SENTENCE_LENGTH, TRACE_LENGTH = 1_000, 14_000
 
 
 class Failure(NamedTuple):
@@ -164,7 +166,7 @@ def _work(overrides: list[str], place: Place, connection: Connection) -> None:
 
 def _fail(connection: Connection, failure: Failure) -> NoReturn:
     """Say why, and end at once: whatever is put in order at an end may wait for the others."""
-    connection.send(failure)
+    connection.send(Failure(failure.sentence[:SENTENCE_LENGTH], failure.trace[:TRACE_LENGTH]))
     os._exit(1)
 
 
@@ -183,7 +185,8 @@ def _lost(others: Sequence[Other]) -> ChildProcessError | None:
     if not failures:
         return None
     other, failure = min(failures, key=lambda pair: pair[0].process.exitcode or 0)
-    print(failure.trace, end="", file=sys.stderr)
+    if failure.trace:
+        print(failure.trace.rstrip(), file=sys.stderr)
     return ChildProcessError(
         f"device {other.rank + 1} of the run is lost: {failure.sentence}; "
         "started again, the run goes on from its last checkpoint"
