@@ -292,6 +292,14 @@ def test_rows_name_no_setting_that_all_runs_of_the_reproduction_have(results):
     assert "In brackets" not in page_of(results, "fig4")
 
 
+def test_accuracies_of_runs_that_ended_close_to_each_other_are_one_text(published):
+    ended = [(501_000, 0.92), (5_000_000, 0.95), (498_000, 0.9), (501_000, 0.885)]
+    runs = [with_settings(seed, None, *end) for seed, end in enumerate(ended)]
+    (panel,) = settings_figure(runs, published).axes
+    told = {text.get_text(): text.xy[0] for text in panel.texts if text.get_text()}
+    assert told == {"90%, 92%, 88%": 501_000, "95%": 5_000_000}
+
+
 def test_models_with_the_same_settings_have_lanes_of_their_own(published):
     """What they differ in by themselves is no setting."""
     runs = [

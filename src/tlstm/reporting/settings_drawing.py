@@ -31,6 +31,7 @@ from tlstm.reporting.drawing import (
 from tlstm.results import latest
 
 ROW_CHARACTERS = 64
+CLOSE = 2.0  # how many times another run's samples still have their accuracies told together
 GAP = 0.6  # between rows, in lanes
 SHADE = "#F4F4F4"
 UNSOLVED_FACTOR = 10  # in the order of rows: what was not solved comes after what was
@@ -52,9 +53,9 @@ def settings_figure(records: Sequence[Record], published: pd.DataFrame) -> Figur
     """Samples to the threshold, a row for every choice of settings, a panel for every L.
 
     In a row every model has a lane. Every seed is a point; one that did not pass the threshold is
-    hollow, where it ended, beside its best accuracy. The first row names the settings of the
-    reproduction's runs, or those that most runs have, every other row those in which it differs;
-    what takes the fewest samples is further up.
+    hollow, where it ended, beside its best accuracy; those of close ones stand together, in their
+    order. The first row names the settings of the reproduction's runs, or those that most runs
+    have, every other row those in which it differs; what takes the fewest samples is further up.
 
     Args:
         records: of one scale and one task; the latest of every run is drawn.
@@ -172,13 +173,14 @@ def _draw_runs(
         look, place = looks[str(label)], places[Lane(str(row), str(label))]
         solved = runs["samples_to_threshold"].dropna().astype(float)
         panel.plot(solved, [place] * len(solved), **look)
-        unsolved = runs[runs["samples_to_threshold"].isna()]
+        unsolved = runs[runs["samples_to_threshold"].isna()].sort_values("samples", kind="stable")
         panel.plot(unsolved["samples"], [place] * len(unsolved), **_hollow(look))
-        for samples, ended in unsolved.groupby("samples"):
-            best = ", ".join(f"{100 * value:.0f}%" for value in ended["best_accuracy"])
+        apart = unsolved["samples"] > CLOSE * unsolved["samples"].shift()
+        for _, ended in unsolved.groupby(apart.cumsum()):  # texts of close ones would overlap
+            best = (f"{100 * value:.0f}%" for value in ended["best_accuracy"])
             panel.annotate(
-                best,
-                (samples, place),
+                tables.distinct(best, ", "),
+                (ended["samples"].max(), place),
                 (6, 0),
                 textcoords="offset points",
                 va="center",
@@ -206,7 +208,7 @@ def _axes(
     panels[0].set_yticks([(low + high) / 2 for low, high in rows.values()], labels)
     panels[0].set_ylim(0, top)
     panels[0].set_xscale("log")
-    panels[0].set_xlim(ends.min() / 1.6, ends.max() * 2.6)
+    panels[0].set_xlim(ends.min() / 1.6, ends.max() * 3)
     for panel in panels:
         panel.grid(visible=False, axis="y")
         panel.tick_params(axis="y", length=0)
@@ -226,7 +228,7 @@ def _legend(
     grey: Look = {"marker": "o", "linestyle": "", "color": GREY}
     entries += [
         Line2D([], [], label=f"passed {threshold}", **grey),
-        Line2D([], [], label="did not, and its best accuracy", **_hollow(grey)),
+        Line2D([], [], label="did not, and their best accuracies in order", **_hollow(grey)),
     ]
     if published:
         star: Look = {"marker": "*", "markersize": 10, "markeredgecolor": "black", "color": GREY}
