@@ -1,6 +1,7 @@
 """MNIST and the digits that stand in for it: what is read, in which order, and what is refused."""
 
 import gzip
+import hashlib
 import struct
 import urllib.error
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from tlstm.models.stacked import StackedLSTM
 from tlstm.module import SequenceModule
 from tlstm.tables import describe_task
 from tlstm.tasks import mnist
-from tlstm.tasks.mnist import FILES, PIXEL_STREAM, MNISTDataModule, permutation
+from tlstm.tasks.mnist import FILES, MNISTDataModule, fingerprint, permutation, pixel_order
 from tlstm.tasks.sequences import Batch
 from tlstm.train import run_command
 from tlstm.training import job, runtime
@@ -101,6 +102,11 @@ def write(data_dir: Path, packed: bool = False, **changed: bytes) -> Path:
     return data_dir
 
 
+def other_data(data_dir: Path) -> list[str]:
+    """Settings that train on the files written here, under a name of their own."""
+    return [f"task.data_dir={data_dir}", "task.sha256=null", "task.label=tiny_mnist"]
+
+
 def read_by_struct(images: bytes, labels: bytes) -> list[tuple[list[float], int]]:
     """Pixels from 0 to 1 and labels of two files, number by number."""
     number, rows, columns = struct.unpack_from(">3i", images, 4)
@@ -137,12 +143,27 @@ def refused(overrides: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 # What is read
 
 
+def in_canonical_order(
+    samples: list[tuple[list[float], int]],
+) -> list[tuple[list[float], int]]:
+    """Images of each class by their SHA-256, where that class has its places; the slow way."""
+
+    def digest(values: list[float]) -> bytes:
+        return hashlib.sha256(bytes(round(255 * value) for value in values)).digest()
+
+    waiting = {
+        label: sorted((values for values, its in samples if its == label), key=digest)
+        for _, label in samples
+    }
+    return [(waiting[label].pop(0), label) for _, label in samples]
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_files_are_read_as_they_are(packed: bool, tmp_path: Path) -> None:
-    """The last sixth of the training files validates."""
+    """The last sixth of the training images, in their canonical order, validates."""
     data = MNISTDataModule(data_dir=write(tmp_path, packed), samples_per_epoch=50)
     files = contents()
-    learnt = read_by_struct(files[FILES[0]], files[FILES[1]])
+    learnt = in_canonical_order(read_by_struct(files[FILES[0]], files[FILES[1]]))
     tested = read_by_struct(files[FILES[2]], files[FILES[3]])
     splits = {"training": learnt[:20], "validation": learnt[20:], "test": tested}
     assert (data.validation_samples, data.test_samples) == (4, 7)
@@ -205,19 +226,25 @@ def test_held_out_sets_can_be_shorter() -> None:
 # In which order
 
 
-def test_the_permutation_is_the_same_everywhere() -> None:
-    """Its first entries as they were when it was chosen."""
-    assert permutation(784, 0, PIXEL_STREAM)[:8].tolist() == [696, 575, 475, 162, 27, 33, 305, 298]
-    assert permutation(784, 1, PIXEL_STREAM)[:8].tolist() != [696, 575, 475, 162, 27, 33, 305, 298]
-    assert permutation(64, 0, PIXEL_STREAM)[:8].tolist() == [27, 33, 50, 44, 24, 63, 17, 7]
+def test_the_permutation_is_that_of_the_full_capacity_urnn() -> None:
+    """Its first and last entries, as that repository's code gives them."""
+    data = MNISTDataModule("digits", permuted=True, samples_per_epoch=50)
+    order = pixel_order(784, data.permutation_seed).tolist()
+    assert order[:8] == [319, 576, 323, 107, 355, 716, 197, 20]
+    assert order[-3:] == [102, 39, 346]
+    assert sorted(order) == list(range(784))
+    assert compose(["scale=paper", "task=permuted_mnist"]).config.task.permutation_seed == 92916
+
+
+def test_the_order_of_training_samples_is_the_same_everywhere() -> None:
+    """Its entries as they were when it was chosen."""
     assert permutation(10, 3, 0).tolist() == [6, 1, 8, 5, 2, 7, 9, 4, 3, 0]
-    assert sorted(permutation(784, 0, PIXEL_STREAM)) == list(range(784))
 
 
 def test_all_images_are_permuted_alike() -> None:
     """By the permutation's own seed, whatever the run's."""
     plain = MNISTDataModule("digits", samples_per_epoch=50)
-    order = permutation(64, 5, PIXEL_STREAM)
+    order = pixel_order(64, 5)
     for seed in (0, 1):
         data = MNISTDataModule(
             "digits", permuted=True, permutation_seed=5, seed=seed, samples_per_epoch=50
@@ -291,6 +318,49 @@ def test_where_the_files_are_decides_nothing(tmp_path: Path) -> None:
     assert runs[0].identifier == runs[1].identifier
     modules = [make_module(run.config, make_data(run.config)) for run in runs]
     assert modules[0].description == modules[1].description
+
+
+def test_copies_with_another_order_within_classes_are_the_same_data(tmp_path: Path) -> None:
+    """The images of class 3 the other way round: same images everywhere, same fingerprint."""
+    files = contents()
+    images = np.frombuffer(files[FILES[0]], np.uint8, offset=16).reshape(-1, 28, 28).copy()
+    labels = np.frombuffer(files[FILES[1]], np.uint8, offset=8)
+    images[labels == 3] = images[labels == 3][::-1]
+    places = [
+        write(tmp_path / "one"),
+        write(tmp_path / "other", **{FILES[0]: images_file(images)}),
+    ]
+    one, other = (mnist.read_mnist(place) for place in places)
+    assert torch.equal(one[0].pixels, other[0].pixels)
+    assert fingerprint(*one) == fingerprint(*other)
+    changed = (one[0], one[1]._replace(labels=one[1].labels.flip(0)))
+    assert fingerprint(*changed) != fingerprint(*one)
+
+
+def test_other_data_are_refused_under_mnists_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is read to know a run; that the files are others shows when they are read."""
+    data_dir = write(tmp_path / "data")
+    own = fingerprint(*mnist.read_mnist(data_dir))
+    places = ["task.source=mnist", f"task.data_dir={data_dir}"]
+    line = refused(tiny(tmp_path / "runs", *places), capsys)
+    assert f"{data_dir}/MNIST/raw holds other images" in line
+    assert f"task.label=my_images task.sha256={own}" in line
+    line = refused(tiny(tmp_path / "runs", *places, f"task.sha256={own}"), capsys)
+    assert f"task.sha256={own} is not that of mnist" in line
+    assert not (tmp_path / "runs").exists()
+    ours = [*places, f"task.sha256={own}", "task.label=my_images", "training.max_samples=20"]
+    assert train_here(tiny(tmp_path / "runs", *ours)).task == "my_images"
+
+
+def test_the_data_are_part_of_what_a_run_is_known_by() -> None:
+    settings = ["scale=paper", "task=mnist", "task.source=mnist"]
+    paper = compose(settings)
+    other = compose([*settings, "task.sha256=null", "task.label=mnist_again"])
+    assert paper.config.task.data.sha256 == paper.config.task.sha256_of.mnist
+    assert paper.identifier != other.identifier
+    assert compose(["scale=smoke", "task=mnist", "task.source=digits"]).config.task.sha256 is None
 
 
 def test_the_download_is_whole_and_happens_once(
@@ -403,7 +473,7 @@ def test_files_that_do_not_belong_together_are_refused(
         ({"source": "cifar"}, "source must be one of mnist, digits"),
         ({"permuted": 1}, "permuted must be True or False"),
         ({"permutation_seed": -1}, "permutation_seed must be an integer of at least 0"),
-        ({"permutation_seed": 2**64}, r"permutation_seed must be below 2\*\*64"),
+        ({"permutation_seed": 2**32}, r"permutation_seed must be below 2\*\*32"),
         ({"validation_samples": 0}, "validation_samples must be an integer of at least 1"),
         ({"test_samples": 0}, "test_samples must be an integer of at least 1"),
         ({"samples_per_epoch": 51}, "samples_per_epoch must be a multiple of batch_size=50"),
@@ -458,6 +528,8 @@ def test_the_papers_settings(task: str) -> None:
         "training.batch_size": 50,
         "training.learning_rate": 0.001,
         "training.samples_per_epoch": 50_000,
+        "training.max_samples": 40 * 50_000,
+        "training.patience": 5,
         "model.channels": 100,
         "model.core.forget_bias": 4.0,
         "task.data.validation_samples": 10_000,
@@ -498,9 +570,9 @@ def test_the_tested_accuracy_is_of_the_labels(tmp_path: Path) -> None:
 
 def test_files_train_from_end_to_end(tmp_path: Path) -> None:
     data_dir = write(tmp_path / "data", packed=True)
-    overrides = ["task.source=auto", f"task.data_dir={data_dir}", "training.max_samples=20"]
+    overrides = ["task.source=auto", *other_data(data_dir), "training.max_samples=20"]
     record = train_here(tiny(tmp_path / "runs", "task=permuted_mnist", *overrides))
-    assert (record.task, record.samples) == ("permuted_mnist", 20)
+    assert (record.task, record.samples) == ("tiny_mnist", 20)
     assert "data_dir" in record.config["task"]
 
 

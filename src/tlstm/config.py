@@ -29,6 +29,7 @@ PACKAGED = Path(__file__).parent / "conf"
 CONFIGURATIONS = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[2] / "conf"
 
 PLACES = ("data_dir", "path")  # settings of a task that say where its data are, not what they are
+DECLARED = ("sha256_of",)  # of all data that a task can have; its sha256 is that of its own
 
 DEFAULT_FLOAT32_PRECISION = "high"
 
@@ -164,8 +165,8 @@ def identify(config: DictConfig) -> str:
         *nodes, name = key.split(".")
         functools.reduce(lambda node, part: node.get(part, {}), nodes, plain).pop(name, None)
     for settings in (plain["task"], plain["task"]["data"]):
-        for place in PLACES:
-            settings.pop(place, None)
+        for name in (*PLACES, *DECLARED):
+            settings.pop(name, None)
     text = json.dumps(plain, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

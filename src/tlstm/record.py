@@ -29,11 +29,14 @@ LATER = {
     "training.loss": "answer",
     "training.gradient_clip": 0.0,
     "training.warm_up": 0,
+    "training.patience": 0,
     "training.initial_scale": 1.0,
     "training.initial_range": 0.0,
     "training.initial_input": "uniform",
     "training.initial_bias": "uniform",
     "training.padding": "zero",  # some records have it; nothing read in the delay reaches an answer
+    "task.sha256": None,
+    "task.data.sha256": None,
     "task.alignment": "left",
     "task.data.alignment": "left",
     "task.fewest_digits": 0,
@@ -67,6 +70,7 @@ Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Outcome = Literal["solved", "stopped early", "budget spent", "diverged"]
 Loss = Annotated[float | None, BeforeValidator(_none_if_diverged)]
 Metrics = Annotated[dict[str, float | None], BeforeValidator(_diverged_metrics)]
 
@@ -170,7 +174,7 @@ class Record(_Frozen):
     milliseconds_per_timestep: Seconds
     wall_seconds: Seconds
     device_seconds: Seconds
-    outcome: Literal["solved", "budget spent", "diverged"]
+    outcome: Outcome
     curve: list[CurvePoint]
     started: AwareDatetime
     finished: AwareDatetime

@@ -29,7 +29,7 @@ from tlstm.config import (
     with_scale,
 )
 from tlstm.module import SequenceModule
-from tlstm.record import CurvePoint, Record, read_record, write_record
+from tlstm.record import CurvePoint, Outcome, Record, read_record, write_record
 from tlstm.refusal import interruptions, refusals, refuse
 from tlstm.training.checkpoints import load_weights
 from tlstm.training.devices import fit
@@ -171,7 +171,7 @@ def make_record(job: Job, samples: int, test: Mapping[str, float], started: date
         milliseconds_per_timestep=job.runtime.milliseconds,
         wall_seconds=seconds,
         device_seconds=seconds * devices,
-        outcome="solved" if solved else "diverged" if job.stopping.diverged else "budget spent",
+        outcome=how_it_ended(job),
         curve=curve,
         started=started,
         finished=datetime.now(UTC),
@@ -182,6 +182,17 @@ def make_record(job: Job, samples: int, test: Mapping[str, float], started: date
         overrides=job.run.overrides,
         config=plain(config),
     )
+
+
+def how_it_ended(job: Job) -> Outcome:
+    """The outcome of a run that has just ended."""
+    if job.module.samples_to_threshold.reached is not None:
+        return "solved"
+    if job.stopping.diverged:
+        return "diverged"
+    if job.stopping.no_better(job.module.selected_by):
+        return "stopped early"
+    return "budget spent"
 
 
 def metrics_at(point: CurvePoint, module: SequenceModule) -> dict[str, float | None]:

@@ -19,6 +19,7 @@ MINIMA = {
     "training.max_samples": 1,
     "training.samples_per_epoch": 1,
     "training.warm_up": 0,
+    "training.patience": 0,
     "trainer.devices": 1,
     "trainer.num_nodes": 1,
     "trainer.threads": 1,
@@ -70,11 +71,25 @@ def check_values(config: DictConfig) -> None:
         value = OmegaConf.select(config, key)
         if not _is_number(value) or value < 0:
             raise ValueError(f"{key} must be a number from 0 on, got {value!r}")
+    _check_data(config)
     epoch = config.training.samples_per_epoch
     if config.training.max_samples < epoch:
         raise ValueError(
             f"training.max_samples must be at least training.samples_per_epoch={epoch}, "
             f"got {config.training.max_samples}"
+        )
+
+
+def _check_data(config: DictConfig) -> None:
+    """Refuse other data under the name of those whose fingerprint the task declares."""
+    declared = OmegaConf.select(config, "task.sha256_of")
+    if declared is None:
+        return
+    task = config.task
+    if task.sha256 != declared[task.source] and task.label == task.labels[task.source]:
+        raise ValueError(
+            f"task.sha256={task.sha256} is not that of {task.label}; other data need a name of "
+            "their own, as in task.label=my_images"
         )
 
 

@@ -96,7 +96,8 @@ def prepared(run: Run, report: Report, place: Place | None = None) -> Iterator[J
     data = make_data(config)
     data.prepare_data()  # as Lightning will, where it would be too late to refuse
     module = make_module(config, data)
-    history, runtime, stopping = History(), MeasureRuntime(), StopWhenDecided()
+    history, runtime = History(), MeasureRuntime()
+    stopping = StopWhenDecided(history, later(config, "training.patience"))
     callbacks = [history, runtime, MeasureBusy(), stopping, SampleProgress(report)]
     with quiet_lightning(), start(run, module, place) as (directory, checkpoint):
         callbacks += [KeepCheckpoints(directory / "checkpoints", history), HandBack()]
