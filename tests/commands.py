@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 import torch
 
-from tlstm.config import compose
-from tlstm.record import Record, read_record
-from tlstm.train import train
+from tlstm.records.schema import (
+    Record,
+    read_record,
+)
 from tlstm.training import runtime
-from tlstm.training.job import prepared
+from tlstm.training.config import compose
+from tlstm.training.recording import train
+from tlstm.training.run import prepared
 
 # Three epochs of two steps
 TINY = (

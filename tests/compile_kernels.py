@@ -18,8 +18,8 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from tlstm import TensorizedLSTM, TensorizedRNN
-from tlstm.fused import nvidia
-from tlstm.fused.arguments import Weights
+from tlstm.ops import triton
+from tlstm.ops.arguments import Weights
 
 HOPPER = GPUTarget("cuda", 90, 32)
 
@@ -100,10 +100,10 @@ def main() -> None:
         steps = torch.zeros(3, batch_size, layer.channels)
         lengths = torch.ones(batch_size, dtype=torch.int64) if kind else None
         with torch.no_grad():
-            output, *_, history = nvidia.forward(
+            output, *_, history = triton.forward_sequence(
                 steps, hidden, cell, weights, lengths, 3, torch.bfloat16, kind, True
             )
-            nvidia.backward(
+            triton.backward_sequence(
                 output, hidden, cell, steps, hidden, cell, weights, lengths, 3, kind, history
             )
     print(*sorted(compiled))

@@ -14,9 +14,9 @@ import pytest
 
 from commands import assert_same_weights, measure_quickly, record_of, result, run_directory, tiny
 from tlstm import train
-from tlstm.module import SequenceModule
 from tlstm.train import run_command
 from tlstm.training.checkpoints import KeepCheckpoints
+from tlstm.training.module import SequenceModule
 
 # Before which call of which function, and the file that then cannot be written
 MOMENTS: list[tuple[Any, str, int, str, list[str]]] = [

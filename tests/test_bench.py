@@ -23,16 +23,13 @@ from tlstm import figures, results
 from tlstm.bench import command, rounds
 from tlstm.bench.accuracy import SEEDS, Truth, relative_error
 from tlstm.bench.arithmetic import floor, multiplication_rate, products_alone
-from tlstm.bench.cases import MODELS, TASKS, WIKIPEDIA_CHANNELS, chosen, make_case
-from tlstm.bench.competitors import (
-    competitors,
-    make_layer,
-    matrix_products,
-    program,
-    reference,
-)
+from tlstm.bench.cases import WIKIPEDIA_CHANNELS, chosen, make_case
+from tlstm.bench.competitors import competitors, make_layer, matrix_products, program, reference
 from tlstm.bench.expectation import expected_seconds
-from tlstm.bench.measurement import (
+from tlstm.bench.memory import peak_memory
+from tlstm.bench.passes import Captured, Eager, compute, count_kernels, gpu_kernels, timed
+from tlstm.bench.rounds import Entry, in_turn, kinds, measure, plan
+from tlstm.records.measurement import (
     Case,
     Competitor,
     Errors,
@@ -44,15 +41,15 @@ from tlstm.bench.measurement import (
     read,
     write,
 )
-from tlstm.bench.memory import peak_memory
-from tlstm.bench.passes import Captured, Eager, compute, count_kernels, gpu_kernels, timed
-from tlstm.bench.rounds import Entry, in_turn, kinds, measure, plan
-from tlstm.bench.store import append, latest, load
-from tlstm.bench.summary import checks
-from tlstm.config import compose
-from tlstm.record import Hardware
+from tlstm.records.measurement_store import append, latest, load
+from tlstm.records.models import MODELS, TASKS
+from tlstm.records.schema import (
+    Hardware,
+)
+from tlstm.reporting.runtime_summary import checks
 from tlstm.tasks.addition import AdditionTask
 from tlstm.tasks.memorization import MemorizationTask
+from tlstm.training.config import compose
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda")

@@ -26,14 +26,17 @@ from commands import (
     tiny,
     train_here,
 )
-from tlstm import captured, module
-from tlstm.captured import WARM_UPS, CapturedStep, why_not
-from tlstm.config import compose
-from tlstm.module import SequenceModule, adam_options
-from tlstm.record import Record
-from tlstm.tasks.sequences import Batch
-from tlstm.training import job, runtime
-from tlstm.training.job import prepared
+from tlstm.records.schema import (
+    Record,
+)
+from tlstm.tasks.base import Batch
+from tlstm.training import cuda_graph as captured
+from tlstm.training import module, runtime
+from tlstm.training import run as job
+from tlstm.training.config import compose
+from tlstm.training.cuda_graph import WARM_UPS, CapturedStep, why_not
+from tlstm.training.module import SequenceModule, adam_options
+from tlstm.training.run import prepared
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 import oracle
 import variants
 from oracle import Options
-from tlstm import cell, geometry
+from tlstm.ops import geometry
+from tlstm.ops import reference as cell
 
 CHANNELS, BATCH_SIZE = 3, 2
 SHAPES = [

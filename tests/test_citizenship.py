@@ -24,8 +24,9 @@ from torch.utils.checkpoint import checkpoint
 import variants
 from oracle import Options
 from paths import PYTORCH, Path, for_each_path, moved, pair
-from tlstm import TensorizedLSTM, TensorizedRNN, cell
-from tlstm.fused import selection
+from tlstm import TensorizedLSTM, TensorizedRNN
+from tlstm.ops import dispatch as selection
+from tlstm.ops import reference as cell
 from variants import (
     CHANNELS,
     LENGTHS,

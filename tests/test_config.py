@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tlstm.config import CONFIGURATIONS, compose, flat, instantiate, plain, with_scale
-from tlstm.models.network import SequenceNetwork
-from tlstm.results import load
-from tlstm.training.job import make_data, make_module
+from tlstm.records.store import (
+    load,
+)
+from tlstm.training.config import CONFIGURATIONS, compose, flat, instantiate, plain, with_scale
+from tlstm.training.network import SequenceNetwork
+from tlstm.training.run import make_data, make_module
 
 RESULTS = Path(__file__).parents[1] / "results"
 GROUPS = {

@@ -17,8 +17,8 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from commands import measure_quickly, run_directory, tiny, train_here
 from tlstm import dashboards
-from tlstm.config import compose
 from tlstm.training import loggers
+from tlstm.training.config import compose
 from wandb_server import WandbServer, authorization
 from wandb_state import ENTITY, View
 

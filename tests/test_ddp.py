@@ -27,14 +27,17 @@ from commands import (
     tiny,
     train_here,
 )
-from tlstm.config import compose
-from tlstm.module import SequenceModule
-from tlstm.record import Record, read_record
+from tlstm.records.schema import (
+    Record,
+    read_record,
+)
 from tlstm.sweeping import devices as sweep_devices
 from tlstm.training import devices
+from tlstm.training.config import compose
 from tlstm.training.devices import ENDING_SECONDS
-from tlstm.training.job import check_devices, make_data
+from tlstm.training.module import SequenceModule
 from tlstm.training.processes import Place
+from tlstm.training.run import check_devices, make_data
 
 # Three epochs of twenty steps
 STEPS = ("training.max_samples=600", "training.samples_per_epoch=200", "training.batch_size=10")

@@ -26,11 +26,14 @@ from commands import (
     train_here,
 )
 from tlstm import evaluate
-from tlstm.record import read_record, write_record
+from tlstm.records.schema import (
+    read_record,
+    write_record,
+)
 from tlstm.tasks import mnist
 from tlstm.train import run_command
-from tlstm.trained import read_run
 from tlstm.training.checkpoints import read_checkpoint
+from tlstm.training.trained_run import read_run
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +248,7 @@ def test_nobody_goes_on_from_a_malicious_checkpoint(
             {"core": {"_target_": "tlstm.training.checkpoints.Path.touch", "self": "executed"}},
         ),
         ("task", {"data": {"_target_": "tlstm.tasks.mnist.tempfile.mkdtemp", "dir": "."}}),
-        ("task", {"data": {"_target_": "tlstm.layer.TensorizedLSTM", "dir": "."}}),
+        ("task", {"data": {"_target_": "tlstm.layers.tensorized.TensorizedLSTM", "dir": "."}}),
         ("task", {"data": {"symbols": {"_target_": "os.mkdir", "path": "executed"}}}),
         ("task", {"data": {"symbols": [{"_target_": "os.mkdir", "path": "executed"}]}}),
         ("task", {"data": {"symbols": "${malicious}"}}),

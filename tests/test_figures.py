@@ -21,14 +21,22 @@ from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.figure import Figure
 
 from test_results import STARTED, make_record, points
-from tlstm import figures, tables
+from tlstm import figures
 from tlstm.figures import main
+from tlstm.records import table as tables
+from tlstm.records.schema import (
+    CurvePoint,
+    Hardware,
+    Record,
+)
+from tlstm.records.store import (
+    append,
+)
 from tlstm.reporting import rows
-from tlstm.reporting.drawing import PUBLISHED, STYLES, draw_means
 from tlstm.reporting.learning_curves import learning_curves, mean_curve
 from tlstm.reporting.page import verdict
-from tlstm.reporting.sweep_drawing import sweep_figure
-from tlstm.results import CurvePoint, Hardware, Record, append
+from tlstm.reporting.style import PUBLISHED, STYLES, draw_means
+from tlstm.reporting.sweeps import sweep_figure
 
 PUBLISHED_CSV = Path(__file__).parents[1] / "results" / "published.csv"
 LABELS = {

@@ -85,10 +85,10 @@ def test_the_weights_gradient_is_summed_over_parts_of_the_sequence(
 ) -> None:
     """Two timesteps at a time, and the last one alone."""
     module, limit, two_timesteps = {
-        "pytorch": ("pytorch", "GRADIENT_ROWS", 2 * 27),
-        "triton": ("nvidia.sequence_backward", "GRADIENT_NUMBERS", 3000),
+        "pytorch": ("eager.sequence", "GRADIENT_ROWS", 2 * 27),
+        "triton": ("triton.backward", "GRADIENT_NUMBERS", 3000),
     }[path.implementation]
-    monkeypatch.setattr(f"tlstm.fused.{module}.{limit}", two_timesteps)
+    monkeypatch.setattr(f"tlstm.ops.{module}.{limit}", two_timesteps)
     options = Options(3, 3, 3, normalization="channel")
     assert_agreement(path, options, FORMS["whole"], random_inputs(5, 3))
 

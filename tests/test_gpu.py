@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from tlstm import TensorizedLSTM
-from tlstm.models.stacked import StackedLSTM, StackedRNN
-from tlstm.record import read_record
+from tlstm.layers.stacked import StackedLSTM, StackedRNN
+from tlstm.records.schema import (
+    read_record,
+)
 from tlstm.train import run_command
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]

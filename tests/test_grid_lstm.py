@@ -11,8 +11,8 @@ from torch import Tensor, nn
 import variants
 from oracle import Array, sigmoid
 from test_stacked import make_projection
-from tlstm.models.grid_lstm import GridLSTM
-from tlstm.models.network import SequenceNetwork
+from tlstm.layers.grid_lstm import GridLSTM
+from tlstm.training.network import SequenceNetwork
 from variants import (
     BATCH_SIZE,
     CHANNELS,

@@ -100,7 +100,7 @@ class Called(TorchDispatchMode):
 def test_the_library_is_told_of_the_bias_where_that_is_faster(
     dtype: torch.dtype, called: str, tolerance: float, device: str
 ) -> None:
-    from tlstm.fused.nvidia.product import affine_product
+    from tlstm.ops.triton.matmul import affine_product
 
     inner, columns, like = 600, 24, {"dtype": dtype, "device": device}
     read = torch.randn(2, 5, inner, **like)
@@ -160,8 +160,8 @@ def test_more_channels_than_a_tile() -> None:
 def test_the_memory_convolutions_gradients_for_themselves(
     normalization: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tlstm.fused.nvidia.options.MANY_EXAMPLES", 1)
-    monkeypatch.setattr("tlstm.fused.nvidia.options.MANY_CHANNELS", 1)
+    monkeypatch.setattr("tlstm.ops.triton.options.MANY_EXAMPLES", 1)
+    monkeypatch.setattr("tlstm.ops.triton.options.MANY_CHANNELS", 1)
     options = Options(3, 3, 3, normalization=normalization)
     assert_agreement(
         KERNELS, options, FORMS["whole, lengths"], random_inputs(batch_size=len(LENGTHS))
@@ -172,7 +172,5 @@ def test_the_memory_convolutions_gradients_for_themselves(
 def test_the_weights_gradient_is_summed_over_parts_of_the_sequence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        "tlstm.fused.nvidia.sequence_backward.GRADIENT_NUMBERS", 600
-    )  # two of five timesteps
+    monkeypatch.setattr("tlstm.ops.triton.backward.GRADIENT_NUMBERS", 600)  # two of five timesteps
     assert_agreement(KERNELS, Options(2, 2, 3), FORMS["whole"], random_inputs(batch_size=3))

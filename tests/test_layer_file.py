@@ -15,11 +15,13 @@ from torch import nn
 
 from commands import load, measure_quickly, run_directory, tiny, train_here
 from tlstm import TensorizedLSTM, TensorizedRNN, export
-from tlstm.config import compose
-from tlstm.layer_file import read_about, read_head
-from tlstm.models.stacked import StackedLSTM, StackedRNN
-from tlstm.record import read_record
-from tlstm.training.job import make_data, make_module
+from tlstm.layers.serialization import read_about, read_head
+from tlstm.layers.stacked import StackedLSTM, StackedRNN
+from tlstm.records.schema import (
+    read_record,
+)
+from tlstm.training.config import compose
+from tlstm.training.run import make_data, make_module
 from variants import randomize
 
 LAYERS: dict[str, Callable[..., Any]] = {

@@ -18,13 +18,18 @@ import oracle
 from commands import load, measure_quickly, run_directory, tiny, train_here
 from oracle import Options
 from tlstm import figures
-from tlstm.config import compose
-from tlstm.memory_cells import command, drawing, store
-from tlstm.memory_cells.trajectory import trajectory
-from tlstm.record import read_record, write_record
-from tlstm.reporting.drawing import RED
-from tlstm.trained import read_run
-from tlstm.training.job import make_data
+from tlstm import memory_cells as command
+from tlstm.layers.memory_trajectory import trajectory
+from tlstm.records import memory_cells as store
+from tlstm.records.schema import (
+    read_record,
+    write_record,
+)
+from tlstm.reporting import memory_cells as drawing
+from tlstm.reporting.style import RED
+from tlstm.training.config import compose
+from tlstm.training.run import make_data
+from tlstm.training.trained_run import read_run
 from variants import INPUT_SIZE, make_layer, numpy_parameters, random_tensor, variant_id
 
 TIMESTEPS = 6

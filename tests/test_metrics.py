@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tlstm.metrics import NO_ANSWER, SamplesToThreshold, answer_targets
-from tlstm.module import SequenceModule
-from tlstm.tasks.sequences import Batch
+from tlstm.tasks.base import Batch
+from tlstm.training.metrics import NO_ANSWER, SamplesToThreshold, answer_targets
+from tlstm.training.module import SequenceModule
 
 SYMBOLS = 5
 

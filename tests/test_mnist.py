@@ -22,18 +22,19 @@ from commands import (
     train_here,
 )
 from test_captured import HostRecording
-from tlstm import captured
-from tlstm.config import CONFIGURATIONS, compose, flat
-from tlstm.models.network import SequenceNetwork
-from tlstm.models.stacked import StackedLSTM
-from tlstm.module import SequenceModule
-from tlstm.tables import describe_task
+from tlstm.layers.stacked import StackedLSTM
+from tlstm.records.table import describe_task
 from tlstm.tasks import mnist
+from tlstm.tasks.base import Batch
 from tlstm.tasks.mnist import FILES, MNISTDataModule, fingerprint, permutation, pixel_order
-from tlstm.tasks.sequences import Batch
 from tlstm.train import run_command
-from tlstm.training import job, runtime
-from tlstm.training.job import make_data, make_module
+from tlstm.training import cuda_graph as captured
+from tlstm.training import run as job
+from tlstm.training import runtime
+from tlstm.training.config import CONFIGURATIONS, compose, flat
+from tlstm.training.module import SequenceModule
+from tlstm.training.network import SequenceNetwork
+from tlstm.training.run import make_data, make_module
 
 MODELS = sorted(file.stem for file in (CONFIGURATIONS / "model").glob("*.yaml"))
 NUMBERS = (24, 7)  # of images in the training and in the test files written here

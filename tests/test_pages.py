@@ -25,17 +25,21 @@ from test_figures import (
     words,
 )
 from test_results import points
-from tlstm import tables
 from tlstm.figures import main
-from tlstm.measures import ACCURACY, BITS_PER_CHARACTER, measure_of
-from tlstm.record import Record
+from tlstm.records import table as tables
+from tlstm.records.measures import ACCURACY, BITS_PER_CHARACTER, measure_of
+from tlstm.records.schema import (
+    Record,
+)
+from tlstm.records.store import (
+    append,
+)
 from tlstm.reporting import growth, rows
-from tlstm.reporting.drawing import STYLES
 from tlstm.reporting.learning_curves import learning_curves
 from tlstm.reporting.page import best
-from tlstm.reporting.settings_drawing import settings_figure
-from tlstm.reporting.sweep_drawing import ablation_figure, sweep_figure
-from tlstm.results import append
+from tlstm.reporting.settings import settings_figure
+from tlstm.reporting.style import STYLES
+from tlstm.reporting.sweeps import ablation_figure, sweep_figure
 
 __all__ = ["published", "results"]  # fixtures
 

@@ -14,8 +14,8 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import variants
 from oracle import Options
 from tlstm import TensorizedLSTM, TensorizedRNN
-from tlstm.models.network import SequenceNetwork
-from tlstm.models.stacked import StackedLSTM, StackedRNN
+from tlstm.layers.stacked import StackedLSTM, StackedRNN
+from tlstm.training.network import SequenceNetwork
 
 # Section 3 of paper.md: 205 characters in and out
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor
 
-from tlstm.fused.projection import LARGE_PROJECTION, project
+from tlstm.ops.projection import LARGE_PROJECTION, project
 from variants import assert_near
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")  # and products without short cuts

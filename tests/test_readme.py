@@ -13,13 +13,12 @@ import yaml
 from torch import nn
 from torch.distributed.run import get_args_parser
 
-from tlstm import TensorizedLSTM, dashboards, evaluate, export, figures, sweep, train
+from tlstm import TensorizedLSTM, dashboards, evaluate, export, figures, memory_cells, sweep, train
 from tlstm.bench import command as bench
-from tlstm.config import CONFIGURATIONS, compose
-from tlstm.memory_cells import command as memory_cells
 from tlstm.sweeping.file import points, read_sweep_file
 from tlstm.sweeping.runs import values_at_scale
-from tlstm.training.job import check_devices, make_data
+from tlstm.training.config import CONFIGURATIONS, compose
+from tlstm.training.run import check_devices, make_data
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -242,7 +241,7 @@ def test_the_variant_of_the_readme_is_a_tlstm_of_rank_4(
     name = yaml.safe_load(block)["name"]
     assert f"conf/model/{name}.yaml" in README
     (tmp_path / "model" / f"{name}.yaml").write_text(block, encoding="utf-8")
-    monkeypatch.setattr("tlstm.config.CONFIGURATIONS", tmp_path)
+    monkeypatch.setattr("tlstm.training.config.CONFIGURATIONS", tmp_path)
     core = compose([f"model={name}", "scale=smoke"]).config.model.core
     assert core.rank == 4
     assert core.normalization == "channel"

@@ -8,9 +8,13 @@ import pytest
 from test_figures import results
 from test_pages import page_of
 from test_results import STARTED, make_record
-from tlstm.record import Record
+from tlstm.records.schema import (
+    Record,
+)
+from tlstm.records.store import (
+    append,
+)
 from tlstm.reporting.repeats import in_words
-from tlstm.results import append
 
 __all__ = ["results"]  # a fixture
 

@@ -18,11 +18,13 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 import worlds
 from test_bench import everything
-from tlstm import tables
-from tlstm.bench import store as bench_store
+from tlstm.records import measurement_store as bench_store
+from tlstm.records import table as tables
+from tlstm.records.store import (
+    append,
+)
 from tlstm.report import embedded, main, memory_cells, read, render
 from tlstm.reporting import charts, sections
-from tlstm.results import append
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published.csv"
 CHROMIUM = next(

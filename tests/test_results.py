@@ -17,19 +17,23 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tlstm.results import (
-    CURVE_POINTS,
+from tlstm.records.schema import (
     CurvePoint,
     Hardware,
     Record,
+    read_record,
+    write_record,
+)
+from tlstm.records.store import (
+    CURVE_POINTS,
     append,
     frame,
     latest,
     load,
-    main,
-    read_record,
     thin,
-    write_record,
+)
+from tlstm.results import (
+    main,
 )
 
 STARTED = datetime(2025, 3, 1, 12, tzinfo=UTC)
@@ -211,7 +215,7 @@ def test_a_kill_in_the_middle_leaves_the_old_file(tmp_path):
     ended = run_alone(
         """
         import os, pathlib, signal
-        from tlstm.results import read_record, write_record
+        from tlstm.records.schema import read_record, write_record
         os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)
         path = pathlib.Path(sys.argv[1])
         write_record(read_record(path).model_copy(update={"seed": 1}), path)
@@ -245,13 +249,13 @@ def test_reading_names_the_file_and_what_is_wrong(tmp_path):
 @pytest.mark.parametrize(
     "module",
     [
-        "record",
+        "records.schema",
         "results",
-        "tables",
-        "reporting.drawing",
+        "records.table",
+        "reporting.style",
         "reporting.page",
         "figures",
-        "memory_cells.page",
+        "reporting.memory_cells_page",
         "reporting.verdicts",
         "report",
     ],

@@ -27,13 +27,15 @@ from commands import (
     train_here,
 )
 from tlstm import train
-from tlstm.config import compose
-from tlstm.module import SequenceModule
-from tlstm.record import Record
-from tlstm.tasks.sequences import Batch
+from tlstm.records.schema import (
+    Record,
+)
+from tlstm.tasks.base import Batch
 from tlstm.train import run_command
 from tlstm.training import checkpoints
-from tlstm.training.job import make_data
+from tlstm.training.config import compose
+from tlstm.training.module import SequenceModule
+from tlstm.training.run import make_data
 
 # Long enough to be killed on the way: 100 epochs of two steps
 LONG = ("training.max_samples=3000", "model=slstm")

@@ -11,10 +11,10 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
 from commands import measure_quickly, run_directory, tiny, train_here
-from tlstm.config import compose
-from tlstm.module import SequenceModule
-from tlstm.tasks.sequences import Batch
-from tlstm.training.job import make_data, make_module, set_up_torch
+from tlstm.tasks.base import Batch
+from tlstm.training.config import compose
+from tlstm.training.module import SequenceModule
+from tlstm.training.run import make_data, make_module, set_up_torch
 
 MODELS = ["tlstm_3d_cn", "slstm", "grid_lstm_tied", "trnn_2d"]
 NORM = 0.05  # below that of the first gradients

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import variants
 from oracle import Options
-from tlstm.models.stacked import StackedLSTM, StackedRNN
+from tlstm.layers.stacked import StackedLSTM, StackedRNN
 from variants import (
     BATCH_SIZE,
     CHANNELS,

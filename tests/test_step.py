@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tlstm import TensorizedLSTM, TensorizedRNN, cell
-from tlstm.fused import parts, step
-from tlstm.fused.product import accumulate, multiply, product
-from tlstm.fused.sizes import Sizes
-from tlstm.geometry import padding
+from tlstm import TensorizedLSTM, TensorizedRNN
+from tlstm.ops import reference as cell
+from tlstm.ops.eager import blocks as parts
+from tlstm.ops.eager import step
+from tlstm.ops.geometry import padding
+from tlstm.ops.matmul import accumulate, multiply, product
+from tlstm.ops.shapes import Sizes
 
 SHAPES = [(1, 2, 3), (1, 3, 2), (4, 2, 3), (3, 2, 2), (5, 2, 4), (3, 3, 3), (2, 3, 5), (3, 4, 3)]
 
@@ -86,7 +88,7 @@ def test_the_parts_take_every_tap_that_reads_a_location_once(
 def test_the_layer_computes_the_same_in_parts(
     shape: tuple[int, int, int], cost: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tlstm.fused.pytorch.GRADIENT_ROWS", 3)
+    monkeypatch.setattr("tlstm.ops.eager.sequence.GRADIENT_ROWS", 3)
     inputs, results = torch.randn(7, 2, 3).double(), []
     layer = TensorizedLSTM(3, 5, *shape, normalization="channel").double()
     for implementation in ("autograd", "pytorch"):

@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from commands import EASY, measure_quickly, record_of, run_directory, tiny, train_here
 from tlstm import train
-from tlstm.config import compose
-from tlstm.training.history import History
+from tlstm.training.config import compose
+from tlstm.training.learning_curve import History
 from tlstm.training.stopping import StopWhenDecided
 
 

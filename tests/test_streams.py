@@ -27,15 +27,16 @@ from commands import (
 )
 from test_captured import HostRecording
 from texts_for_tests import TINY, words, write_text
-from tlstm import captured
-from tlstm.config import compose
-from tlstm.metrics import NO_ANSWER
-from tlstm.models.network import SequenceNetwork
-from tlstm.tasks.sequences import Batch, ConsecutiveSampler
-from tlstm.tasks.streams import StreamDataModule, Text, encode
-from tlstm.training import job, runtime
-from tlstm.training.job import make_data, make_module
-from tlstm.training.streams import StreamModule, Streams
+from tlstm.tasks.base import Batch, ConsecutiveSampler
+from tlstm.tasks.text_streams import StreamDataModule, Text, encode
+from tlstm.training import cuda_graph as captured
+from tlstm.training import run as job
+from tlstm.training import runtime
+from tlstm.training.config import compose
+from tlstm.training.metrics import NO_ANSWER
+from tlstm.training.network import SequenceNetwork
+from tlstm.training.run import make_data, make_module
+from tlstm.training.stream_module import StreamModule, Streams
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 MODELS = ["tlstm_2d", "tlstm_2d_no_feedback", "tlstm_3d_cn", "trnn_2d", "slstm", "srnn"]

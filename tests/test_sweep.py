@@ -17,13 +17,15 @@ import yaml
 from rich.console import Console
 
 from tlstm import sweep
-from tlstm.config import Run, compose
-from tlstm.record import read_record
+from tlstm.records.schema import (
+    read_record,
+)
 from tlstm.sweeping import display as sweep_display
 from tlstm.sweeping import estimates, pool, sharing
 from tlstm.sweeping.display import Entry, SweepDisplay, Throughput
 from tlstm.sweeping.file import SweepFile, points, read_sweep_file
 from tlstm.sweeping.runs import read_runs, values_at_scale
+from tlstm.training.config import Run, compose
 from tlstm.training.progress import Status
 
 SWEEPS = sorted((Path(__file__).parents[1] / "sweeps").rglob("*.yaml"))

@@ -20,7 +20,7 @@ from sklearn.metrics import mutual_info_score
 
 from tlstm.tasks import addition, memorization
 from tlstm.tasks.addition import AdditionDataModule, AdditionTask, add_digits
-from tlstm.tasks.generated import (
+from tlstm.tasks.algorithmic import (
     ENUMERABLE,
     GeneratedDataModule,
     GeneratedDataset,
@@ -29,8 +29,8 @@ from tlstm.tasks.generated import (
     Split,
     split_of,
 )
+from tlstm.tasks.base import Batch, ConsecutiveSampler
 from tlstm.tasks.memorization import MemorizationDataModule, MemorizationTask
-from tlstm.tasks.sequences import Batch, ConsecutiveSampler
 
 DataModuleClass = type[AdditionDataModule] | type[MemorizationDataModule]
 DATA_MODULES = [AdditionDataModule, MemorizationDataModule]

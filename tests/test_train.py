@@ -27,13 +27,15 @@ from commands import (
     tiny,
     train_here,
 )
-from tlstm.config import compose, flat, plain
-from tlstm.module import SequenceModule
-from tlstm.record import read_record
+from tlstm.records.schema import (
+    read_record,
+)
 from tlstm.train import main, run_command
 from tlstm.training import checkpoints
-from tlstm.training.job import make_data, make_module
+from tlstm.training.config import compose, flat, plain
 from tlstm.training.loggers import wandb_run_id
+from tlstm.training.module import SequenceModule
+from tlstm.training.run import make_data, make_module
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 

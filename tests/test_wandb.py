@@ -16,7 +16,10 @@ import pytest
 import yaml
 
 from commands import TINY, record_of
-from tlstm.record import Record, read_record
+from tlstm.records.schema import (
+    Record,
+    read_record,
+)
 from wandb_server import WandbServer
 from wandb_state import ENTITY, Run
 

@@ -20,13 +20,13 @@ from omegaconf import OmegaConf
 
 from commands import measure_quickly, record_of, train_here
 from texts_for_tests import TINY, WORDS, words, write_text
-from tlstm.config import compose, flat
 from tlstm.sweeping.file import points, read_sweep_file
 from tlstm.tasks import texts
 from tlstm.tasks.texts import ENWIK8, Published
 from tlstm.tasks.wikipedia import WikipediaDataModule
 from tlstm.train import main
-from tlstm.training.job import make_data, make_module
+from tlstm.training.config import compose, flat
+from tlstm.training.run import make_data, make_module
 
 ROOT = Path(__file__).parents[1]
 SWEEP = read_sweep_file(ROOT / "sweeps" / "fig3.yaml")

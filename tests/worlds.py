@@ -5,8 +5,12 @@ import math
 from collections.abc import Mapping
 
 from test_results import make_record
+from tlstm.records.schema import (
+    CurvePoint,
+    Hardware,
+    Record,
+)
 from tlstm.reporting.comparison import DEPTHS, LABELS
-from tlstm.results import CurvePoint, Hardware, Record
 
 H200 = Hardware(device="NVIDIA H200", devices=1, cores=16, threads=8, system="Linux")
 # Every configuration's results at the depths of the paper's figures

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tlstm.layer import TensorizedLSTM, TensorizedRNN
+    from tlstm.layers.tensorized import TensorizedLSTM, TensorizedRNN
 
 __all__ = ["TensorizedLSTM", "TensorizedRNN"]
 
@@ -12,5 +12,5 @@ __all__ = ["TensorizedLSTM", "TensorizedRNN"]
 def __getattr__(name: str) -> Any:
     """The layers, when they are asked for: figures and tables need no torch."""
     if name in __all__:
-        return getattr(import_module("tlstm.layer"), name)
+        return getattr(import_module("tlstm.layers.tensorized"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,7 +16,9 @@ import wandb_workspaces.workspaces as workspace_api
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 from wandb_workspaces._graphql import execute_graphql, get_app_url
 
-from tlstm.refusal import refuse
+from tlstm.utils import (
+    refuse,
+)
 
 NAME = "Tensorized LSTMs"
 GROUPING = ("task_label", "label", "depth")  # the data, the configuration and the depth

@@ -14,11 +14,16 @@ from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
-from tlstm.config import task_label
-from tlstm.record import Record
-from tlstm.refusal import interruptions, refusals
-from tlstm.trained import TrainedRun, read_run
-from tlstm.training.job import quiet_lightning, set_up_torch
+from tlstm.records.schema import (
+    Record,
+)
+from tlstm.training.config import task_label
+from tlstm.training.run import quiet_lightning, set_up_torch
+from tlstm.training.trained_run import TrainedRun, read_run
+from tlstm.utils import (
+    interruptions,
+    refusals,
+)
 
 ROUNDING = 1e-3  # relative; another device or number of threads sums up in another order
 

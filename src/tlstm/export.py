@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tlstm.config import task_label
-from tlstm.refusal import refusals
-from tlstm.trained import TrainedRun, read_run
+from tlstm.training.config import task_label
+from tlstm.training.trained_run import TrainedRun, read_run
+from tlstm.utils import (
+    refusals,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,21 +18,30 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tlstm import tables
-from tlstm.bench import drawing as bench_drawing
-from tlstm.bench import page as bench_page
-from tlstm.bench import store as bench_store
-from tlstm.memory_cells import drawing as memory_drawing
-from tlstm.memory_cells import page as memory_page
-from tlstm.memory_cells import store as memory_store
-from tlstm.record import Record, replace_file, sentence
+from tlstm.records import measurement_store as bench_store
+from tlstm.records import memory_cells as memory_store
+from tlstm.records import table as tables
+from tlstm.records.schema import (
+    Record,
+)
+from tlstm.records.store import (
+    latest,
+    load,
+)
 from tlstm.reporting import growth
-from tlstm.reporting.drawing import style
+from tlstm.reporting import memory_cells as memory_drawing
+from tlstm.reporting import memory_cells_page as memory_page
+from tlstm.reporting import runtime as bench_drawing
+from tlstm.reporting import runtime_page as bench_page
 from tlstm.reporting.learning_curves import learning_curves
 from tlstm.reporting.page import Heading, page
-from tlstm.reporting.settings_drawing import settings_figure
-from tlstm.reporting.sweep_drawing import ablation_figure, sweep_figure
-from tlstm.results import latest, load
+from tlstm.reporting.settings import settings_figure
+from tlstm.reporting.style import style
+from tlstm.reporting.sweeps import ablation_figure, sweep_figure
+from tlstm.utils import (
+    replace_file,
+    sentence,
+)
 
 
 class Experiment(NamedTuple):

@@ -18,22 +18,25 @@ import pandas as pd
 from bokeh.document import Document
 from bokeh.resources import Resources
 
-from tlstm import tables
-from tlstm.bench import store as bench_store
-from tlstm.bench.measurement import IMPLEMENTATIONS, Measurement
-from tlstm.measures import STANDS_IN_FOR
-from tlstm.record import Record, replace_file, sentence
+from tlstm.records import measurement_store as bench_store
+from tlstm.records import table as tables
+from tlstm.records.measurement import IMPLEMENTATIONS, Measurement
+from tlstm.records.measures import STANDS_IN_FOR
+from tlstm.records.schema import (
+    Record,
+)
+from tlstm.records.store import (
+    latest,
+    load,
+)
 from tlstm.reporting import charts, growth, sections
 from tlstm.reporting.comparison import LABELS
 from tlstm.reporting.page import TEMPLATES
-from tlstm.reporting.verdicts import (
-    counted,
-    judge_all,
-    summary,
-    task_title,
-    told_apart,
+from tlstm.reporting.verdicts import counted, judge_all, summary, task_title, told_apart
+from tlstm.utils import (
+    replace_file,
+    sentence,
 )
-from tlstm.results import latest, load
 
 PICTURES = {".svg": "image/svg+xml", ".png": "image/png"}  # types of memory-cell pictures
 MEMORY_CELLS = "fig6"

@@ -15,17 +15,20 @@ from typing import NamedTuple
 import torch
 from rich.console import Console
 
-from tlstm import provenance
-from tlstm.config import Run, samples_at_most, with_scale
-from tlstm.refusal import refusals
+from tlstm.records import provenance
 from tlstm.sweeping.devices import cores, most_devices, number_of_jobs, visible_gpus
 from tlstm.sweeping.display import Entry, SweepDisplay, Throughput, failures_table, hours
 from tlstm.sweeping.estimates import estimate_all
 from tlstm.sweeping.pool import Order, run_all
 from tlstm.sweeping.runs import read_runs, with_threads
 from tlstm.sweeping.sharing import side_by_side
-from tlstm.train import find_record, outcome, title
+from tlstm.train import outcome, title
+from tlstm.training.config import Run, samples_at_most, with_scale
 from tlstm.training.progress import Status
+from tlstm.training.recording import find_record
+from tlstm.utils import (
+    refusals,
+)
 
 SHARING = {
     True: "Runs on the same GPU run side by side, through NVIDIA's Multi-Process Service.",

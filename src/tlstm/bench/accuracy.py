@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from tlstm.bench.competitors import Program, reference
-from tlstm.bench.measurement import Case, Errors
 from tlstm.bench.passes import compute, output_dtype
+from tlstm.records.measurement import Case, Errors
 
 OUTPUTS = 10  # timesteps of the outputs that have seen an input, of those that are compared
 SEEDS = (1, 2, 3, 4)  # of the draws

@@ -14,8 +14,8 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from tlstm.bench.measurement import Case, Floor, Precision, Timing
 from tlstm.bench.passes import Captured, Eager, seconds_of, timed
+from tlstm.records.measurement import Case, Floor, Precision, Timing
 
 SIDE_ON_GPU, SIDE_ON_CPU = 8192, 1024
 SAMPLES = 5

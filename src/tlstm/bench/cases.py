@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from typing import Literal, NamedTuple
 
-from tlstm import geometry
-from tlstm.bench.measurement import SUITES, Case, Suite, Target
+from tlstm.ops import geometry
+from tlstm.records.measurement import SUITES, Case, Suite, Target
+from tlstm.records.models import MODELS, TASKS
 
 TIMESTEPS = 50  # of a sequence, unless more are asked for: enough for the time of each
 LARGE_TIMESTEPS = 20  # of the largest cases, whose every timestep is gigabytes under autograd
@@ -15,59 +15,6 @@ QUICK_TIMESTEPS: dict[Suite, int] = {"targets": 10, "tasks": 5, "size": 5, "step
 QUICK_OPERATIONS: dict[Suite, float] = {"targets": 1.2e9, "tasks": 6e8, "size": 6e8, "step": 6e8}
 
 
-class Model(NamedTuple):
-    """A configuration of the paper; the same as `conf/model/<name>.yaml`.
-
-    A rank of 1 is a stack.
-    """
-
-    label: str
-    rank: int
-    kernel_size: int = 3
-    memory_convolution: bool = True
-    normalization: Literal["channel", "layer"] | None = None
-
-
-class Task(NamedTuple):
-    """The sizes of a task [paper].
-
-    Attributes:
-        input_size: symbols that the input is made of.
-        batch_size: B.
-        timesteps: T of a sample; of a chunk, where the state is carried on.
-        depths: L in the paper's figure.
-        channels: M, where every configuration has the same.
-    """
-
-    input_size: int
-    batch_size: int
-    timesteps: int
-    depths: tuple[int, ...]
-    channels: int | None
-
-
-MODELS = {
-    "slstm": Model("sLSTM", rank=1, kernel_size=0, memory_convolution=False),
-    "tlstm_2d": Model("2D tLSTM", rank=2),
-    "tlstm_2d_no_memory_convolution": Model("2D tLSTM–M", rank=2, memory_convolution=False),
-    "tlstm_2d_no_feedback": Model("2D tLSTM–F", rank=2, kernel_size=2),
-    "tlstm_3d": Model("3D tLSTM", rank=3),
-    "tlstm_3d_ln": Model("3D tLSTM+LN", rank=3, normalization="layer"),
-    "tlstm_3d_cn": Model("3D tLSTM+CN", rank=3, normalization="channel"),
-}
-# Permuted MNIST has the sizes of MNIST: it is measured once
-TASKS = {
-    "wikipedia": Task(205, 100, 50, (1, 2, 3, 4), None),
-    "addition": Task(11, 15, 49, (1, 4, 7, 10), 400),
-    "memorization": Task(65, 15, 43, (1, 4, 7, 10), 100),
-    "mnist": Task(1, 50, 784, (1, 3, 5), 100),
-}
-TASK_TITLES = {
-    "wikipedia": "Wikipedia",
-    "addition": "addition",
-    "memorization": "memorization",
-    "mnist": "MNIST",
-}
 WIKIPEDIA_CHANNELS = {  # at 10M parameters [paper]
     "slstm": 1120,
     "tlstm_2d": 901,

@@ -14,22 +14,11 @@ from typing import NamedTuple
 import torch
 from rich.console import Console
 
-from tlstm import provenance
 from tlstm.bench import display
 from tlstm.bench.arithmetic import floor, multiplication_rate
 from tlstm.bench.cases import TIMESTEPS, chosen
 from tlstm.bench.competitors import competitors
 from tlstm.bench.expectation import expected_seconds
-from tlstm.bench.measurement import (
-    IMPLEMENTATIONS,
-    SUITES,
-    Case,
-    Competitor,
-    Measurement,
-    Pass,
-    read,
-    write,
-)
 from tlstm.bench.passes import Kind
 from tlstm.bench.rounds import (
     DeviceLostError,
@@ -39,7 +28,22 @@ from tlstm.bench.rounds import (
     kinds,
     measure,
 )
-from tlstm.refusal import interruptions, refusals
+from tlstm.ops.device import gpu_name
+from tlstm.records import provenance
+from tlstm.records.measurement import (
+    IMPLEMENTATIONS,
+    SUITES,
+    Case,
+    Competitor,
+    Measurement,
+    Pass,
+    read,
+    write,
+)
+from tlstm.utils import (
+    interruptions,
+    refusals,
+)
 
 COUNTED = ("targets", "step")  # suites whose kernels are counted
 LINE_WIDTH = 132  # where there is no terminal
@@ -242,14 +246,14 @@ def _with_kernels(measurement: Measurement, kernels: dict[Kind, float]) -> Measu
 
 def _provenance(device: torch.device) -> dict[str, object]:
     commit, modified = provenance.commit()
-    versions = provenance.versions()
+    versions = provenance.versions(cuda=torch.version.cuda)
     if torch.backends.cudnn.is_available():
         versions["cudnn"] = str(torch.backends.cudnn.version())
     return {
         "commit": commit,
         "modified": modified,
         "versions": versions,
-        "hardware": provenance.hardware(device, 1),
+        "hardware": provenance.hardware(gpu_name(device), 1, torch.get_num_threads()),
     }
 
 

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor, nn
 
-from tlstm import cell
-from tlstm.bench.measurement import Case, Competitor, Implementation, Precision
-from tlstm.fused import selection as fused
-from tlstm.layer import TensorizedLSTM
+from tlstm.layers.tensorized import TensorizedLSTM
+from tlstm.ops import dispatch as fused
+from tlstm.ops import reference as cell
+from tlstm.records.measurement import Case, Competitor, Implementation, Precision
 
 WEIGHTS_SEED = 0
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}

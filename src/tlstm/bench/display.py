@@ -10,9 +10,10 @@ from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tlstm import provenance
-from tlstm.bench.measurement import Case, Competitor, Measurement
-from tlstm.bench.wording import COLUMNS, UNKNOWN, case_title, number
+from tlstm.ops.device import gpu_name
+from tlstm.records import provenance
+from tlstm.records.measurement import Case, Competitor, Measurement
+from tlstm.records.measurement_text import COLUMNS, UNKNOWN, case_title, number
 
 
 def announcement(
@@ -23,7 +24,7 @@ def announcement(
     expected: float,
 ) -> str:
     """What is going to be measured, on what, and for how long."""
-    name = provenance.hardware(device, 1).device
+    name = gpu_name(device) or provenance.processor()
     pairs = sum(len(competitors) for _, competitors in works)
     text = (
         f"{len(works)} cases, {pairs} measurements on {name}, which multiplies large matrices "

@@ -1,7 +1,7 @@
 """How long the benchmark is going to take, before it starts."""
 
-from tlstm.bench.measurement import Case, Competitor, Implementation
 from tlstm.bench.rounds import kinds
+from tlstm.records.measurement import Case, Competitor, Implementation
 
 # Seconds to build, compile and capture, and microseconds per timestep that launches alone take,
 # forward and backward: rough, on one NVIDIA H200 and on two processor cores

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from tlstm.bench.accuracy import Truth, relative_error
 from tlstm.bench.competitors import Program, matrix_products, program
-from tlstm.bench.measurement import STACKS, Case, Competitor, Errors, Pass, Timing
 from tlstm.bench.memory import peak_memory
 from tlstm.bench.passes import (
     AnyPass,
@@ -34,6 +33,7 @@ from tlstm.bench.passes import (
     timed,
     wait,
 )
+from tlstm.records.measurement import STACKS, Case, Competitor, Errors, Pass, Timing
 
 ROUNDS = 5
 FEWEST_ROUNDS = 3  # for what takes long

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping
 
 import pandas as pd
 
-from tlstm import tables
+from tlstm.records import table as tables
 from tlstm.reporting.sections import best_line, digits, with_quality
 
 # What a published row is to be compared with; the rest of them has not been built here

@@ -21,9 +21,11 @@ from bokeh.models.annotations import Whisker
 from bokeh.models.renderers import GlyphRenderer
 from bokeh.plotting import figure
 
-from tlstm.measures import original
-from tlstm.record import CurvePoint
-from tlstm.reporting.drawing import OTHER_STYLES, STYLES
+from tlstm.records.measures import original
+from tlstm.records.schema import (
+    CurvePoint,
+)
+from tlstm.reporting.style import OTHER_STYLES, STYLES
 
 INK = "#000000"
 HEIGHT = 270

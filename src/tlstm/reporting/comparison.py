@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from tlstm import tables
-from tlstm.measures import original
+from tlstm.records import table as tables
+from tlstm.records.measures import original
 
 Answer = Literal["agrees", "contradicts", "unclear", "missing"]
 Relation = Literal["better", "no different", "no better"]

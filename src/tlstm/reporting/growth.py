@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from tlstm.bench.measurement import Measurement
-from tlstm.bench.summary import fastest, groups, ours
+from tlstm.records.measurement import Measurement
 from tlstm.reporting.comparison import LABELS, Answer, Finding
+from tlstm.reporting.runtime_summary import fastest, groups, ours
 
 CONFIGURATION = ["scale", "task", "model", "depth", "channels", "hardware"]
 COLUMNS = [*CONFIGURATION, "milliseconds", "benchmark"]

@@ -13,9 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from tlstm import tables
-from tlstm.record import CurvePoint, Record
-from tlstm.reporting.drawing import (
+from tlstm.records import table as tables
+from tlstm.records.schema import (
+    CurvePoint,
+    Record,
+)
+from tlstm.records.store import (
+    latest,
+)
+from tlstm.reporting.style import (
     GREY,
     PEOPLE,
     STAR,
@@ -28,7 +34,6 @@ from tlstm.reporting.drawing import (
     one_picture,
     style,
 )
-from tlstm.results import latest
 
 Numbers = npt.NDArray[np.float64]
 

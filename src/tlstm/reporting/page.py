@@ -10,12 +10,16 @@ from typing import Any, NamedTuple
 import jinja2
 import pandas as pd
 
-from tlstm import tables
-from tlstm.measures import STANDS_IN_FOR, measure_of
-from tlstm.record import Record
+from tlstm.records import table as tables
+from tlstm.records.measures import STANDS_IN_FOR, measure_of
+from tlstm.records.schema import (
+    Record,
+)
+from tlstm.records.store import (
+    latest,
+)
 from tlstm.reporting import growth, repeats, rows
 from tlstm.reporting.beside import measured_beside
-from tlstm.results import latest
 
 TEMPLATES = Path(__file__).parent / "templates"
 

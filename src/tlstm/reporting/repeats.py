@@ -3,7 +3,10 @@
 from collections.abc import Iterable
 from itertools import pairwise
 
-from tlstm.record import CurvePoint, Record
+from tlstm.records.schema import (
+    CurvePoint,
+    Record,
+)
 
 
 def repeats(records: Iterable[Record]) -> list[list[tuple[CurvePoint, CurvePoint]]]:

@@ -7,8 +7,8 @@ from collections.abc import Hashable, Mapping
 
 import pandas as pd
 
-from tlstm.measures import STANDS_IN_FOR, Measure, measure_of
-from tlstm.tables import (
+from tlstm.records.measures import STANDS_IN_FOR, Measure, measure_of
+from tlstm.records.table import (
     UNKNOWN,
     distinct,
     is_solvable,

@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from tlstm import tables
-from tlstm.bench.measurement import IMPLEMENTATIONS, Implementation, Measurement
-from tlstm.bench.summary import Group, fastest, groups, title
-from tlstm.bench.wording import microseconds
-from tlstm.measures import original
-from tlstm.record import Record
+from tlstm.records import table as tables
+from tlstm.records.measurement import IMPLEMENTATIONS, Implementation, Measurement
+from tlstm.records.measurement_text import microseconds
+from tlstm.records.measures import original
+from tlstm.records.schema import (
+    Record,
+)
+from tlstm.reporting.runtime_summary import Group, fastest, groups, title
 from tlstm.reporting.verdicts import task_title
 
 PUBLISHED_TITLES = {

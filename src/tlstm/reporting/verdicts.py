@@ -11,13 +11,17 @@ from typing import Literal, NamedTuple
 
 import pandas as pd
 
-from tlstm import tables
-from tlstm.bench.measurement import Measurement
-from tlstm.record import Record
+from tlstm.records import table as tables
+from tlstm.records.measurement import Measurement
+from tlstm.records.schema import (
+    Record,
+)
+from tlstm.records.store import (
+    latest,
+)
 from tlstm.reporting import growth
 from tlstm.reporting.claims import CLAIMS, Claim
 from tlstm.reporting.comparison import Answer, Finding, Runs
-from tlstm.results import latest
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 

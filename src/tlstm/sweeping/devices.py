@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
-from tlstm.config import Run
-from tlstm.training.job import check_devices
+from tlstm.training.config import Run
+from tlstm.training.run import check_devices
 
 
 def most_devices(runs: Sequence[Run], devices: Sequence[str]) -> int:

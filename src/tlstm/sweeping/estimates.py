@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.queues import Queue
 
-from tlstm.config import Run, compose, samples_at_most
 from tlstm.sweeping.devices import cores
 from tlstm.sweeping.pool import context, use_devices
-from tlstm.training.job import (
+from tlstm.training.config import Run, compose, samples_at_most
+from tlstm.training.run import (
     captures,
     make_data,
     make_module,

@@ -17,12 +17,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tlstm.config import compose
-from tlstm.record import sentence
-from tlstm.train import train
-from tlstm.training.job import prepared
+from tlstm.training.config import compose
 from tlstm.training.processes import end_with_parent, how_it_ended
 from tlstm.training.progress import Status
+from tlstm.training.recording import train
+from tlstm.training.run import prepared
+from tlstm.utils import (
+    sentence,
+)
 
 Context = ForkServerContext | SpawnContext
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tlstm.config import Run, compose
 from tlstm.sweeping.file import SweepFile, points, read_sweep_file
+from tlstm.training.config import Run, compose
 
 
 def read_runs(file: Path, overrides: Sequence[str]) -> list[Run]:

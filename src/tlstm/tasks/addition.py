@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 
-from tlstm.checks import at_least, share
-from tlstm.tasks.generated import (
+from tlstm.tasks.algorithmic import (
     GeneratedDataModule,
     GeneratedDataset,
     GeneratedTask,
@@ -18,7 +17,11 @@ from tlstm.tasks.generated import (
     Split,
     split_of,
 )
-from tlstm.tasks.sequences import Batch
+from tlstm.tasks.base import Batch
+from tlstm.utils import (
+    at_least,
+    share,
+)
 
 DIGITS = string.digits + string.ascii_lowercase
 EASIER = len(Split)  # in the key of a random stream, where others have their split

@@ -4,11 +4,9 @@ import string
 
 import numpy as np
 
-from tlstm.checks import at_least
-from tlstm.tasks.generated import (
-    GeneratedDataModule,
-    GeneratedTask,
-    Integers,
+from tlstm.tasks.algorithmic import GeneratedDataModule, GeneratedTask, Integers
+from tlstm.utils import (
+    at_least,
 )
 
 LETTERS = string.ascii_letters + string.digits + "+/"  # 64 names, for alphabets up to the paper's

@@ -33,8 +33,11 @@ from torch.utils.data import Dataset
 from torchvision.datasets import MNIST
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from tlstm.checks import at_least, true_or_false
-from tlstm.tasks.sequences import Batch, SequenceDataModule
+from tlstm.tasks.base import Batch, SequenceDataModule
+from tlstm.utils import (
+    at_least,
+    true_or_false,
+)
 
 Source = Literal["mnist", "digits"]
 

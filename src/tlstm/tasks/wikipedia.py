@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tlstm.tasks import texts
-from tlstm.tasks.streams import StreamDataModule, Text, encode
+from tlstm.tasks.text_streams import StreamDataModule, Text, encode
 from tlstm.tasks.texts import ENWIK8, SOURCES, Source
 
 

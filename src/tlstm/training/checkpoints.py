@@ -13,10 +13,12 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning_utilities.core.apply_func import apply_to_collection
 from omegaconf import DictConfig, OmegaConf
 
-from tlstm.config import PLACES, as_before, flat
-from tlstm.module import SequenceModule
-from tlstm.record import replace_file
-from tlstm.training.history import History
+from tlstm.training.config import PLACES, as_before, flat
+from tlstm.training.learning_curve import History
+from tlstm.training.module import SequenceModule
+from tlstm.utils import (
+    replace_file,
+)
 
 
 def describe(config: DictConfig, symbols: int) -> dict[str, Any]:

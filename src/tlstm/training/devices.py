@@ -21,11 +21,13 @@ import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from tlstm.config import compose
-from tlstm.record import sentence
-from tlstm.refusal import complain
-from tlstm.training.job import Job, prepared
+from tlstm.training.config import compose
 from tlstm.training.processes import OneMachine, Place, end_with_parent, how_it_ended, set_rank
+from tlstm.training.run import Job, prepared
+from tlstm.utils import (
+    complain,
+    sentence,
+)
 
 LOST_SECONDS = 10.0  # for a process that others have lost to be seen to be gone
 WATCH_SECONDS = 1.0  # from one look at the others to the next

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
-from tlstm.config import flat, task_label
+from tlstm.training.config import flat, task_label
 
 # Seconds that W&B may take to begin and to end a run, where its own variables say nothing
 WANDB_SECONDS = {"WANDB_INIT_TIMEOUT": "60", "WANDB_FINISH_TIMEOUT": "120"}

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Column
 from rich.text import Text
 
-from tlstm.module import SequenceModule
+from tlstm.training.module import SequenceModule
 
 DISPLAY_SECONDS = 0.2  # between two updates of a display
 LINE_SECONDS = 30.0  # between two lines where there is no terminal to draw on

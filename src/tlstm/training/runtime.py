@@ -12,9 +12,9 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from tlstm.captured import Recording, kept
-from tlstm.module import SequenceModule
-from tlstm.tasks.sequences import Batch
+from tlstm.tasks.base import Batch
+from tlstm.training.cuda_graph import Recording, kept
+from tlstm.training.module import SequenceModule
 
 # Its import remarks, on the error stream of every command, on CUDA's compiler without a GPU
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)

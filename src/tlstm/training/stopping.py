@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from lightning import Callback, LightningModule, Trainer
 
-from tlstm.module import SequenceModule
-from tlstm.training.history import History
+from tlstm.training.learning_curve import History
+from tlstm.training.module import SequenceModule
 
 
 class StopWhenDecided(Callback):

@@ -1,0 +1,174 @@
+"""The 2-dimensional Grid LSTM (Kalchbrenner, Danihelka and Graves 2015), Table 2's baseline.
+
+A grid of blocks, timesteps along one dimension and layers along the other. A block reads the
+hidden states that reach it along both, and has an LSTM of its own for each: both see the same
+hidden states, and each updates the memory cell of its dimension.
+
+What the paper leaves open is read so [ours]: at the bottom the projected input is the depth
+dimension's hidden state, and its memory is zero; the output is the depth dimension's hidden state
+at the top; no dimension has priority, so that both LSTMs of a block read what came in.
+
+Dimension letters of this file:
+    T       timesteps
+    B       examples
+    L       layers
+    M       channels of each hidden state and memory cell
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own convention)
+from torch import Tensor, nn
+
+from tlstm.layers.cudnn import LayerWeights, lstm, run_stack
+from tlstm.layers.recurrent import RecurrentLayer, beyond
+from tlstm.utils import (
+    at_least,
+    true_or_false,
+)
+
+TIME, DEPTH = 0, 1  # the dimensions of the grid, as the weights are numbered
+
+
+class GridLSTM(RecurrentLayer):
+    """A Grid LSTM of time and depth, with weights of its own in every layer or one set in all.
+
+    The memory that goes up the layers starts anew at every timestep, so that the state is that of
+    the time dimension alone: h and c, each [L, B, M], as torch.nn.LSTM has it. There is no delay:
+    a stream and a whole sequence are the same.
+
+    A layer's hidden states along time are those of an LSTM layer that reads the hidden states
+    from below, which torch's kernel computes for the whole sequence; the depth dimension then
+    needs no loop over time. Single timesteps are written out.
+
+    Args:
+        input_size: features of the input.
+        channels: M, units of each LSTM of a block.
+        depth: L, the number of layers.
+        shared: whether all layers share their parameters (the tied form).
+        forget_bias: what the bias of the forget gates starts with.
+        batch_first: whether batches come as [B, T, input_size].
+        device: of the weights.
+        dtype: of the weights.
+
+    Attributes:
+        weight_input: [M, input_size]; bias_input: [M].
+        weight_ih: [n, 2, 4M, M], of the hidden state from below, for the LSTM along time and the
+            one along depth; gates in PyTorch's order i, f, g, o; n is 1 where shared, else L.
+        weight_hh: [n, 2, 4M, M], of the hidden state of the timestep before.
+        bias: [n, 2, 4M].
+
+    Raises:
+        ValueError: a size cannot be; the message names it and what it may be.
+    """
+
+    state_batch_axis = 1
+
+    def __init__(
+        self,
+        input_size: int,
+        channels: int,
+        depth: int,
+        shared: bool = False,
+        forget_bias: float = 1.0,
+        batch_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(input_size, channels, batch_first)
+        self.depth = at_least("depth", depth, 1)
+        self.shared = true_or_false("shared", shared)
+        self.forget_bias = forget_bias
+
+        def parameter(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+
+        distinct = 1 if shared else depth
+        self.weight_input = parameter(channels, input_size)
+        self.bias_input = parameter(channels)
+        self.weight_ih = parameter(distinct, 2, 4 * channels, channels)
+        self.weight_hh = parameter(distinct, 2, 4 * channels, channels)
+        self.bias = parameter(distinct, 2, 4 * channels)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the weights anew, uniform within ±1/√fan-in, the Torch7 default [ours].
+
+        The fan-in of a block is 2M: both hidden states are one vector.
+        """
+        projection, block = self.input_size**-0.5, (2 * self.channels) ** -0.5
+        for parameter in (self.weight_input, self.bias_input):
+            parameter.uniform_(-projection, projection)
+        for parameter in (self.weight_ih, self.weight_hh, self.bias):
+            parameter.uniform_(-block, block)
+        self.reset_forget_bias()
+
+    @torch.no_grad()
+    def reset_forget_bias(self) -> None:
+        """Set the biases of the forget gates to `forget_bias`."""
+        self.bias[..., self.channels : 2 * self.channels].fill_(self.forget_bias)
+
+    def state_shape(self, batch_size: int) -> tuple[int, ...]:
+        """[L, B, M], of the time dimension."""
+        return (self.depth, batch_size, self.channels)
+
+    def run(
+        self, steps: Tensor, state: tuple[Tensor, ...], stream: bool, lengths: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The computation of a sequence, layer by layer."""
+        upwards = self._bottom(steps)
+        ends = []
+        for index, parts in enumerate(self._layers(state)):
+            upwards, end = self._run_layer(upwards, parts, index, lengths)
+            ends.append(end)
+        output = upwards[0]
+        if lengths is not None:
+            output = output.masked_fill(beyond(lengths, len(steps)), 0)
+        return output, tuple(torch.cat(parts) for parts in zip(*ends, strict=True))
+
+    def advance(self, step: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """One timestep on [B, input_size], block by block."""
+        upwards = self._bottom(step)
+        onwards = []
+        for index, (before, memory) in enumerate(self._layers(state)):
+            below = upwards[0]
+            onwards.append(lstm(self._activation(below, before, index, TIME), memory))
+            upwards = lstm(self._activation(below, before, index, DEPTH), upwards[1])
+        return upwards[0], tuple(torch.stack(parts) for parts in zip(*onwards, strict=True))
+
+    def _bottom(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """What goes into the first layer: the projected input and no memory [.., B, M]."""
+        projected = F.linear(inputs, self.weight_input, self.bias_input)
+        return projected, torch.zeros_like(projected)
+
+    def _layers(self, state: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
+        """The state of every layer, each part [B, M]."""
+        return list(zip(*(part.unbind(0) for part in state), strict=True))
+
+    def _run_layer(
+        self,
+        upwards: tuple[Tensor, Tensor],
+        state: tuple[Tensor, ...],
+        index: int,
+        lengths: Tensor | None,
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
+        """One layer over [T, B, M]: what it hands upwards, and its state at the end [1, B, M]."""
+        below, memory = upwards
+        index = index % len(self.bias)
+        along_time = LayerWeights(
+            self.weight_ih[index, TIME], self.weight_hh[index, TIME], self.bias[index, TIME]
+        )
+        parts = [part.unsqueeze(0) for part in state]
+        hidden, end = run_stack(torch.lstm, below, parts, [along_time], lengths)
+        before = torch.cat([parts[0].to(hidden.dtype), hidden[:-1]])
+        return lstm(self._activation(below, before, index, DEPTH), memory), end
+
+    def _activation(self, below: Tensor, before: Tensor, index: int, dimension: int) -> Tensor:
+        """What the gates of one dimension's LSTM see of both hidden states, [.., B, 4M]."""
+        place = index % len(self.bias), dimension
+        from_below = F.linear(below, self.weight_ih[place], self.bias[place])
+        return from_below + F.linear(before, self.weight_hh[place])
+
+    def extra_repr(self) -> str:
+        """The options that shape the layer, for printing."""
+        return f"{self.input_size}, {self.channels}, depth={self.depth}, shared={self.shared}"

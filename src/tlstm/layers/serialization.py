@@ -1,0 +1,141 @@
+"""Layers in files: safetensors of the weights, with what the layer is made with; no code.
+
+The tensors are "layer.<name>" by the names of the layer's `state_dict` and, where there is one,
+"head.weight" [output_size, M] and "head.bias" [output_size]. The metadata, text by text, are:
+
+    format      "tlstm 1"
+    layer       the class, "TensorizedLSTM"
+    arguments   of its constructor, as JSON
+    about       what else is to be known, as JSON: `tlstm.export` writes where the weights come from
+"""
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from tlstm.utils import (
+    replace_file,
+)
+
+FORMAT = "tlstm 1"
+OF_THE_MACHINE = ("implementation", "device", "dtype")  # what a file leaves to who loads it
+
+
+class LayerFile(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        layer: the layer's class.
+        arguments: of its constructor.
+        weights: its `state_dict`.
+        head: weight and bias of the linear head beside it; empty where there is none.
+        about: what else is to be known.
+    """
+
+    layer: str
+    arguments: dict[str, Any]
+    weights: dict[str, Tensor]
+    head: dict[str, Tensor]
+    about: dict[str, Any]
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The type of the weights, None where there are none."""
+        return next((tensor.dtype for tensor in self.weights.values()), None)
+
+
+def write_layer(
+    path: Path, layer: nn.Module, head: nn.Linear | None, about: Mapping[str, Any] | None
+) -> None:
+    """Write a layer, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+        ValueError: about is not made of what JSON can hold.
+    """
+    modules = {"layer": layer} | ({} if head is None else {"head": head})
+    tensors = {
+        f"{prefix}.{name}": tensor.detach().to("cpu").contiguous()
+        for prefix, module in modules.items()
+        for name, tensor in module.state_dict().items()
+    }
+    try:
+        described = json.dumps(dict(about or {}), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"about must be what JSON can hold: {error}") from error
+    metadata = {
+        "format": FORMAT,
+        "layer": type(layer).__name__,
+        "arguments": json.dumps(constructor_arguments(layer)),
+        "about": described,
+    }
+    replace_file(path, safetensors.torch.save(tensors, metadata))
+
+
+def constructor_arguments(layer: nn.Module) -> dict[str, Any]:
+    """What a layer was made with, all but what depends on the machine."""
+    names = inspect.signature(type(layer)).parameters
+    return {name: getattr(layer, name) for name in names if name not in OF_THE_MACHINE}
+
+
+def read_layer(path: Path) -> LayerFile:
+    """What a file holds; nothing in it is executed.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it holds no layer, or it is damaged.
+    """
+    with path.open("rb"):
+        pass  # raises what keeps it from being read, in the system's words
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        arguments, about = (json.loads(metadata[key]) for key in ("arguments", "about"))
+        if metadata["format"] != FORMAT or not isinstance(arguments, dict):
+            raise ValueError(metadata["format"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} holds no layer of tlstm, or it is damaged") from error
+    weights, head = (_below(prefix, tensors) for prefix in ("layer.", "head."))
+    return LayerFile(metadata["layer"], arguments, weights, head, about)
+
+
+def read_head(path: str | Path) -> nn.Linear:
+    """The linear head beside a layer: logits [.., output_size] of the layer's output [.., M].
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds no head, or it is damaged.
+    """
+    tensors = read_layer(Path(path)).head
+    if tensors.keys() != {"weight", "bias"}:
+        raise ValueError(f"{path} holds a layer without a head")
+    outputs, channels = tensors["weight"].shape
+    head = nn.Linear(channels, outputs, dtype=tensors["weight"].dtype)
+    head.load_state_dict(tensors)
+    return head
+
+
+def read_about(path: str | Path) -> dict[str, Any]:
+    """What is to be known of a layer, as `tlstm.export` wrote it down: run, task, test metrics.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds no layer, or it is damaged.
+    """
+    return read_layer(Path(path)).about
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }

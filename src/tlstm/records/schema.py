@@ -1,0 +1,254 @@
+"""The record of a run: its schema, and how it is written and read.
+
+A run leaves one record, `runs/<experiment>/<run>/record.json`. Accuracies are fractions from
+0 to 1, times are seconds except where a name says milliseconds.
+"""
+
+import math
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
+
+from tlstm.utils import replace_file
+
+# Settings that runs have not had from the beginning, and what they were without them: where they
+# are just that, a run is the one that it was before
+LATER = {
+    "training.loss": "answer",
+    "training.gradient_clip": 0.0,
+    "training.warm_up": 0,
+    "training.patience": 0,
+    "training.initial_scale": 1.0,
+    "training.initial_range": 0.0,
+    "training.initial_input": "uniform",
+    "training.initial_bias": "uniform",
+    "training.padding": "zero",  # some records have it; nothing read in the delay reaches an answer
+    "task.sha256": None,
+    "task.data.sha256": None,
+    "task.alignment": "left",
+    "task.data.alignment": "left",
+    "task.fewest_digits": 0,
+    "task.data.fewest_digits": 0,
+    "task.most_zeros": 0.0,
+    "task.data.most_zeros": 0.0,
+}
+
+# Those of them that have since got another default, and in which tasks
+REVISED_TASKS = ("addition", "memorization")
+REVISED = ("training.initial_range", "training.initial_input", "training.initial_bias")
+
+
+def _none_if_diverged(value: object) -> object:
+    """A diverged run's NaN or infinite loss, which JSON cannot hold, becomes None."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _diverged_metrics(metrics: object) -> object:
+    """None for every non-finite metric but the accuracy, whose NaN could only be a mistake."""
+    if not isinstance(metrics, dict):
+        return metrics
+    return {
+        name: value if name == "accuracy" else _none_if_diverged(value)
+        for name, value in metrics.items()
+    }
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Outcome = Literal["solved", "stopped early", "budget spent", "diverged"]
+Loss = Annotated[float | None, BeforeValidator(_none_if_diverged)]
+Metrics = Annotated[dict[str, float | None], BeforeValidator(_diverged_metrics)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class CurvePoint(_Frozen):
+    """One validation during training.
+
+    Attributes:
+        samples: training samples seen so far.
+        accuracy: validation accuracy, a fraction.
+        loss: validation loss; None where it was not finite.
+        seconds: wall time spent on training so far.
+    """
+
+    samples: Count
+    accuracy: Fraction
+    loss: Loss
+    seconds: Seconds
+
+
+class Hardware(_Frozen):
+    """What a run ran on.
+
+    Attributes:
+        device: "NVIDIA H200", or the processor's name.
+        devices: number of such devices.
+        cores: processor cores of the machine.
+        threads: threads that the run computed with.
+        system: operating system.
+    """
+
+    device: str
+    devices: Size
+    cores: Size
+    threads: Size
+    system: str
+
+
+class Record(_Frozen):
+    """One run: what ran, how it went and on what.
+
+    Attributes:
+        format: version of this schema.
+        identifier: 16 hexadecimal digits, a hash of the configuration that decides the result.
+        experiment: directory under runs/ and results/, "fig4".
+        scale: "smoke", "short" or "paper".
+        task: "addition", "memorization", ...; "digits" where these stood in for MNIST.
+        model: the configuration's name, "tlstm_3d_cn".
+        label: the paper's name, "3D tLSTM+CN".
+        depth: L.
+        channels: M.
+        seed: the run's seed.
+        parameters: number of trained parameters.
+        samples: training samples seen.
+        samples_to_threshold: training samples seen when the validation accuracy first passed
+            the threshold, None if it never did.
+        threshold: the accuracy that counts as solved, a fraction.
+        best: validation metrics at the point that `selected_by` chose; "accuracy" among them.
+        last: validation metrics at the end.
+        test: test metrics. In all three a non-finite metric other than the accuracy is None:
+            the run diverged, and its record is still written.
+        selected_by: the rule that chose `best`.
+        milliseconds_per_timestep: of one forward and backward pass for a single example: batch
+            time / (timesteps x batch) [paper].
+        wall_seconds: of the whole run.
+        device_seconds: wall seconds times devices.
+        outcome: how it ended.
+        curve: validations in the order of their samples.
+        started: with its time zone.
+        finished: with its time zone.
+        commit: of the code, None outside of a repository.
+        modified: whether the code had changes that no commit holds.
+        versions: of the packages that matter.
+        hardware: what it ran on.
+        overrides: arguments of `python -m tlstm.train` that the run had; see `repeated_by`.
+        config: the full resolved configuration.
+    """
+
+    format: Literal[1] = 1
+    identifier: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    experiment: Name
+    scale: Name
+    task: Name
+    model: Name
+    label: str
+    depth: Size
+    channels: Size
+    seed: int
+    parameters: Count
+    samples: Count
+    samples_to_threshold: Count | None
+    threshold: Fraction
+    best: Metrics
+    last: Metrics
+    test: Metrics
+    selected_by: str
+    milliseconds_per_timestep: Seconds
+    wall_seconds: Seconds
+    device_seconds: Seconds
+    outcome: Outcome
+    curve: list[CurvePoint]
+    started: AwareDatetime
+    finished: AwareDatetime
+    commit: str | None
+    modified: bool
+    versions: dict[str, str]
+    hardware: Hardware
+    overrides: list[str]
+    config: dict[str, JsonValue]
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> "Record":
+        if self.finished < self.started:
+            raise ValueError("finished must not be before started")
+        if self.outcome == "solved" and self.samples_to_threshold is None:
+            raise ValueError('samples_to_threshold must be a number where outcome is "solved"')
+        seen = [point.samples for point in self.curve]
+        if seen != sorted(seen):
+            raise ValueError("curve must be in the order of its samples")
+        return self
+
+    @property
+    def key(self) -> tuple[str, datetime]:
+        """What makes two records the same run: identifier and start."""
+        return self.identifier, self.started
+
+    @property
+    def repeated_by(self) -> list[str]:
+        """Arguments of `python -m tlstm.train` that repeat the run, whatever the defaults are."""
+        if self.task not in REVISED_TASKS:
+            return self.overrides
+        given = {text.partition("=")[0] for text in self.overrides}
+        training = self.config.get("training")
+        had = training if isinstance(training, dict) else {}
+        former = [
+            f"{key}={LATER[key]}"
+            for key in REVISED
+            if key not in given and had.get(key.partition(".")[2]) in (None, LATER[key])
+        ]
+        return [*self.overrides, *former]
+
+
+def write_record(record: Record, path: Path) -> None:
+    """Writes a run's record, whole or not at all.
+
+    Raises:
+        OSError: the file could not be written; the message names it.
+    """
+    replace_file(path, (record.model_dump_json(indent=1) + "\n").encode())
+
+
+def read_record(path: Path) -> Record:
+    """Reads a run's record.
+
+    Raises:
+        OSError: the file could not be read.
+        ValueError: it is not a valid record; the message names it and what is wrong.
+    """
+    return parse_record(path.read_bytes(), str(path))
+
+
+def parse_record(content: bytes, place: str) -> Record:
+    """A record from its JSON.
+
+    Args:
+        content: the JSON.
+        place: where it came from, for the message.
+
+    Raises:
+        ValueError: it is not a valid record; the message names the place and what is wrong.
+    """
+    try:
+        return Record.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        what = f"{field}: {first['msg']}" if field else first["msg"]
+        raise ValueError(f"{place} is not a valid record: {what}") from error

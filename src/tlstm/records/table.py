@@ -1,0 +1,320 @@
+"""Tables of runs as people read them: measured rows beside the published ones.
+
+Everything here is a pure function of records, of their frame (`tlstm.results.frame`) or of
+`results/published.csv`. Accuracies are fractions in a frame and per cent in a table.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from tlstm.records.measures import original
+from tlstm.records.schema import (
+    LATER,
+    Record,
+)
+from tlstm.records.store import (
+    frame,
+)
+
+# The order of the paper's figures; whatever else ran comes after them.
+CONFIGURATIONS = (
+    "slstm",
+    "tlstm_2d",
+    "tlstm_2d_no_memory_convolution",
+    "tlstm_2d_no_feedback",
+    "tlstm_3d",
+    "tlstm_3d_ln",
+    "tlstm_3d_cn",
+)
+SCALES = ("paper", "short")  # in the order of the page; smoke is always last
+PHRASES = {
+    "addition": "addition of {digits}-digit integers in base {base}",
+    "memorization": "memorization of {symbols} symbols from an alphabet of {alphabet}",
+    "mnist": "sequential MNIST, 784 pixels",
+    "permuted_mnist": "permuted MNIST, 784 pixels",
+    "digits": "scikit-learn's digits, 64 pixels, in place of sequential MNIST",
+    "permuted_digits": "scikit-learn's digits, 64 pixels, in place of permuted MNIST",
+    "wikipedia": "Wikipedia, characters of enwik8",
+    "wikipedia_sample": "characters of a sample, in place of all of enwik8",
+    "python_topics": "characters of Python's documentation, in place of Wikipedia",
+}
+TITLES = {  # of tasks whose names are not words
+    "mnist": "Sequential MNIST",
+    "permuted_mnist": "Permuted MNIST",
+    "digits": "Digits, in place of sequential MNIST",
+    "permuted_digits": "Permuted digits, in place of permuted MNIST",
+    "wikipedia_sample": "A sample, in place of Wikipedia",
+    "python_topics": "Python's documentation, in place of Wikipedia",
+}
+# Sections of a configuration that decide what is learnt, and those of their leaves that do not.
+DECIDING = ("task", "model", "training", "trainer")
+NOT_DECIDING = (
+    *("seed", "accelerator", "devices", "threads", "num_workers", "progress", "data_dir", "path"),
+    "label",  # which sets runs apart by itself
+)
+OF_NETWORK = ("model.", "task.channels")  # which one model cannot have as another has it
+VARIED = ("width", "readings", "recipe", "scratch")  # experiments that are not the reproduction's
+MULTIPLES = {"K": 1_000, "M": 1_000_000}
+UNKNOWN = "—"
+LINE = ["model", "label", "depth", "channels", "variant"]
+PUBLISHED_TASKS = {"pmnist": "permuted_mnist"}  # as published.csv calls them
+
+
+class PublishedMark(NamedTuple):
+    """A row of Table 2: accuracy in per cent after so many training samples."""
+
+    model: str
+    depth: int | None
+    samples: float
+    accuracy: float
+
+
+def people(number: float) -> str:
+    """A count as people write it, to three digits: 54K, 1.05M, 960."""
+    rounded = float(f"{number:.3g}")
+    for sign, multiple in reversed(MULTIPLES.items()):
+        if rounded >= multiple:
+            return f"{rounded / multiple:.4g}{sign}"
+    return f"{rounded:.4g}"
+
+
+def number(text: str) -> float:
+    """The number in a published cell: "298K" is 298000, ">99" is 99."""
+    digits = text.strip().lstrip(">≈")
+    sign = digits[-1:].upper()
+    return float(digits[:-1]) * MULTIPLES[sign] if sign in MULTIPLES else float(digits)
+
+
+def read_published(path: Path) -> pd.DataFrame:
+    """The published numbers as text, empty where the paper gives none; tasks by their own names.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return pd.read_csv(path, dtype=str, keep_default_na=False).replace({"task": PUBLISHED_TASKS})
+
+
+def published_rows(published: pd.DataFrame, task: str) -> pd.DataFrame:
+    """The rows that are about a task."""
+    return published[published["task"] == task]
+
+
+def published_marks(published: pd.DataFrame, task: str) -> list[PublishedMark]:
+    """Those of them that say after how many samples, as points of a learning curve."""
+    rows = published_rows(published, task)
+    return [
+        PublishedMark(model, int(depth) if depth else None, number(samples), number(value))
+        for model, depth, samples, value in zip(
+            rows["model"], rows["depth"], rows["samples"], rows["value"], strict=True
+        )
+        if samples
+    ]
+
+
+def model_order(model: str) -> tuple[int, str]:
+    """Sorts configurations as the paper does."""
+    known = model in CONFIGURATIONS
+    return (CONFIGURATIONS.index(model) if known else len(CONFIGURATIONS), model)
+
+
+def scale_order(scale: str) -> tuple[int, str]:
+    """Sorts scales from the paper's down; smoke is last."""
+    if scale == "smoke":
+        return len(SCALES) + 1, scale
+    return (SCALES.index(scale) if scale in SCALES else len(SCALES)), scale
+
+
+def describe_task(record: Record) -> str:
+    """What was learnt and how large: "addition of 3-digit integers"."""
+    settings = record.config.get("task")
+    try:
+        phrase = PHRASES[record.task].format_map(settings if isinstance(settings, dict) else {})
+    except KeyError:
+        return record.task
+    return phrase.removesuffix(" in base 10")
+
+
+def describe_hardware(row: Mapping[Hashable, Any]) -> str:
+    """Devices of a frame's row: "2 x NVIDIA H200"; threads are named where it is a processor."""
+    device, threads = row["device"], row["threads"]
+    if row["devices"] > 1:
+        return f"{row['devices']} x {device}"
+    if device.startswith("NVIDIA"):
+        return str(device)
+    return f"{device} ({threads} thread{'s' if threads > 1 else ''})"
+
+
+def run_table(records: Sequence[Record], beside: Sequence[Record] = ()) -> pd.DataFrame:
+    """The frame of records in the order of the paper, with what tables and figures group by.
+
+    Added columns: `hardware`; `task_size`, the task in words; `variant`, the settings by which
+    a run differs from other runs of its scale and task, of the model only from those of its name, L
+    and M, so that only runs that differ in nothing but their seed are averaged; `sees_ahead`. What
+    all runs of the reproduction have, `variant` leaves out.
+
+    Args:
+        records: each run once.
+        beside: runs that get no row and that `variant` compares with.
+    """
+    ordered = sorted(records, key=_order)
+    table = frame(ordered)
+    table["hardware"] = [describe_hardware(row) for row in table.to_dict("records")]
+    table["task_size"] = [describe_task(record) for record in ordered]
+    table["variant"] = _variants([*ordered, *beside])[: len(ordered)]
+    table["sees_ahead"] = [sees_ahead(record) for record in ordered]
+    return table
+
+
+def sees_ahead(record: Record) -> bool:
+    """Whether a run's predictions have seen what they predict.
+
+    At L > 1 the mean that LN takes over all locations comes from some that have read later
+    characters. Other tasks ask for nothing that is read later.
+    """
+    model: Any = record.config.get("model", {})
+    normalization = model.get("core", {}).get("normalization")
+    return original(record.task) == "wikipedia" and normalization == "layer" and record.depth > 1
+
+
+def _order(record: Record) -> tuple[object, ...]:
+    place = scale_order(record.scale), record.task, model_order(record.model)
+    return *place, record.label, record.depth, record.channels, record.seed, record.started
+
+
+def _variants(records: Sequence[Record]) -> list[str]:
+    tasks = [(record.scale, record.task) for record in records]
+    networks = [
+        (*task, record.label, record.depth, record.channels)
+        for task, record in zip(tasks, records, strict=True)
+    ]
+    given = [settings(record) for record in records]
+    runs = [
+        [
+            (network if name.startswith(OF_NETWORK) else task, name, str(value))
+            for name, value in each.items()
+        ]
+        for task, network, each in zip(tasks, networks, given, strict=True)
+    ]
+    compared = Counter(chain(tasks, networks))
+    alike = Counter(chain.from_iterable(runs))
+    reproduced: dict[tuple[object, str], set[str]] = {}
+    for record, run in zip(records, runs, strict=True):
+        for among, name, value in run if record.experiment not in VARIED else ():
+            reproduced.setdefault((among, name), set()).add(value)
+    return [
+        distinct(
+            f"{name.rpartition('.')[2]}={value}"
+            for among, name, value in run
+            if alike[among, name, value] < compared[among]
+            and reproduced.get((among, name)) != {value}
+        )
+        for run in runs
+    ]
+
+
+def settings(record: Record) -> dict[str, object]:
+    """The settings of a run that decide what is learnt, by their dotted names; None is none."""
+    leaves = (_leaves(record.config.get(section), section) for section in DECIDING)
+    given = chain.from_iterable(leaves)
+    return LATER | {name: value for name, value in given if value is not None}
+
+
+def _leaves(node: object, name: str) -> Iterable[tuple[str, object]]:
+    if isinstance(node, dict):
+        for key, value in sorted(node.items()):
+            if key not in NOT_DECIDING:
+                yield from _leaves(value, f"{name}.{key}")
+    else:
+        yield name, node
+
+
+def lines(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """Groups of runs that differ in nothing but their seed, in the table's order."""
+    return [runs for _, runs in table.groupby(LINE, sort=False)]
+
+
+def line_names(table: pd.DataFrame, along: str) -> list[str]:
+    """The name of every run's line in a picture against L ("depth") or M ("channels").
+
+    The other one is named where a model has several, and so are the settings of `variant`.
+    """
+    other, symbol = {"depth": ("channels", "M"), "channels": ("depth", "L")}[along]
+    several = table.groupby("model")[other].transform("nunique") > 1
+    parts = zip(table["label"], several, table[other], table["variant"], strict=True)
+    return [
+        f"{name}{f', {symbol} = {size}' if sizes else ''}{f' ({variant})' if variant else ''}"
+        for name, sizes, size, variant in parts
+    ]
+
+
+def label(runs: pd.DataFrame) -> str:
+    """The paper's name of such a group, with what sets it apart from its like."""
+    name, variant = runs["label"].iloc[0], runs["variant"].iloc[0]
+    return f"{name} ({variant})" if variant else str(name)
+
+
+def spread(values: pd.Series, digits: int = 1) -> str:
+    """Mean over seeds and half of the range: "99.4 ± 0.3"; a dash where nothing was measured."""
+    known = values.dropna().astype(float)
+    if known.empty:
+        return UNKNOWN
+    mean = f"{known.mean():.{digits}f}"
+    return mean if len(known) == 1 else f"{mean} ± {(known.max() - known.min()) / 2:.{digits}f}"
+
+
+def samples_text(runs: pd.DataFrame) -> str:
+    """When the runs passed the threshold: mean and range over seeds, and how many did not."""
+    passed = runs["samples_to_threshold"].dropna()
+    missed = runs[runs["samples_to_threshold"].isna()]
+    bound = f"not within {people(missed['samples'].min())}" if len(missed) else ""
+    if passed.empty:
+        return bound
+    text = people(passed.mean())
+    if len(passed) > 1:
+        text += f" ({people(passed.min())} to {people(passed.max())})"
+    return f"{text}; {len(missed)} of {len(runs)} {bound}" if bound else text
+
+
+def solved_text(runs: pd.DataFrame) -> str:
+    """Whether the runs passed the threshold: "yes", "no" or "2 of 3 seeds"."""
+    passed = int(runs["samples_to_threshold"].notna().sum())
+    if passed in (0, len(runs)):
+        return "yes" if passed else "no"
+    return f"{passed} of {len(runs)} seeds"
+
+
+def runtime_text(runs: pd.DataFrame) -> str:
+    """Milliseconds per timestep; means are over runs on the same hardware only."""
+    groups = list(runs.groupby("hardware", sort=False)["milliseconds_per_timestep"])
+    several = len(groups) > 1
+    return "; ".join(
+        f"{values.mean():.3g}{f' on {hardware}' if several else ''}" for hardware, values in groups
+    )
+
+
+def is_solvable(table: pd.DataFrame) -> bool:
+    """Whether runs of one task end once they pass the threshold; at 100% none can pass it."""
+    return float(table["threshold"].iloc[0]) < 1
+
+
+def percent(fraction: float) -> str:
+    """A fraction in per cent: "99%"."""
+    return f"{100 * fraction:g}%"
+
+
+def sizes(table: pd.DataFrame) -> str:
+    """What was learnt, how large, by how wide models: "addition of 15-digit integers, M = 400"."""
+    return distinct(
+        f"{task}, M = {distinct(runs['channels'], ', ')}"
+        for task, runs in table.groupby("task_size", sort=False)
+    )
+
+
+def distinct(values: Iterable[object], between: str = "; ") -> str:
+    """The different values in the order in which they first come."""
+    return between.join(dict.fromkeys(str(value) for value in values))

@@ -1,0 +1,134 @@
+"""The pictures of sweeps: what L or M does (Figure 3 among them), and what each part does.
+
+Pure functions from records to figures, as in `tlstm.reporting.drawing`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from tlstm.records import table as tables
+from tlstm.records.measures import measure_of
+from tlstm.records.schema import (
+    Record,
+)
+from tlstm.reporting.style import (
+    PEOPLE,
+    Look,
+    draw_heading,
+    draw_legend,
+    draw_means,
+    draw_runtime,
+    line_styles,
+    make_panels,
+    one_picture,
+    style,
+)
+
+Panel = Callable[[Axes, pd.DataFrame, str, Mapping[str, Look]], None]
+
+
+def sweep_figure(
+    records: Sequence[Record], along: str, times: pd.DataFrame | None = None
+) -> Figure:
+    """What a task is measured by, and runtime, against L or M, one line per model.
+
+    Between them stand the samples to the threshold, where a task can be solved.
+
+    Args:
+        records: of one scale and one task; the latest of every run is drawn.
+        along: "depth" or "channels".
+        times: of the benchmark, as `growth.of_measurements` has them.
+
+    Returns:
+        A figure with two or three panels and, last, the legend's.
+
+    Raises:
+        ValueError: there are no records, or they are of several scales or tasks.
+    """
+    table = one_picture(records, along, times)
+    styles = line_styles(table)
+    drawn: list[Panel] = [_draw_best, draw_runtime]
+    if tables.is_solvable(table):
+        drawn.insert(1, _draw_samples)
+    with style():
+        figure, panels, legend = make_panels(len(drawn))
+        for panel, draw in zip(panels, drawn, strict=True):
+            draw(panel, table, along, styles)
+        draw_legend(legend, styles, False)
+        draw_heading(figure, table, "points are means, bars the range", False)
+    return figure
+
+
+def _draw_best(panel: Axes, table: pd.DataFrame, along: str, styles: Mapping[str, Look]) -> None:
+    """The best on the validation samples."""
+    measure = measure_of(table["task"].iloc[0])
+    panel.set_title(f"best {measure.name}")
+    panel.set_ylabel(measure.title)
+    draw_means(panel, measure.of(table, "best"), table, along, styles)
+
+
+def _draw_samples(panel: Axes, table: pd.DataFrame, along: str, styles: Mapping[str, Look]) -> None:
+    """Samples to the threshold; runs that did not pass it are hollow, where they ended."""
+    threshold = tables.percent(float(table["threshold"].iloc[0]))
+    panel.set_title(f"samples to {threshold} (hollow: not within)")
+    panel.set_ylabel("training samples")
+    passed = table["samples_to_threshold"].astype(float)
+    ends = passed.fillna(table["samples"]).clip(lower=1)
+    panel.set_yscale("log")
+    panel.set_ylim(ends.min() / 1.5, ends.max() * 1.5)
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.yaxis.set_major_formatter(PEOPLE)
+    panel.yaxis.set_minor_formatter(NullFormatter())
+    draw_means(panel, passed, table, along, styles)
+    for line, runs in table[passed.isna()].groupby("line", sort=False):
+        look = styles[str(line)] | {"linestyle": "", "markerfacecolor": "white"}
+        panel.plot(runs[along], runs["samples"], label="_not within", **look)
+
+
+def ablation_figure(records: Sequence[Record]) -> Figure:
+    """What a task is measured by and runtime, a row for every combination of parts.
+
+    Between them stand the samples to the threshold, where a task can be solved.
+
+    Args:
+        records: of one scale and one task; the latest of every run is drawn.
+
+    Returns:
+        A figure with two or three panels.
+
+    Raises:
+        ValueError: there are no records, or they are of several scales or tasks.
+    """
+    table = one_picture(records, "depth")
+    measure = measure_of(table["task"].iloc[0])
+    shown = {f"best {measure.title}": measure.of(table, "best")}
+    if tables.is_solvable(table):
+        threshold = tables.percent(float(table["threshold"].iloc[0]))
+        samples = table["samples_to_threshold"].astype(float) / 1000
+        shown[f"thousand samples to {threshold}"] = samples
+    shown["ms per timestep"] = table["milliseconds_per_timestep"]
+    rows = list(dict.fromkeys(table["line"]))[::-1]
+    with style():
+        figure = Figure(figsize=(10, 1 + 0.22 * len(rows)), layout="constrained")
+        panels = figure.subplots(1, len(shown), sharey=True)
+        for panel, (title, values) in zip(panels, shown.items(), strict=True):
+            panel.set_title(title)
+            _draw_rows(panel, values, table, rows)
+        for panel in panels[1:]:
+            panel.set_xlim(left=0)
+        panels[0].set_yticks(range(len(rows)), rows)
+        draw_heading(figure, table, "points are means, bars the range", False)
+    return figure
+
+
+def _draw_rows(panel: Axes, values: pd.Series, table: pd.DataFrame, rows: list[str]) -> None:
+    """Mean and range over seeds, a row for every line."""
+    summary = values.groupby(table["line"]).agg(["mean", "min", "max"]).reindex(rows)
+    mean, lowest, highest = summary.to_numpy(dtype=float).T
+    panel.errorbar(
+        mean, range(len(rows)), xerr=[mean - lowest, highest - mean], fmt="o", color="#0072B2"
+    )

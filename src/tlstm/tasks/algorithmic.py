@@ -1,0 +1,272 @@
+"""What the generated tasks share: samples by random access and splits by content.
+
+The paper generates its samples on the fly [paper]; all that makes them repeatable is [ours]:
+
+* Sample i depends on (seed, split, i) alone: it is drawn from a Philox stream whose key is the seed
+  and the split and whose counter is i. Workers, devices and restarts cannot change it.
+* The content of a sample decides its split (see :func:`split_of`), so that no validation or test
+  sample is ever trained on, whatever the seeds.
+* Validation and test samples are the same for every seed, so that runs are compared on the same
+  samples; the seed chooses the training samples only.
+* Training never repeats: epoch e of the trainer reads samples e·samples_per_epoch and following.
+"""
+
+import hashlib
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from enum import IntEnum
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tlstm.tasks.base import Batch, SequenceDataModule
+from tlstm.utils import (
+    at_least,
+)
+
+Integers = npt.NDArray[np.int64]
+
+SPLIT_SHARE = 16  # one in 16 contents belongs to validation, one to test
+ENUMERABLE = 4096  # beyond so many contents an empty split has a chance below 1e-114
+HELD_OUT_SEED = 0
+
+
+class Split(IntEnum):
+    """The parts of a task's samples; the numbers are part of the random streams' keys."""
+
+    TRAINING = 0
+    VALIDATION = 1
+    TEST = 2
+
+
+class GeneratedTask(ABC):
+    """How a task turns independent uniform choices into tokens.
+
+    Attributes:
+        description: the task in a few words, for error messages.
+        radices: a sample is made of ``len(radices)`` choices; choice j is uniform in
+            0..radices[j]-1, and different choices make different inputs.
+        vocabulary_size: number of different tokens.
+        timesteps: length T of a sample.
+        answer_positions: positions of the answer within the T timesteps.
+    """
+
+    description: str
+    radices: tuple[int, ...]
+    vocabulary_size: int
+    timesteps: int
+    answer_positions: range
+
+    @abstractmethod
+    def inputs(self, choices: Integers) -> Integers:
+        """Tokens to read [B, T], of choices [B, len(radices)]."""
+
+    @abstractmethod
+    def targets(self, choices: Integers) -> Integers:
+        """Tokens to predict [B, T], of choices [B, len(radices)]."""
+
+    @abstractmethod
+    def token_name(self, token: int) -> str:
+        """How people write a token."""
+
+    def render(self, tokens: Sequence[int] | Tensor) -> str:
+        """Write tokens [T] for people, as in the paper's rows: names with a space between."""
+        return " ".join(map(self.token_name, torch.as_tensor(tokens).tolist()))
+
+    def samples(self, choices: Integers) -> list[Batch]:
+        """The samples that choices [B, len(radices)] make, without a batch axis."""
+        return self.batches(self.inputs(choices), self.targets(choices))
+
+    def batches(self, inputs: Integers, targets: Integers) -> list[Batch]:
+        """The samples of tokens to read and to predict, both [B, T], without a batch axis."""
+        answer = torch.zeros(self.timesteps, dtype=torch.bool)
+        answer[self.answer_positions.start : self.answer_positions.stop] = True
+        rows = zip(torch.from_numpy(inputs), torch.from_numpy(targets), strict=True)
+        return [Batch(*row, answer) for row in rows]
+
+
+def split_of(inputs: Integers) -> Split:
+    """The split that a sample belongs to, by the BLAKE2b hash of its input tokens [T].
+
+    Of 16 residues of the hash one belongs to validation, one to test and 14 to training.
+    """
+    digest = hashlib.blake2b(inputs.astype("<i8", copy=False).tobytes(), digest_size=1).digest()
+    return {0: Split.VALIDATION, 1: Split.TEST}.get(digest[0] % SPLIT_SHARE, Split.TRAINING)
+
+
+def require_every_split(task: GeneratedTask) -> None:
+    """Raise a ValueError if the task is so small that a split has no sample at all."""
+    number = math.prod(task.radices)
+    if number > ENUMERABLE:
+        return
+    choices = np.array(list(itertools.product(*map(range, task.radices))), dtype=np.int64)
+    missing = set(Split) - {split_of(row) for row in task.inputs(choices)}
+    if missing:
+        names = " and ".join(split.name.lower() for split in sorted(missing))
+        raise ValueError(
+            f"{task.description} has only {number} different samples, none for {names}: "
+            "take a longer or more varied one that leaves samples for each split"
+        )
+
+
+class RandomStreams:
+    """Streams of random numbers, one for every index, the same however they are asked for.
+
+    Args:
+        seed: 0..2**64-1.
+        purpose: what the numbers are for; those of different purposes are independent.
+    """
+
+    def __init__(self, seed: int, purpose: int) -> None:
+        # random_raw is the part of numpy whose numbers never change between versions
+        self._stream = np.random.Philox(key=np.array([seed, purpose], dtype=np.uint64))
+        self._beginning: Any = self._stream.state  # of any stream, once its counter is set
+
+    def numbers(self, index: int, number: int) -> npt.NDArray[np.uint64]:
+        """The first numbers of a stream, uniform in 0..2**64-1."""
+        # Streams are 2**128 numbers apart, so that no two samples can meet; to set the state of
+        # one generator takes an eighth of the time of making one
+        self._beginning["state"]["counter"][2] = index
+        self._stream.state = self._beginning
+        return self._stream.random_raw(number)
+
+
+class GeneratedDataset(Dataset[Batch]):
+    """The samples of one split of a task; any index from 0 on, without end.
+
+    Args:
+        task: what the samples are.
+        split: which of them.
+        seed: 0..2**64-1; it chooses the order in which the contents of the split come.
+        samples_per_epoch: what ``len`` says; larger indices are as good.
+    """
+
+    def __init__(
+        self, task: GeneratedTask, split: Split, seed: int, samples_per_epoch: int
+    ) -> None:
+        self.task = task
+        self.split = split
+        self.samples_per_epoch = samples_per_epoch
+        self._streams = RandomStreams(seed, split)
+        self._radices = np.array(task.radices, dtype=np.uint64)
+
+    def __len__(self) -> int:
+        return self.samples_per_epoch
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
+        return self.task.samples(self._choices(indices))
+
+    def _choices(self, indices: Sequence[int]) -> Integers:
+        """Choices [len(indices), len(radices)]: the first in the split of each stream."""
+        choices = np.empty((len(indices), len(self._radices)), dtype=np.int64)
+        pending = np.arange(len(indices))
+        for attempt in itertools.count():
+            if not pending.size:
+                break
+            choices[pending] = self._attempt([indices[int(row)] for row in pending], attempt)
+            inputs = self.task.inputs(choices[pending])
+            pending = pending[[split_of(row) is not self.split for row in inputs]]
+        return choices
+
+    def _attempt(self, indices: Sequence[int], attempt: int) -> Integers:
+        """Choices of the n-th attempt of each stream, whatever their split."""
+        # the remainder of 64 random bits is uniform to radix / 2**64
+        first, last = attempt * len(self._radices), (attempt + 1) * len(self._radices)
+        raw = np.stack([self._streams.numbers(index, last)[first:] for index in indices])
+        return (raw % self._radices).astype(np.int64)
+
+
+class GeneratedDataModule(SequenceDataModule):
+    """Training, validation and test samples of a generated task.
+
+    Args:
+        task: what the samples are.
+        batch_size: training samples of all devices together per step; 15 in the paper.
+        samples_per_epoch: training samples from one validation to the next, a multiple of
+            ``batch_size``.
+        validation_samples: size of the validation set, the same for every seed.
+        test_samples: size of the test set, the same for every seed.
+        seed: 0..2**64-1; chooses the training samples.
+        num_workers: processes that draw training samples ahead; 0 draws them in the trainer's own.
+        evaluation_batch_size: validation or test samples per device and step.
+
+    Raises:
+        ValueError: if an argument is out of its range, or the task is too small for three splits.
+    """
+
+    has_all_targets = True
+
+    def __init__(
+        self,
+        task: GeneratedTask,
+        batch_size: int,
+        samples_per_epoch: int,
+        validation_samples: int,
+        test_samples: int,
+        seed: int,
+        num_workers: int,
+        evaluation_batch_size: int,
+    ) -> None:
+        super().__init__(batch_size, samples_per_epoch, seed, num_workers, evaluation_batch_size)
+        require_every_split(task)
+        self.task = task
+        self.validation_samples = at_least("validation_samples", validation_samples, 1)
+        self.test_samples = at_least("test_samples", test_samples, 1)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of different tokens, of inputs and targets alike."""
+        return self.task.vocabulary_size
+
+    @property
+    def input_size(self) -> int:
+        """Features of an input: one for every token."""
+        return self.vocabulary_size
+
+    @property
+    def output_size(self) -> int:
+        """Tokens to choose from."""
+        return self.vocabulary_size
+
+    @property
+    def timesteps(self) -> int:
+        """Length T of every sample."""
+        return self.task.timesteps
+
+    def symbol_name(self, symbol: int) -> str:
+        """How people write a token."""
+        return self.task.token_name(symbol)
+
+    def render(self, tokens: Sequence[int] | Tensor) -> str:
+        """Write tokens [T] for people, as in the paper's rows."""
+        return self.task.render(tokens)
+
+    @property
+    def training_set(self) -> GeneratedDataset:
+        """The training samples; any index from 0 on is one."""
+        return GeneratedDataset(self.task, Split.TRAINING, self.seed, self.samples_per_epoch)
+
+    @cached_property
+    def validation_set(self) -> "Dataset[Batch]":
+        """All validation samples, drawn once."""
+        return self._held_out(Split.VALIDATION, self.validation_samples)
+
+    @cached_property
+    def test_set(self) -> "Dataset[Batch]":
+        """All test samples, drawn once."""
+        return self._held_out(Split.TEST, self.test_samples)
+
+    def _held_out(self, split: Split, number: int) -> "Dataset[Batch]":
+        samples = GeneratedDataset(self.task, split, HELD_OUT_SEED, number)
+        drawn = samples.__getitems__(range(number))
+        return cast("Dataset[Batch]", drawn)  # a list has all that a map-style dataset needs

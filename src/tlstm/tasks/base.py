@@ -1,0 +1,209 @@
+"""What all tasks share: the form of a batch, and how samples come to the devices.
+
+Training reads samples 0, 1, 2, ... of the training set without end: epoch e of the trainer reads
+samples e·samples_per_epoch and following. Which sample is at an index is the task's to say, by the
+seed alone, so that workers, devices and restarts cannot change it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from lightning import LightningDataModule
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from tlstm.utils import (
+    at_least,
+)
+
+
+class Batch(NamedTuple):
+    """Sequences to read and to answer; a single sample is the same without the first axis.
+
+    Attributes:
+        inputs: what is read: symbols, int64 [B, T], or features, float [B, T, input_size].
+        targets: symbols or classes to predict, int64 [B, T].
+        answer: positions of the answer, over which loss and accuracy are taken, bool [B, T].
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    answer: Tensor
+
+
+class ConsecutiveSampler(DistributedSampler[Any]):
+    """Each epoch's indices go on where the last epoch's ended; devices take them in turn.
+
+    Epoch e is e·n .. (e+1)·n-1, n the dataset's length, a multiple of ``num_replicas``; a device
+    takes every ``num_replicas``-th of them from its rank on, so that the batches of all devices
+    together are the same samples however many devices there are. Lightning calls ``set_epoch``,
+    and adds no sampler of its own to a DistributedSampler.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        first = self.epoch * self.total_size
+        return iter(range(first + self.rank, first + self.total_size, self.num_replicas))
+
+
+class LazyDataLoader(DataLoader[Batch]):
+    """A DataLoader whose workers start at the first batch asked for.
+
+    Lightning makes the iterator of the first epoch before it tells the sampler which epoch that is;
+    workers that fetch ahead would begin a resumed run with the samples of epoch 0.
+    """
+
+    def __iter__(self) -> Any:
+        yield from super().__iter__()
+
+
+class SequenceDataModule(LightningDataModule, ABC):
+    """Training, validation and test samples of a task.
+
+    Resume at the end of an epoch (Lightning's default checkpoints): training goes on with the next
+    samples. Each validation sample is read by one device, each test sample by every device: test on
+    one.
+
+    Args:
+        batch_size: training samples of all devices together per step.
+        samples_per_epoch: training samples from one validation to the next, a multiple of
+            ``batch_size``.
+        seed: 0..2**64-1; chooses the training samples or their order.
+        num_workers: processes that draw training samples ahead; 0 draws them in the trainer's own.
+        evaluation_batch_size: validation or test samples per device and step.
+
+    Attributes:
+        reads_symbols: whether inputs are symbols, and not features.
+        batches_at_a_time: how many training batches come as one, one after the other along the
+            first axis; the last ones of an epoch may be fewer. The samples stay the same.
+        validation_samples: size of the validation set.
+        test_samples: size of the test set.
+        samples_per_pass: where samples are chunks of streams, in which one chunk goes on where
+            another ended: training samples until every stream begins anew. None where samples
+            have nothing to do with each other.
+
+        has_all_targets: whether positions outside of the answer have targets, too.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+
+    reads_symbols = True
+    has_all_targets = False
+    batches_at_a_time = 1
+    validation_samples: int
+    test_samples: int
+    samples_per_pass: int | None = None
+
+    def __init__(
+        self,
+        batch_size: int,
+        samples_per_epoch: int,
+        seed: int,
+        num_workers: int,
+        evaluation_batch_size: int,
+    ) -> None:
+        super().__init__()
+        self.batch_size = at_least("batch_size", batch_size, 1)
+        self.samples_per_epoch = at_least("samples_per_epoch", samples_per_epoch, 1)
+        self.seed = at_least("seed", seed, 0)
+        self.num_workers = at_least("num_workers", num_workers, 0)
+        self.evaluation_batch_size = at_least("evaluation_batch_size", evaluation_batch_size, 1)
+        if seed >= 2**64:
+            raise ValueError(f"seed must be below 2**64, got {seed}")
+        if samples_per_epoch % batch_size:
+            raise ValueError(
+                f"samples_per_epoch must be a multiple of batch_size={batch_size}, "
+                f"got {samples_per_epoch}"
+            )
+
+    @property
+    @abstractmethod
+    def input_size(self) -> int:
+        """Features of an input, or different symbols that it may be."""
+
+    @property
+    @abstractmethod
+    def output_size(self) -> int:
+        """Symbols or classes to choose from."""
+
+    @property
+    @abstractmethod
+    def timesteps(self) -> int:
+        """Length T of every sample."""
+
+    @property
+    @abstractmethod
+    def training_set(self) -> Dataset[Batch]:
+        """The training samples; any index from 0 on is one, and ``len`` is an epoch."""
+
+    @property
+    @abstractmethod
+    def validation_set(self) -> Dataset[Batch]:
+        """All validation samples."""
+
+    @property
+    @abstractmethod
+    def test_set(self) -> Dataset[Batch]:
+        """All test samples."""
+
+    def symbol_name(self, symbol: int) -> str:
+        """How people write a symbol or class: the number, where a task has no better name."""
+        return str(symbol)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """The training samples of this device.
+
+        Raises:
+            ValueError: if the devices cannot share ``batch_size`` evenly.
+        """
+        rank, world_size = self._rank_and_world_size()
+        if self.batch_size % world_size:
+            raise ValueError(
+                f"batch_size must be a multiple of the number of devices ({world_size}), "
+                f"got {self.batch_size}"
+            )
+        dataset = self.training_set
+        return LazyDataLoader(
+            dataset,
+            batch_size=self.batches_at_a_time * self.batch_size // world_size,
+            sampler=ConsecutiveSampler(dataset, num_replicas=world_size, rank=rank, shuffle=False),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self._on_gpu(),
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The validation samples of this device: every one belongs to one device.
+
+        Raises:
+            ValueError: if there are fewer validation samples than devices.
+        """
+        rank, world_size = self._rank_and_world_size()
+        if self.validation_samples < world_size:
+            raise ValueError(
+                f"validation_samples must be at least the number of devices ({world_size}), "
+                f"got {self.validation_samples}"
+            )
+        return self._evaluation_loader(self.validation_set, rank, world_size)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """All test samples, on every device."""
+        return self._evaluation_loader(self.test_set, rank=0, world_size=1)
+
+    def _evaluation_loader(
+        self, dataset: Dataset[Batch], rank: int, world_size: int
+    ) -> DataLoader[Batch]:
+        sampler = UnrepeatedDistributedSampler(
+            dataset, num_replicas=world_size, rank=rank, shuffle=False
+        )
+        return DataLoader(dataset, batch_size=self.evaluation_batch_size, sampler=sampler)
+
+    def _on_gpu(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size

@@ -1,0 +1,342 @@
+"""A run made ready: its directory locked, its samples, model, trainer and checkpoint checked."""
+
+import contextlib
+import functools
+import itertools
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from filelock import FileLock, Timeout
+from lightning import Callback, Trainer, seed_everything
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from omegaconf import DictConfig, OmegaConf
+
+from tlstm.layers.recurrent import RecurrentLayer
+from tlstm.tasks.base import SequenceDataModule
+from tlstm.training.checkpoints import (
+    KeepCheckpoints,
+    WholeCheckpoints,
+    adopt_best,
+    check_checkpoint,
+    describe,
+    find_checkpoint,
+)
+from tlstm.training.config import Run, instantiate, later, samples_at_most
+from tlstm.training.cuda_graph import why_not
+from tlstm.training.learning_curve import History
+from tlstm.training.loggers import HandBack, make_loggers
+from tlstm.training.module import SequenceModule
+from tlstm.training.network import SequenceNetwork
+from tlstm.training.processes import OneMachine, Place, by_torchrun, environment, is_first_process
+from tlstm.training.progress import Report, SampleProgress
+from tlstm.training.runtime import MeasureBusy, MeasureRuntime
+from tlstm.training.stopping import StopWhenDecided
+from tlstm.training.stream_module import StreamModule
+
+STEPS_ON_GPU = 50  # Lightning's loop takes about a millisecond for each of its steps
+
+log = logging.getLogger(__name__)
+
+
+class Job(NamedTuple):
+    """A run with all that it takes, checked and not yet begun.
+
+    Attributes:
+        run: what is to be done.
+        directory: where its files go.
+        data: its samples.
+        module: its model, freshly initialised.
+        trainer: what trains it.
+        checkpoint: where it goes on from, None for a fresh start.
+        history: its learning curve.
+        runtime: its runtime per timestep.
+        stopping: why it ends before its budget is spent.
+    """
+
+    run: Run
+    directory: Path
+    data: SequenceDataModule
+    module: SequenceModule
+    trainer: Trainer
+    checkpoint: Path | None
+    history: History
+    runtime: MeasureRuntime
+    stopping: StopWhenDecided
+
+
+@contextlib.contextmanager
+def prepared(run: Run, report: Report, place: Place | None = None) -> Iterator[Job]:
+    """A job ready to train, alone in its directory while the context lasts.
+
+    Args:
+        run: what is to be done.
+        report: called with the status a few times a second.
+        place: of this process where another one has started it.
+
+    Raises:
+        ValueError: the configuration, a checkpoint or the directory does not allow it; the
+            message says what and why.
+        OSError: the directory cannot be written.
+    """
+    config = run.config
+    set_up_torch(config)
+    data = make_data(config)
+    data.prepare_data()  # as Lightning will, where it would be too late to refuse
+    module = make_module(config, data)
+    history, runtime = History(), MeasureRuntime()
+    stopping = StopWhenDecided(history, later(config, "training.patience"))
+    callbacks = [history, runtime, MeasureBusy(), stopping, SampleProgress(report)]
+    with quiet_lightning(), start(run, module, place) as (directory, checkpoint):
+        callbacks += [KeepCheckpoints(directory / "checkpoints", history), HandBack()]
+        trainer = make_trainer(config, callbacks, environment(place))
+        module.captured = captures(config, trainer)
+        data.batches_at_a_time = steps_at_a_time(config, trainer)
+        if is_first_process():  # once nothing can be refused any more
+            trainer.loggers = make_loggers(config, directory)
+            OmegaConf.save(config, directory / "config.yaml")
+        yield Job(run, directory, data, module, trainer, checkpoint, history, runtime, stopping)
+
+
+@contextlib.contextmanager
+def start(
+    run: Run, module: SequenceModule, place: Place | None
+) -> Iterator[tuple[Path, Path | None]]:
+    """Where the run's files go, and what it goes on from; the first process decides for all.
+
+    Raises:
+        ValueError: a checkpoint or another process does not allow it.
+        OSError: the directory cannot be written.
+    """
+    if place is not None:
+        yield place.directory, place.checkpoint
+    elif not is_first_process():
+        yield agreed(run.config, None)
+    else:
+        directory = claim_directory(run)
+        with alone_in(directory):
+            checkpoint = find_checkpoint(run.config.resume, directory)
+            if checkpoint is not None:
+                check_checkpoint(checkpoint, module, samples_at_most(run.config))
+                adopt_best(checkpoint, directory / "checkpoints")
+            yield agreed(run.config, (directory, checkpoint))
+
+
+def agreed(config: DictConfig, said: Any) -> Any:
+    """What the first process says, where torchrun has started several; they wait for it."""
+    if not by_torchrun():
+        return said
+    with quiet_lightning():
+        strategy = make_trainer(config, [], environment(None)).strategy
+        strategy.setup_environment()
+    return strategy.broadcast(said)
+
+
+def claim_directory(run: Run) -> Path:
+    """The directory that the run's files go to, made if need be."""
+    never = run.config.resume == "never"
+    directory = fresh_directory(run.directory) if never else run.directory
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def fresh_directory(directory: Path) -> Path:
+    """A directory that is not there yet: the given one, or it with a number from 2 on."""
+    numbered = (directory.with_name(f"{directory.name}-{n}") for n in itertools.count(2))
+    return next(d for d in itertools.chain([directory], numbered) if not d.exists())
+
+
+@contextlib.contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Keep every other run from training in a directory.
+
+    Raises:
+        ValueError: one is doing so.
+    """
+    lock = FileLock(directory / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"{directory}: another process is training this very run") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def set_up_torch(config: DictConfig) -> None:
+    """Threads, precision of float32 products, and the seed (0 is one like any other)."""
+    threads = config.trainer.threads or threads_of_each(config.trainer.devices)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(config.trainer.float32_matmul_precision)
+    seed_everything(config.seed, workers=True, verbose=False)
+
+
+def threads_of_each(processes: int) -> int | None:
+    """Threads of each of so many processes on this machine, None to leave them to torch."""
+    if processes == 1 or "OMP_NUM_THREADS" in os.environ:
+        return None
+    return max(1, (os.cpu_count() or 1) // processes)
+
+
+def make_data(config: DictConfig) -> SequenceDataModule:
+    """The samples that a configuration describes."""
+    data: SequenceDataModule = instantiate(config.task.data, num_workers=config.trainer.num_workers)
+    return data
+
+
+def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
+    """The model that a configuration describes, for what a task reads and answers."""
+    core = instantiate(config.model.core, input_size=data.input_size)
+    if core.depth != config.model.depth:
+        raise ValueError(
+            f"model.core.tensor_size={config.model.core.tensor_size} makes the depth {core.depth}, "
+            f"not model.depth={config.model.depth}; set model.depth alone"
+        )
+    loss_over_all = later(config, "training.loss") == "all"
+    if loss_over_all and not data.has_all_targets:
+        raise ValueError(
+            f"training.loss=all cannot be: {config.task.name} has no targets beside its answers"
+        )
+    make: Callable[..., SequenceModule] = SequenceModule
+    if data.samples_per_pass is not None:
+        make = functools.partial(StreamModule, samples_per_pass=data.samples_per_pass)
+    network = SequenceNetwork(core, data.output_size, data.reads_symbols)
+    draw_weights(core, config)  # the head is the same, whatever is drawn here
+    return make(
+        network,
+        learning_rate=config.training.learning_rate,
+        threshold=config.training.threshold,
+        batch_size=config.training.batch_size,
+        description=describe(config, data.output_size),
+        gradient_clip=later(config, "training.gradient_clip"),
+        warm_up=later(config, "training.warm_up"),
+        loss_over_all=loss_over_all,
+    )
+
+
+@torch.no_grad()
+def draw_weights(core: RecurrentLayer, config: DictConfig) -> None:
+    """Change what a layer has drawn, where the configuration asks for other initial weights."""
+    bound = later(config, "training.initial_range")
+    weights, biases = (
+        [parameter for name, parameter in core.named_parameters() if name.startswith(kind)]
+        for kind in ("weight", "bias")
+    )
+    for weight in weights:
+        if bound > 0:
+            weight.uniform_(-bound, bound)
+        weight.mul_(later(config, "training.initial_scale"))
+    if later(config, "training.initial_input") == "normal":
+        core.get_parameter("weight_input").normal_()
+    if later(config, "training.initial_bias") == "zero":
+        for bias in biases:
+            bias.zero_()
+        core.reset_forget_bias()
+
+
+def make_trainer(
+    config: DictConfig,
+    callbacks: list[Callback],
+    processes: ClusterEnvironment | None = None,
+) -> Trainer:
+    """Lightning's trainer; an epoch is what lies between two validations.
+
+    Args:
+        config: the whole configuration.
+        callbacks: what accompanies the training.
+        processes: how those of all devices meet; None for one device alone.
+
+    Raises:
+        ValueError: the machine has not what the configuration asks for.
+    """
+    if processes is not None:
+        check_devices(config)
+    try:
+        return Trainer(
+            accelerator=config.trainer.accelerator,
+            devices=config.trainer.devices if processes else 1,
+            num_nodes=config.trainer.num_nodes if processes else 1,
+            precision=config.trainer.precision,
+            max_epochs=samples_at_most(config) // config.training.samples_per_epoch,
+            logger=False,
+            callbacks=callbacks,
+            plugins=[WholeCheckpoints(), processes or OneMachine()],
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    except MisconfigurationException as error:
+        raise ValueError(str(error)) from error
+
+
+def check_devices(config: DictConfig) -> None:
+    """Make sure that the processes are as many as the devices, and share the batch evenly.
+
+    Raises:
+        ValueError: they are not, or cannot.
+    """
+    devices, nodes = config.trainer.devices, config.trainer.num_nodes
+    if config.training.batch_size % (devices * nodes):
+        raise ValueError(
+            "training.batch_size must be a multiple of the number of devices "
+            f"({devices * nodes}), got {config.training.batch_size}"
+        )
+    started = int(os.environ["WORLD_SIZE"]) if by_torchrun() else devices
+    if started != devices * nodes:
+        told = f"torchrun has started {started} processes" if by_torchrun() else "without torchrun"
+        raise ValueError(
+            f"trainer.devices={devices} on each of trainer.num_nodes={nodes} machines cannot be: "
+            f"{told}; torchrun --nnodes={nodes} --nproc-per-node={devices} starts them"
+        )
+
+
+def captures(config: DictConfig, trainer: Trainer) -> bool:
+    """Whether optimizer steps shall replay from a CUDA graph.
+
+    Raises:
+        ValueError: they shall, and cannot.
+    """
+    if config.trainer.capture is False:
+        return False
+    reason = why_not(
+        trainer.strategy.root_device, trainer.world_size, trainer.precision_plugin.precision
+    )
+    if reason is not None and config.trainer.capture is True:
+        raise ValueError(f"trainer.capture=true cannot be: {reason}")
+    if reason is not None:
+        log.debug("optimizer steps are not captured: %s", reason)
+    return reason is None
+
+
+def steps_at_a_time(config: DictConfig, trainer: Trainer) -> int:
+    """Optimizer steps per step of Lightning's loop."""
+    if config.trainer.steps_at_a_time != "auto":
+        return int(config.trainer.steps_at_a_time)
+    return STEPS_ON_GPU if trainer.strategy.root_device.type == "cuda" else 1
+
+
+@contextlib.contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Without Lightning's advice on settings that are meant as they are."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PossibleUserWarning)
+            warnings.filterwarnings("ignore", message=".*treespec.*")  # its own, of torch
+            warnings.filterwarnings("ignore", message="You have overridden `on_before_batch")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,157 @@
+"""A run read again from the directory that it left: its configuration, its record, its network.
+
+Such a directory may come from anywhere, so nothing in it is executed: the configuration may only
+name classes of this package, and checkpoints are read as tensors and plain values.
+"""
+
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from tlstm.layers.recurrent import RecurrentLayer
+from tlstm.records.schema import (
+    Record,
+    read_record,
+)
+from tlstm.tasks.base import SequenceDataModule
+from tlstm.training.checkpoints import check_checkpoint, load_weights
+from tlstm.training.config import samples_at_most
+from tlstm.training.module import SequenceModule
+from tlstm.training.run import make_data, make_module
+
+# What a configuration names a class for, of which kind it must be, and where it must lie
+CLASSES = (
+    ("task.data", SequenceDataModule, "tlstm.tasks."),
+    ("model.core", RecurrentLayer, "tlstm.layers."),
+)
+
+
+class TrainedRun(NamedTuple):
+    """A run with its best network.
+
+    Attributes:
+        directory: where it lies.
+        config: the whole configuration, resolved.
+        record: what it left when it was finished, None before.
+        data: its samples.
+        module: the network of its best checkpoint.
+        samples: training samples that this network has learnt from.
+    """
+
+    directory: Path
+    config: DictConfig
+    record: Record | None
+    data: SequenceDataModule
+    module: SequenceModule
+    samples: int
+
+
+def read_run(directory: Path, data: Path | None = None) -> TrainedRun:
+    """Read a run's directory.
+
+    Args:
+        directory: runs/<experiment>/<run>.
+        data: where the data are, if not where the run had them; see `move_data`.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: it is no run's directory, or something in it is damaged or of another run;
+            the message says what.
+    """
+    config = read_config(directory)
+    try:
+        if data is not None:
+            move_data(config, data)
+        data_module = make_data(config)
+        module = make_module(config, data_module)
+        best = directory / "checkpoints" / "best.ckpt"
+        samples = check_checkpoint(best, module, samples_at_most(config))
+    except OmegaConfBaseException as error:
+        raise ValueError(
+            f"{directory / 'config.yaml'} is of another version of tlstm, or damaged: {error}"
+        ) from error
+    load_weights(best, module)
+    return TrainedRun(
+        directory, config, find_record(directory), data_module, module.eval(), samples
+    )
+
+
+def read_config(directory: Path) -> DictConfig:
+    """The configuration that a run wrote down.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: there is none, or it is damaged.
+    """
+    path = directory / "config.yaml"
+    if not path.is_file():
+        raise ValueError(
+            f"{directory} is no directory of a run, such as runs/fig4/addition-...: "
+            "there is no config.yaml in it"
+        )
+    try:
+        config = OmegaConf.load(path)
+        check_classes(config, path)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no configuration of a run, or it is damaged") from error
+    return cast(DictConfig, config)
+
+
+def find_record(directory: Path) -> Record | None:
+    """The record of a run, None where it is not finished."""
+    path = directory / "record.json"
+    return read_record(path) if path.exists() else None
+
+
+def check_classes(config: DictConfig | ListConfig, path: Path) -> None:
+    """Make sure that a configuration makes objects of this package's classes only.
+
+    Raises:
+        ValueError: it names something else, or nothing.
+    """
+    for key, kind, places in CLASSES:
+        node = OmegaConf.select(config, key) if isinstance(config, DictConfig) else None
+        whole = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_dict(node) else None
+        named = list(targets(whole))
+        own = [name for name in named if isinstance(name, str) and name.startswith(places)]
+        if len(named) != 1 or own != named or not _is_class(own[0], kind):
+            got = ", ".join(map(str, named)) or "nothing"
+            raise ValueError(
+                f"{path}: {key} must be made of one {kind.__name__} of tlstm, got {got}"
+            )
+
+
+def targets(node: Any) -> Iterator[Any]:
+    """Every `_target_` within dictionaries and lists."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node["_target_"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for part in node:
+            yield from targets(part)
+
+
+def _is_class(name: str, kind: type) -> bool:
+    try:
+        found = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError):
+        return False
+    return isinstance(found, type) and issubclass(found, kind)
+
+
+def move_data(config: DictConfig, data: Path) -> None:
+    """Let a configuration look for its data elsewhere, where its task reads any.
+
+    Args:
+        config: of a run.
+        data: in the place of task.path where the run had a file, else of task.data_dir.
+    """
+    key = "path" if config.task.get("path") else "data_dir"
+    if key in config.task:
+        config.task[key] = config.task.data[key] = str(data)
