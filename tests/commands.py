@@ -16,10 +16,10 @@ from tlstm.records.schema import (
     Record,
     read_record,
 )
-from tlstm.training import runtime
+from tlstm.training import callbacks
 from tlstm.training.config import compose
 from tlstm.training.recording import train
-from tlstm.training.run import prepared
+from tlstm.training.run import setup_run
 
 # Three epochs of two steps
 TINY = (
@@ -32,8 +32,8 @@ TINY = (
     "training.max_samples=90",
     "training.samples_per_epoch=30",
     "training.batch_size=15",
-    "scale.memorization.validation_samples=20",
-    "scale.memorization.test_samples=20",
+    "task.validation_samples=20",
+    "task.test_samples=20",
     "trainer.threads=1",
     "trainer.accelerator=cpu",
     "logger=csv",
@@ -51,7 +51,7 @@ EASY = (
     "training.threshold=0.85",
     "training.max_samples=12000",
     "training.samples_per_epoch=300",
-    "scale.memorization.validation_samples=100",
+    "task.validation_samples=100",
 )
 
 
@@ -62,14 +62,14 @@ def tiny(output_dir: Path, *more: str, base: tuple[str, ...] = TINY) -> list[str
 
 def train_here(overrides: list[str]) -> Record:
     """A run within this process, from its command line to its record."""
-    with prepared(compose(overrides), lambda status: None) as job:
+    with setup_run(compose(overrides), lambda status: None) as job:
         return train(job)
 
 
 def measure_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let runs measure their runtime in next to no time."""
-    quick = functools.partial(runtime.milliseconds_per_timestep, seconds=0.01)
-    monkeypatch.setattr(runtime, "milliseconds_per_timestep", quick)
+    quick = functools.partial(callbacks.milliseconds_per_timestep, seconds=0.01)
+    monkeypatch.setattr(callbacks, "milliseconds_per_timestep", quick)
 
 
 def run_directory(output_dir: Path) -> Path:

@@ -1,10 +1,10 @@
-"""Compiles the kernels for an NVIDIA GPU that need not be there.
+"""Compile the kernels for an NVIDIA GPU, without one.
 
-Prints the names of those that were compiled, and of those that were launched once more without
-another look at their arguments, which is checked to be right.
+Print the names of the compiled kernels, and of those that were launched again without Triton's
+search; the arguments of such a launch are checked against the first ones.
 
-The interpreter lets pass what the compiler refuses, such as a variable that changes its type. Run
-by test_kernels.py in a process of its own, because Triton's driver is exchanged for one that
+The compiler refuses code that the interpreter accepts, such as a variable that changes its type.
+test_kernels.py runs this file in its own process, because it replaces Triton's driver by one that
 names the GPU and launches nothing.
 """
 
@@ -19,13 +19,13 @@ from triton.runtime.jit import JITFunction
 
 from tlstm import TensorizedLSTM, TensorizedRNN
 from tlstm.ops import triton
-from tlstm.ops.arguments import Weights
+from tlstm.ops.shapes import Weights
 
 HOPPER = GPUTarget("cuda", 90, 32)
 
 
 class Named:
-    """A driver of a GPU that is only known by name."""
+    """A driver for a GPU of which only the name is known."""
 
     def get_current_target(self) -> GPUTarget:
         return HOPPER
@@ -60,7 +60,7 @@ class Compiled:
         launched.add(self.kernel.__name__)
 
     def kinds(self, arguments: tuple[Any, ...]) -> list[Any]:
-        """What a compiled kernel depends on."""
+        """Return the properties of arguments on which a compiled kernel depends."""
         return [
             (each.dtype, each.data_ptr() % 16 == 0)
             if isinstance(each, torch.Tensor)
@@ -95,16 +95,16 @@ def main() -> None:
     for layer, batch_size in layers():
         state = layer.initial_state(batch_size)
         hidden, cell = state if isinstance(state, tuple) else (state, None)
-        kind, gain, shift = layer._normalization() or ("", None, None)
-        weights = Weights(layer.weight_hidden, layer.bias_hidden, gain, shift)
+        kind, gain, norm_bias = layer._normalization() or ("", None, None)
+        weights = Weights(layer.weight_hidden, layer.bias_hidden, gain, norm_bias)
         steps = torch.zeros(3, batch_size, layer.channels)
         lengths = torch.ones(batch_size, dtype=torch.int64) if kind else None
         with torch.no_grad():
-            output, *_, history = triton.forward_sequence(
+            output, *_, saved = triton.forward_sequence(
                 steps, hidden, cell, weights, lengths, 3, torch.bfloat16, kind, True
             )
             triton.backward_sequence(
-                output, hidden, cell, steps, hidden, cell, weights, lengths, 3, kind, history
+                output, hidden, cell, steps, hidden, cell, weights, lengths, 3, kind, saved
             )
     print(*sorted(compiled))
     print(*sorted(launched))

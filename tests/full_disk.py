@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from commands import assert_same_weights, measure_quickly, record_of, result, run_directory, tiny
-from tlstm import train
 from tlstm.train import run_command
+from tlstm.training import recording
 from tlstm.training.checkpoints import KeepCheckpoints
 from tlstm.training.module import SequenceModule
 
@@ -23,8 +23,8 @@ MOMENTS: list[tuple[Any, str, int, str, list[str]]] = [
     (KeepCheckpoints, "on_train_epoch_end", 1, "best.ckpt", ["logger=csv"]),
     (KeepCheckpoints, "on_train_epoch_end", 2, "last.ckpt", ["logger=csv"]),
     (SequenceModule, "on_validation_epoch_end", 1, "", ["logger=csv"]),
-    (train, "write_record", 1, "record.json", ["logger=csv"]),
-    (train, "test", 1, "", ["logger.tensorboard=true"]),
+    (recording, "write_record", 1, "record.json", ["logger=csv"]),
+    (recording, "test", 1, "", ["logger.tensorboard=true"]),
 ]
 
 

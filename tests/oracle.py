@@ -26,7 +26,7 @@ NORMALIZATION_EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class Options:
-    """What is computed; the names are the layer's own. `gated` tells the tLSTM from the tRNN."""
+    """The options of a layer, by the layer's own names; `gated` is False for the tRNN."""
 
     rank: int = 2
     tensor_size: int = 2

@@ -1,4 +1,4 @@
-"""The ways to compute a layer, each on its device and with its precision, beside the cell itself.
+"""The ways to compute a layer, each on its device and with its precision, and the reference.
 
 A test that takes a `path` runs on the CPU and, where there is one, on a GPU.
 """
@@ -16,7 +16,7 @@ from variants import LENGTHS, Result, assert_near, outcome, random_state
 
 
 class Path(NamedTuple):
-    """A way to compute, and how far it may be from float64 on the CPU."""
+    """A way to compute, and its tolerance against float64 on the CPU."""
 
     implementation: str
     device: str
@@ -34,7 +34,7 @@ for_each_path = pytest.mark.parametrize("path", PATHS)
 
 
 def pair(path: Path, options: Options, channels: int = variants.CHANNELS) -> tuple[Any, Any]:
-    """A layer on this path, and the cell with the same weights."""
+    """A layer on this path, and the reference with the same weights."""
     layer = variants.make_layer(options, channels, implementation=path.implementation)
     layer.to(path.device, path.dtype)
     reference = variants.make_layer(options, channels, implementation="autograd")

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 import oracle
 import variants
 from oracle import Options
-from tlstm.ops import geometry
-from tlstm.ops import reference as cell
+from tlstm.ops import geometry, reference
 
 CHANNELS, BATCH_SIZE = 3, 2
 SHAPES = [
@@ -62,7 +61,7 @@ def test_rnn_step_equals_the_oracle(rank: int, size: int, kernel: int) -> None:
     parameters = random_parameters(options)
     projected, hidden, unread = random_arrays(options)
     expected, _ = oracle.step(projected, hidden, unread, parameters, options)
-    actual = cell.rnn_step(
+    actual = reference.rnn_step(
         *tensors(projected, hidden, parameters["weight_hidden"], parameters["bias_hidden"])
     )
     variants.assert_close(actual, expected)
@@ -74,10 +73,10 @@ def test_lstm_step_equals_the_oracle(rank: int, size: int, kernel: int) -> None:
         options = Options(rank, size, kernel, True, memory_convolution, normalization)
         parameters = random_parameters(options)
         arrays = random_arrays(options)
-        weight, bias, gain, shift = tensors(*parameters.values())
-        norm = cell.Normalization(normalization, gain, shift) if normalization else None
+        weight, bias, gain, norm_bias = tensors(*parameters.values())
+        norm = reference.Normalization(normalization, gain, norm_bias) if normalization else None
         projected, hidden, memory = tensors(*arrays)
-        actual = cell.lstm_step(projected, hidden, memory, weight, bias, norm)
+        actual = reference.lstm_step(projected, hidden, memory, weight, bias, norm)
         expected = oracle.step(*arrays, parameters, options)
         for name, one, other in zip("hc", actual, expected, strict=True):
             variants.assert_close(one, other, f"{name}, {normalization}")
@@ -91,7 +90,7 @@ def test_one_step_reads_no_location_outside_the_kernel(rank: int, size: int, ker
     weight, bias = tensors(*list(random_parameters(options).values())[:2])
     projected.requires_grad_()
     hidden.requires_grad_()
-    activation = cell.hidden_convolution(projected, hidden, weight, bias)
+    activation = reference.hidden_convolution(projected, hidden, weight, bias)
     radius = kernel // 2
 
     def reads(p: oracle.Place, q: oracle.Place) -> bool:
@@ -126,7 +125,7 @@ def test_memory_convolution_is_a_convex_combination(
     data: st.DataObject, shape: tuple[int, int, int]
 ) -> None:
     memory, kernels = draw_cell_and_kernels(data, shape)
-    convolved = cell.memory_convolution(memory, kernels, shape[2])
+    convolved = reference.memory_convolution(memory, kernels, shape[2])
     axes = tuple(range(1, memory.dim() - 1))
     assert (convolved <= memory.amax(axes, keepdim=True) + 1e-12).all()
     assert (convolved >= memory.amin(axes, keepdim=True) - 1e-12).all()
@@ -140,30 +139,7 @@ def test_memory_convolution_leaves_a_constant_cell_constant(
     memory, kernels = draw_cell_and_kernels(data, shape)
     constant = memory.flatten(1, -2)[:, :1].reshape(BATCH_SIZE, *[1] * (shape[0] - 1), CHANNELS)
     constant = constant.expand_as(memory)
-    variants.assert_close(cell.memory_convolution(constant, kernels, shape[2]), constant)
-
-
-@settings(max_examples=60, derandomize=True)
-@given(
-    shape=st.lists(st.integers(1, 4), min_size=1, max_size=3),
-    before=st.integers(0, 6),
-    after=st.integers(0, 6),
-)
-def test_replicated_border_equals_numpy_edge(shape: list[int], before: int, after: int) -> None:
-    tensor = variants.random_tensor(BATCH_SIZE, *shape, CHANNELS)
-    expected = np.pad(tensor.numpy(), [(0, 0), *[(before, after)] * len(shape), (0, 0)], "edge")
-    variants.assert_close(cell.replicate_border(tensor, before, after), expected, tolerance=0)
-
-
-@pytest.mark.parametrize("kind", ["channel", "layer"])
-def test_normalization_has_zero_mean_and_unit_variance(kind: Any) -> None:
-    tensor = 5 + 100 * variants.random_tensor(BATCH_SIZE, 4, 3, 7)
-    ones = torch.ones(7, dtype=torch.float64)
-    normalized = cell.normalize(tensor, cell.Normalization(kind, ones, torch.zeros_like(ones)))
-    groups = normalized.flatten(0, 2) if kind == "channel" else normalized.flatten(1)
-    variance, mean = torch.var_mean(groups, dim=-1, correction=0)
-    variants.assert_close(mean, torch.zeros_like(mean))
-    variants.assert_close(variance, torch.ones_like(variance), tolerance=1e-6)
+    variants.assert_close(reference.memory_convolution(constant, kernels, shape[2]), constant)
 
 
 def inputs_that_reach(size: int, kernel: int, axes: int, timesteps: int) -> list[set[int]]:

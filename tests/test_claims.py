@@ -12,7 +12,7 @@ from test_bench import everything, on_processor
 from tlstm.records import table as tables
 from tlstm.reporting.claims import CLAIMS
 from tlstm.reporting.comparison import DEPTHS, answer, interval
-from tlstm.reporting.growth import of_measurements
+from tlstm.reporting.rows import benchmark_times
 from tlstm.reporting.verdicts import Judgement, gathered, judge, judge_all, summary, told_apart
 
 STUDENT = {2: 4.3027, 4: 2.7764}  # 97.5% quantiles by degrees of freedom, from a printed table
@@ -25,7 +25,7 @@ def verdicts(records, measurements=MEASURED) -> list[str]:
 
 
 def judged(number: int, records, measurements=MEASURED) -> Judgement:
-    return judge(CLAIMS[number - 1], gathered(records, of_measurements(measurements)))
+    return judge(CLAIMS[number - 1], gathered(records, benchmark_times(measurements)))
 
 
 # Intervals and answers
@@ -265,7 +265,7 @@ def test_plateaus_on_which_both_ended_decide_nothing(second, answered):
     assert ("neither got half" in evidence.findings[0].basis) == (answered == "unclear")
 
 
-@pytest.mark.parametrize("experiment", ["width", "readings", "recipe"])
+@pytest.mark.parametrize("experiment", ["width", "choices", "recipe"])
 def test_runs_of_other_widths_and_settings_are_left_out(experiment):
     other = worlds.run(("addition", "tlstm_2d", 4), 1, channels=16, experiment=experiment)
     assert verdicts([other, *worlds.world()]) == ALL
@@ -276,10 +276,10 @@ def test_runs_of_other_widths_and_settings_are_left_out(experiment):
 
 
 def test_runtime_over_depth_is_the_benchmarks():
-    times = of_measurements(MEASURED)
+    times = benchmark_times(MEASURED)
     assert set(times["task"]) == set(DEPTHS)
     stack = times[(times["model"] == "slstm") & (times["task"] == "addition")]
-    per_layer = stack["milliseconds"] / stack["depth"]
+    per_layer = stack["microseconds"] / stack["depth"]
     assert per_layer.max() == pytest.approx(per_layer.min(), rel=0.05)  # as `everything` makes it
 
 
@@ -288,7 +288,8 @@ def slower(factor: dict[int, float], model: str):
     for each in MEASURED:
         case, timing = each.case, each.training and each.training.timing
         if case.model == model and timing:
-            times = timing.model_copy(update={"median": timing.median * factor[case.depth]})
+            longer = [time * factor[case.depth] for time in timing.microseconds]
+            times = timing.model_copy(update={"microseconds": longer})
             training = each.training.model_copy(update={"timing": times})
             each = each.model_copy(update={"training": training})
         yield each

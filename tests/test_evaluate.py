@@ -30,7 +30,7 @@ from tlstm.records.schema import (
     read_record,
     write_record,
 )
-from tlstm.tasks import mnist
+from tlstm.tasks import download
 from tlstm.train import run_command
 from tlstm.training.checkpoints import read_checkpoint
 from tlstm.training.trained_run import read_run
@@ -74,19 +74,19 @@ def test_the_metrics_are_the_recorded_ones(trained: Path) -> None:
     assert files_below(trained) == before
 
 
-@pytest.mark.parametrize("more", [["model=slstm"], ["task=mnist", "task.source=digits"]], ids=str)
+@pytest.mark.parametrize("more", [["model=slstm"], ["task=digits"]], ids=str)
 def test_also_of_other_models_and_tasks(
     more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure_quickly(monkeypatch)
-    sizes = ("scale.mnist.validation_samples=20", "scale.mnist.test_samples=20")
+    sizes = ("task.validation_samples=20", "task.test_samples=20")
     directory = leave_any(tmp_path, *more, *sizes)
     assert evaluate.evaluate(read_run(directory)) == record_of(tmp_path).test
 
 
 def leave_any(output_dir: Path, *more: str) -> Path:
     """A tiny run of any task."""
-    names = ("task=", "task.symbols=", "task.alphabet=") if "task=mnist" in more else ()
+    names = ("task=", "task.symbols=", "task.alphabet=") if "task=digits" in more else ()
     overrides = [text for text in tiny(output_dir) if not text.startswith(names or ("-",))]
     train_here([*overrides, *more])
     return run_directory(output_dir)
@@ -174,13 +174,10 @@ def test_data_that_are_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     measure_quickly(monkeypatch)
-    directory = leave_any(tmp_path / "runs", "task=mnist", "task.source=digits")
+    directory = leave_any(tmp_path / "runs", "task=digits")
     config = directory / "config.yaml"
-    config.write_text(config.read_text().replace("source: digits", "source: mnist"))
-    checkpoint = load(directory, "best")
-    checkpoint["description"]["settings"]["task.data.source"] = "mnist"
-    torch.save(checkpoint, directory / "checkpoints" / "best.ckpt")
-    monkeypatch.setattr(mnist, "network", lambda: False)
+    config.write_text(config.read_text().replace("DigitsDataModule", "MNISTDataModule"))
+    monkeypatch.setattr(download, "reachable", lambda url: False)
     line = refused(capsys, directory, "--data", tmp_path / "data")
     assert str(tmp_path / "data") in line
 
@@ -247,11 +244,11 @@ def test_nobody_goes_on_from_a_malicious_checkpoint(
             "model",
             {"core": {"_target_": "tlstm.training.checkpoints.Path.touch", "self": "executed"}},
         ),
-        ("task", {"data": {"_target_": "tlstm.tasks.mnist.tempfile.mkdtemp", "dir": "."}}),
-        ("task", {"data": {"_target_": "tlstm.layers.tensorized.TensorizedLSTM", "dir": "."}}),
-        ("task", {"data": {"symbols": {"_target_": "os.mkdir", "path": "executed"}}}),
-        ("task", {"data": {"symbols": [{"_target_": "os.mkdir", "path": "executed"}]}}),
-        ("task", {"data": {"symbols": "${malicious}"}}),
+        ("task", {"data_module": "tlstm.tasks.download.tempfile.mkdtemp"}),
+        ("task", {"data_module": "tlstm.layers.tensorized.TensorizedLSTM"}),
+        ("task", {"data_module": {"_target_": "os.mkdir", "path": "executed"}}),
+        ("task", {"data_module": [{"_target_": "os.mkdir", "path": "executed"}]}),
+        ("task", {"data_module": "${malicious}"}),
     ],
 )
 def test_a_malicious_configuration_is_refused(
@@ -263,9 +260,8 @@ def test_a_malicious_configuration_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     content = yaml.safe_load((run / "config.yaml").read_text())
-    ((key, settings),) = written.items()
-    kept = content[part][key] if "_target_" not in settings else {}
-    content[part][key] = kept | settings
+    (key,) = written
+    content[part] |= written
     content["malicious"] = {"_target_": "os.mkdir", "path": "executed"}
     (run / "config.yaml").write_text(json.dumps(content))  # which is YAML, too
     monkeypatch.chdir(tmp_path)

@@ -34,8 +34,8 @@ from tlstm.records.store import (
 )
 from tlstm.reporting import rows
 from tlstm.reporting.learning_curves import learning_curves, mean_curve
-from tlstm.reporting.page import verdict
-from tlstm.reporting.style import PUBLISHED, STYLES, draw_means
+from tlstm.reporting.pages import BEGIN, END, verdict
+from tlstm.reporting.style import STYLES, draw_means
 from tlstm.reporting.sweeps import sweep_figure
 
 PUBLISHED_CSV = Path(__file__).parents[1] / "results" / "published.csv"
@@ -62,6 +62,7 @@ CHANNELS = {
     ("smoke", "memorization"): 24,
 }
 H200 = Hardware(device="NVIDIA H200", devices=1, cores=16, threads=8, system="Linux")
+DRAWN = (".csv", ".png", ".svg")
 CPU = Hardware(device="AMD EPYC 9R14 Processor", devices=1, cores=2, threads=2, system="Linux")
 
 
@@ -113,10 +114,8 @@ def synthetic_record(scale, task, model, depth, seed=0, **changes) -> Record:
             "model": {"name": model, "depth": depth},
             "training": {
                 "learning_rate": 0.001,
-                "initial_range": 0.08,
-                "initial_input": "normal",
-                "initial_bias": "zero",
             },
+            "initialization": {"name": "embedding", "hidden_range": 0.08, "input_range": "normal"},
             "trainer": {"accelerator": "auto"},
         },
     }
@@ -171,12 +170,15 @@ def test_figure4_has_every_configuration_in_every_panel(published, depths):
     for line in runtime.containers:
         assert line[0].get_xdata().tolist() == list(depths)
     entries = [text.get_text() for text in legend.get_legend().get_texts()]
-    assert entries == [*LABELS.values(), PUBLISHED]
+    models = ["Stacked LSTM", "Grid LSTM", *(["3D tLSTM+CN"] if {7, 10} & {*depths} else [])]
+    expected = [*LABELS.values(), *(f"{model}, published" for model in models)]
+    assert [entry for entry in entries if entry != "never left chance"] == expected
 
 
-def test_configurations_beside_the_papers_come_after_them(published):
+def test_configurations_that_the_paper_lacks_come_after_its_own(published):
     models = ("srnn", "grid_lstm", "tlstm_3d", "slstm")
-    runs = [synthetic_record("smoke", "addition", model, 1) for model in models]
+    curve = points([0.1, 0.5, 0.9])
+    runs = [synthetic_record("smoke", "addition", model, 1, curve=curve) for model in models]
     panel = learning_curves(runs, published).axes[0]
     assert list(curves_of(panel)) == ["sLSTM", "3D tLSTM", "grid_lstm", "srnn"]
     assert len({line.get_color() for line in panel.lines}) == 5  # four and the threshold
@@ -236,7 +238,7 @@ def test_a_smoke_picture_says_so_on_its_face(published):
     assert "SCALE" not in paper
     assert "Addition of 15-digit integers, M = 400" in paper
     assert "NVIDIA H200" in paper
-    assert "seeds 0, 3" in paper
+    assert "2 seeds: lines are means" in paper
 
 
 def test_a_picture_is_of_one_scale_and_task(published):
@@ -252,7 +254,7 @@ def test_only_the_latest_of_a_run_is_drawn(published):
     changes = {"curve": points([0.9] * 3), "finished": finished, "milliseconds_per_timestep": 8.0}
     panel, runtime, _ = learning_curves([old.model_copy(update=changes), old], published).axes
     assert set(curves_of(panel)["sLSTM"][1]) == {90.0}
-    assert runtime.containers[0][0].get_ydata().tolist() == [8.0]
+    assert runtime.containers[0][0].get_ydata().tolist() == [8000.0]
 
 
 def test_runtimes_of_two_machines_are_not_averaged(published):
@@ -262,10 +264,10 @@ def test_runtimes_of_two_machines_are_not_averaged(published):
     ]
     runs[2] = runs[2].model_copy(update={"hardware": H200})
     *_, runtime, _ = learning_curves(runs, published).axes
-    assert runtime.containers[0][0].get_ydata().tolist() == [2.0]
+    assert runtime.containers[0][0].get_ydata().tolist() == [2000.0]
     assert "AMD" in runtime.get_title()
-    row = rows.measured(tables.run_table(runs)).iloc[0]
-    assert row["ms per timestep"] == "2 on AMD EPYC 9R14 Processor (2 threads); 500 on NVIDIA H200"
+    ((_, row),) = rows.measured(rows.run_table(runs))
+    assert row["µs per timestep"] == "2000"
 
 
 def test_runs_with_other_settings_are_lines_of_their_own(published):
@@ -276,16 +278,16 @@ def test_runs_with_other_settings_are_lines_of_their_own(published):
         "trainer": {"accelerator": "gpu", "threads": 3}
     }  # where it ran is no setting of what it learnt
     other = synthetic_record("smoke", "addition", "slstm", 1, 1, config=config)
-    labels = ["sLSTM (learning_rate=0.001)", "sLSTM (learning_rate=0.1)"]
+    labels = ["sLSTM (learning rate 0.001)", "sLSTM (learning rate 0.1)"]
     assert list(curves_of(learning_curves([usual, other], published).axes[0])) == labels
-    table = rows.measured(tables.run_table([usual, other]))
-    assert table["configuration"].tolist() == labels
+    shown = rows.measured(rows.run_table([usual, other]))
+    assert [row["configuration"] for _, row in shown] == labels
 
 
 def test_a_setting_of_none_is_as_one_that_is_not_there():
     lacking = synthetic_record("smoke", "addition", "slstm", 1, 0, config={"training": {}})
-    none = lacking.model_copy(update={"config": {"training": {"initial_range": None}}})
-    other = lacking.model_copy(update={"config": {"training": {"initial_range": 0.1}}})
+    none = lacking.model_copy(update={"config": {"initialization": {"hidden_range": None}}})
+    other = lacking.model_copy(update={"config": {"initialization": {"hidden_range": 0.1}}})
     assert tables.settings(none) == tables.settings(lacking) != tables.settings(other)
 
 
@@ -414,13 +416,13 @@ def test_samples_to_the_threshold_in_words(samples, text, solved):
     assert tables.solved_text(runs) == solved
 
 
-def test_spread_is_mean_and_half_of_the_range():
-    assert tables.spread(pd.Series([90.0, 90.0, 96.0])) == "92.0 ± 3.0"
-    assert tables.spread(pd.Series([99.04])) == "99.0"
-    assert tables.spread(pd.Series([None])) == tables.UNKNOWN
+def test_a_mean_over_seeds_has_its_range():
+    assert rows.mean_range(pd.Series([90.0, 90.0, 96.0]), 1) == "92.0 (90.0 to 96.0)"
+    assert rows.mean_range(pd.Series([99.04]), 1) == "99.0"
+    assert rows.mean_range(pd.Series([None]), 1) == tables.UNKNOWN
 
 
-def test_the_verdict_names_what_solved_the_task_and_what_did_not():
+def test_the_verdict_counts_what_solved_the_task():
     runs = [
         synthetic_record(
             "smoke",
@@ -439,9 +441,9 @@ def test_the_verdict_names_what_solved_the_task_and_what_did_not():
             ("tlstm_3d", 2, 1, False),
         ]
     ]
-    assert verdict(tables.run_table(runs)) == (
-        "**Solved**: 3D tLSTM, L = 1. **Some seeds**: 3D tLSTM, L = 2. "
-        "**Not solved**: sLSTM, L = 1, 2."
+    assert verdict(rows.run_table(runs)).startswith(
+        "Of 4 configurations 1 are solved with every seed, 1 with some, 2 with none. "
+        "The best is 3D tLSTM, L = 1: "
     )
 
 
@@ -469,25 +471,19 @@ def cells(section: str) -> list[list[str]]:
     return [row.split(" | ") for row in rows]
 
 
-def test_the_page_names_every_run_and_its_scale(drawn):
-    directory, records = drawn
+def test_the_page_has_every_scale_and_a_table_of_eight_columns(drawn):
+    directory, _ = drawn
     page = (directory / "fig4" / "README.md").read_text()
     assert "generated by `make figures`, do not edit" in page
-    paper, smoke = page.index("## Paper scale"), page.index("## Smoke scale")
-    assert paper < smoke
-    assert "**Smoke scale is not the paper's size: " in page[smoke:]
-    for record in records:
-        place = page.index(record.identifier)
-        assert (place > smoke) == (record.scale == "smoke")
-    for file in re.findall(r"\]\(([^)]+)\)", page):
+    paper, smoke = page.split("## Addition, smoke scale")
+    warning = "**Not the paper's size: no reproduction of the paper's numbers.**"
+    assert warning in smoke
+    assert warning not in paper
+    for file in re.findall(r"\]\(([^).]+\.[^)]+)\)", page):
         assert (directory / "fig4" / file).exists(), file
-    assert "8 runs, 8.0 minutes of wall time, 8.0 device minutes" in page[paper:smoke]
-    assert "16 runs, 16.0 minutes" in page[smoke:]
-    assert "NVIDIA H200" in page[paper:smoke]
-    assert "NVIDIA H200" not in page[smoke:]
-    assert "000000000000 with uncommitted changes" in page
-    first = "python -m tlstm.train experiment=fig4 model=slstm model.depth=1 seed=0"
-    assert f"```\n{first}\n```" in page
+    assert "4 runs, 4.0 device minutes on NVIDIA H200" in paper
+    assert "8 runs, 8.0 device minutes on AMD EPYC" in smoke
+    assert {len(row) for row in cells(page)} == {8}
 
 
 def shown_rows(page: str, heading: str) -> list[dict[str, str]]:
@@ -498,56 +494,40 @@ def shown_rows(page: str, heading: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_published_numbers_on_the_page_are_those_of_the_csv(drawn, task):
+def test_a_published_row_is_before_the_measured_one_of_its_depth(drawn, task):
     page = (drawn[0] / "fig4" / "README.md").read_text()
     with PUBLISHED_CSV.open() as file:
-        wanted = [
-            (
-                f"**{row['model']}, published**",
-                row["depth"],
-                row["value"],
-                row["samples"] if row["value"] == ">99" else f"not within {row['samples']}",
-            )
-            for row in csv.DictReader(file)
-            if row["table"] == "table2" and row["task"] == task
+        (wanted,) = [
+            row for row in csv.DictReader(file) if (row["task"], row["depth"]) == (task, "7")
         ]
-    found = [
-        (
-            row["configuration"],
-            row["L"].replace(tables.UNKNOWN, ""),
-            row["accuracy (%)"],
-            row["samples to 99%"],
-        )
-        for row in shown_rows(page, f"### {task.capitalize()}, published")
+    paper, smoke = (
+        shown_rows(page, f"## {task.capitalize()}, {scale} scale") for scale in ("paper", "smoke")
+    )
+    names = [(LABELS[model], depth) for model in ("slstm", "tlstm_3d_cn") for depth in ("1", "7")]
+    name = f"**{wanted['model']}, published**"
+    assert [(row["configuration"], row["L"]) for row in smoke] == names
+    assert [(row["configuration"], row["L"]) for row in paper] == [
+        *names[:3],
+        (name, "7"),
+        names[3],
     ]
-    assert found == wanted
-
-
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("scale", ["paper", "smoke"])
-def test_measured_rows_are_apart_from_the_published_ones(drawn, task, scale):
-    page = (drawn[0] / "fig4" / "README.md").read_text()
-    measured = shown_rows(page, f"### {task.capitalize()}, {scale} scale")
-    assert [(row["configuration"], row["L"]) for row in measured] == [
-        (LABELS[model], depth) for model in ("slstm", "tlstm_3d_cn") for depth in ("1", "7")
-    ]
-    assert {row["seeds"] for row in measured} == {"0" if scale == "paper" else "0, 1"}
-    assert {row["scale and data"] for row in measured} == {scale}
-    assert not any("published" in cell for row in measured for cell in row.values())
+    (row,) = [row for row in paper if row["configuration"] == name]
+    assert (row["test accuracy (%)"], row["samples to 99%"]) == (wanted["value"], wanted["samples"])
+    assert {row["seeds"] for row in smoke} == {"0, 1"}
 
 
 def test_a_changed_publication_changes_the_page(drawn, results):
     append(drawn[1][:1], results)
     other = (results / "published.csv").read_text().replace("550K", "551K")
     (results / "published.csv").write_text(other)
-    assert main(["fig4", "--results", str(results)]) == 0
-    page = (results / "fig4" / "README.md").read_text()
+    assert main(["table2", "--results", str(results)]) == 0
+    page = (results / "table2" / "README.md").read_text()
     assert "551K" in page
     assert "550K" not in page
 
 
-def test_readings_are_drawn_beside_what_stands_for_the_reproduction(results, monkeypatch):
-    reading = synthetic_record("paper", "addition", "slstm", 4, 0, experiment="readings")
+def test_reference_runs_are_drawn_and_get_no_row(results, monkeypatch):
+    reading = synthetic_record("paper", "addition", "slstm", 4, 0, experiment="choices")
     same = [
         synthetic_record("paper", "addition", "slstm", 4, 1, experiment=experiment)
         for experiment in ("fig4", "table2", "depth")
@@ -565,17 +545,16 @@ def test_readings_are_drawn_beside_what_stands_for_the_reproduction(results, mon
         shown.extend(records)
         return Figure()
 
-    usual = figures.EXPERIMENTS["readings"]
-    monkeypatch.setitem(figures.EXPERIMENTS, "readings", usual._replace(figure=figure))
-    pictures = figures.draw("readings", results)
+    usual = figures.EXPERIMENTS["choices"]
+    monkeypatch.setitem(figures.EXPERIMENTS, "choices", usual._replace(figure=figure))
+    figures.draw("choices", results)
     assert {(r.experiment, r.depth, r.seed) for r in shown} == {
-        ("readings", 4, 0),
+        ("choices", 4, 0),
         ("fig4", 4, 1),
         ("table2", 4, 1),
     }
-    page = pictures[-1].read_text()
-    assert reading.identifier in page
-    assert not any(record.identifier in page for record in same)
+    table = pd.read_csv(results / "choices" / "runs.csv", dtype={"identifier": str})
+    assert table["identifier"].tolist() == [reading.identifier]
 
 
 def test_a_figure_has_the_further_seeds_of_its_table(results):
@@ -588,11 +567,11 @@ def test_a_figure_has_the_further_seeds_of_its_table(results):
     figures.draw("fig4", results)
     table = pd.read_csv(results / "fig4" / "runs.csv", dtype={"identifier": str})
     assert set(table["identifier"]) == {first.identifier, more.identifier}
-    (row,) = shown_rows((results / "fig4" / "README.md").read_text(), "### Addition, paper scale")
+    (row,) = shown_rows((results / "fig4" / "README.md").read_text(), "## Addition, paper scale")
     assert (row["configuration"], row["seeds"]) == ("sLSTM", "0, 1")
     figures.draw("table2", results)
     table = pd.read_csv(results / "table2" / "runs.csv", dtype={"identifier": str})
-    assert len(table) == 4
+    assert set(table["identifier"]) == {deeper.identifier, other.identifier}  # no row twice
 
 
 def test_runs_csv_has_one_row_per_run(drawn):
@@ -604,6 +583,52 @@ def test_runs_csv_has_one_row_per_run(drawn):
         row = by_name.loc[record.identifier]
         assert row["best_accuracy"] == record.best["accuracy"]
         assert row["milliseconds_per_timestep"] == record.milliseconds_per_timestep
+
+
+COMMITTED = [*(name for name in figures.COMMANDS if (PUBLISHED_CSV.parent / name).exists()), ""]
+
+
+@pytest.mark.parametrize("experiment", COMMITTED)
+def test_committed_pages_and_pictures_are_what_is_drawn(experiment, tmp_path):
+    """Those of every experiment and, without one, the front page and the README's table."""
+    root, copy = PUBLISHED_CSV.parents[1], tmp_path / "results"
+    shutil.copytree(root / "results", copy)
+    shutil.copy(root / "README.md", tmp_path)
+    drawn = [copy / experiment / "README.md"] if experiment else [copy / "README.md"]
+    if experiment:
+        drawn += [path for path in drawn[0].parent.iterdir() if path.suffix in DRAWN]
+        for path in drawn:
+            path.unlink(missing_ok=True)
+        assert main([experiment, "--results", str(copy)]) == 0
+    else:
+        assert copy / "README.md" in figures.draw_front(copy)
+        drawn.append(tmp_path / "README.md")
+    for path in drawn:
+        committed = root / path.relative_to(tmp_path)
+        assert path.read_bytes() == committed.read_bytes(), path.name
+
+
+def test_the_readme_has_the_results_between_its_markers(results):
+    append(synthetic_records("paper", "memorization", (1, 7, 10), (0, 1)), results)
+    readme = results.parent / "README.md"
+    readme.write_text("before\n")
+    assert figures.draw_front(results) == [results / "README.md"]
+    assert readme.read_text() == "before\n"
+    readme.write_text(f"before\n{BEGIN}\nstale\n{END}\nafter\n")
+    assert figures.draw_front(results) == [results / "README.md", readme]
+    text = readme.read_text()
+    assert text.startswith(f"before\n{BEGIN}\nOf 8 claims of the paper: holds: ")
+    assert text.endswith(f"\n{END}\nafter\n")
+    assert "stale" not in text
+    _, _, *shown = cells(text)
+    assert len(shown) == 14
+    front = (results / "README.md").read_text()
+    of_table2 = [row for row in shown if "Table 2" in row[0]]
+    assert len(of_table2) == 4
+    for _, published, measured, compared in of_table2:  # in the front page too
+        assert published in front
+        assert measured in front
+        assert compared in front
 
 
 def test_drawing_again_changes_no_byte_wherever_it_is_done(results, tmp_path_factory):

@@ -1,6 +1,6 @@
-"""The fast implementations against the cell under autograd: values and every gradient.
+"""The fast implementations against the reference under autograd: values and every gradient.
 
-What is expected is computed in float64 on the CPU, from the same rounded weights and inputs.
+The expected values are computed in float64 on the CPU, from the same rounded weights and inputs.
 """
 
 from itertools import accumulate
@@ -27,7 +27,7 @@ from variants import (
     relative_rms_error,
 )
 
-KINDS: list[tuple[bool, bool, Any]] = [  # whether gated, memory convolution, normalization
+KINDS: list[tuple[bool, bool, Any]] = [  # gated or not, memory convolution, normalization
     (False, False, None),
     *[(True, memory, norm) for memory in (True, False) for norm in (None, "channel", "layer")],
 ]
@@ -95,15 +95,6 @@ def test_the_weights_gradient_is_summed_over_parts_of_the_sequence(
 
 @for_each_path
 @for_each(SOME)
-def test_no_initial_state(options: Options, path: Path) -> None:
-    def without_state(module: Any, inputs: Tensor, state: Any) -> Result:
-        return module(inputs)
-
-    assert_agreement(path, options, without_state, random_inputs())
-
-
-@for_each_path
-@for_each(SOME)
 def test_strides_do_not_matter(options: Options, path: Path) -> None:
     """Inputs, states and cotangents need not be contiguous; nor does a parameter."""
 
@@ -128,7 +119,7 @@ def test_strides_do_not_matter(options: Options, path: Path) -> None:
 
 @for_each_path
 def test_cotangents_may_be_one_number_for_all(path: Path) -> None:
-    """As of a sum: the tensor that comes back is one number, expanded."""
+    """The cotangent of a sum is one number, expanded."""
     layer, reference = pair(path, SOME[-2])
     inputs = random_inputs()
 
@@ -143,13 +134,13 @@ def test_cotangents_may_be_one_number_for_all(path: Path) -> None:
     assert_near(actual, expected, path.tolerance)
 
 
-# Which gradients are asked for, and how often
+# Gradients of some sources, of some results, and once more
 
 
 def parts_and_sources(
     module: Any, inputs: Tensor, state: Any
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What a call returns, by name, and what it can be differentiated by."""
+    """Name the results of a call, and the tensors that have gradients."""
     inputs.requires_grad_()
     variants.change_state(state, Tensor.requires_grad_)
     output, last = module(inputs, state)
@@ -280,7 +271,7 @@ LARGEST_ERROR = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 
 @for_each_path
-@pytest.mark.parametrize("operands", LARGEST_ERROR, ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("compute_dtype", LARGEST_ERROR, ids=["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("options", "channels", "batch_size"),
     ODD_SIZES,
@@ -290,20 +281,20 @@ def test_the_error_of_lower_precision(
     options: Options,
     channels: int,
     batch_size: int,
-    operands: torch.dtype,
+    compute_dtype: torch.dtype,
     path: Path,
 ) -> None:
-    path = path._replace(dtype=torch.float32, tolerance=LARGEST_ERROR[operands])
+    path = path._replace(dtype=torch.float32, tolerance=LARGEST_ERROR[compute_dtype])
 
     def in_precision(module: Any, inputs: Tensor, state: Any) -> Result:
-        with torch.autocast(path.device, operands, enabled=operands == torch.bfloat16):
+        with torch.autocast(path.device, compute_dtype, enabled=compute_dtype == torch.bfloat16):
             return module(inputs, state)
 
     layer, reference = pair(path, options, channels)
     inputs, state = random_inputs(3, batch_size), random_state(reference, batch_size)
     actual = outcome(layer, in_precision, *moved(path, inputs, state))
     expected = outcome(reference, variants.whole, *rounded(path, inputs, state))
-    assert actual["output"].dtype == operands
+    assert actual["output"].dtype == compute_dtype
     assert all(actual[name].dtype == torch.float32 for name in actual if name != "output")
     assert_near(actual, expected, path.tolerance)
 
@@ -311,4 +302,4 @@ def test_the_error_of_lower_precision(
     usual = outcome(layer, in_precision, *moved(path, inputs, state))
     for name, value in expected.items():
         error, usual_error = (relative_rms_error(it[name].cpu(), value) for it in (actual, usual))
-        assert error <= max(2 * usual_error, ROUNDING[operands]), name
+        assert error <= max(2 * usual_error, ROUNDING[compute_dtype]), name

@@ -1,26 +1,20 @@
 """The Grid LSTM against the equations of Kalchbrenner et al. (2015), block by block in NumPy."""
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import variants
 from oracle import Array, sigmoid
-from test_stacked import make_projection
 from tlstm.layers.grid_lstm import GridLSTM
 from tlstm.training.network import SequenceNetwork
 from variants import (
-    BATCH_SIZE,
     CHANNELS,
-    FORMS,
     INPUT_SIZE,
-    LENGTH_FORMS,
     STREAM_FORMS,
-    Result,
     assert_close,
     assert_same,
     outcome,
@@ -123,33 +117,6 @@ def test_a_sequence_equals_its_steps(depth: int, shared: bool) -> None:
         assert_same(outcome(grid, forward, inputs, state), expected)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_a_call_is_one_computation(form: str) -> None:
-    forward, arguments = FORMS[form]
-    inputs, grid = random_inputs(), make_grid(2)
-    state = random_state(grid)
-    expected = outcome(grid, variants.step_by_step, inputs, state)
-    assert_same(outcome(make_grid(2, **arguments), forward, inputs, state), expected)
-
-
-@pytest.mark.parametrize("form", LENGTH_FORMS)
-@for_each_grid
-def test_every_example_is_read_up_to_its_length(depth: int, shared: bool, form: str) -> None:
-    forward, arguments = LENGTH_FORMS[form]
-    inputs, grid = random_inputs(batch_size=3), make_grid(depth, shared)
-    state = random_state(grid, 3)
-    expected = outcome(grid, variants.alone, inputs, state)
-    assert_same(outcome(make_grid(depth, shared, **arguments), forward, inputs, state), expected)
-
-
-def test_the_initial_state_is_zero() -> None:
-    grid, inputs = make_grid(3), random_inputs()
-    zeros = grid.initial_state(BATCH_SIZE)
-    assert [tuple(part.shape) for part in zeros] == [(3, BATCH_SIZE, CHANNELS)] * 2
-    assert not any(part.any() for part in zeros)
-    assert torch.equal(grid(inputs)[0], grid(inputs, zeros)[0])
-
-
 def test_no_output_depends_on_what_comes_later() -> None:
     grid, inputs = make_grid(3), random_inputs(6)
     changed = inputs.clone()
@@ -157,49 +124,6 @@ def test_no_output_depends_on_what_comes_later() -> None:
     ours, theirs = grid(inputs)[0], grid(changed)[0]
     assert torch.equal(ours[:4], theirs[:4])
     assert not torch.isclose(ours[4], theirs[4]).any()
-
-
-def test_tied_layers_equal_untied_ones_with_copies() -> None:
-    tied, untied = make_grid(3, True), make_grid(3)
-    untied.load_state_dict(
-        {
-            name: value.expand_as(untied.get_parameter(name))
-            for name, value in tied.state_dict().items()
-        }
-    )
-    inputs, state = random_inputs(), random_state(tied)
-    actual = outcome(untied, variants.whole, inputs, state)
-    for name in ("weight_ih", "weight_hh", "bias"):
-        actual[f"gradient of {name}"] = actual[f"gradient of {name}"].sum(dim=0, keepdim=True)
-    assert_same(actual, outcome(tied, variants.whole, inputs, state))
-
-
-class TimeAlone(nn.Module):
-    """torch's own LSTM with the weights of a grid's first layer along time."""
-
-    def __init__(self, grid: GridLSTM) -> None:
-        super().__init__()
-        self.projection, self.layers = make_projection(grid), nn.LSTM(CHANNELS, CHANNELS).double()
-        self.layers.load_state_dict(
-            {
-                "weight_ih_l0": grid.weight_ih[0, 0],
-                "weight_hh_l0": grid.weight_hh[0, 0],
-                "bias_ih_l0": grid.bias[0, 0],
-                "bias_hh_l0": torch.zeros_like(grid.bias[0, 0]),
-            }
-        )
-
-    def forward(self, inputs: Tensor, state: Any) -> Result:
-        return self.layers(self.projection(inputs), state)
-
-
-def test_the_first_layer_along_time_is_an_lstm_of_torch() -> None:
-    grid, inputs = make_grid(1), random_inputs()
-    state = random_state(grid)
-    _, last = grid(inputs, state)
-    _, expected = TimeAlone(grid)(inputs, state)
-    for ours, theirs in zip(last, expected, strict=True):
-        assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
@@ -225,25 +149,8 @@ def test_the_forget_gates_of_both_dimensions_start_with_their_bias() -> None:
         assert 0.6 * 3**-0.5 < values.abs().max() <= 3**-0.5
 
 
-def test_a_state_carries_on() -> None:
-    grid = make_grid(2, True)
-    inputs, state = random_inputs(6), random_state(grid)
-    output, last = grid(inputs, state)
-    outputs, ends = [], state
-    for start, end in pairwise([0, 1, 4, 6]):
-        part, ends = grid(inputs[start:end], ends)
-        outputs.append(part)
-    assert_close(torch.cat(outputs), output)
-    for ours, theirs in zip(ends, last, strict=True):
-        assert_close(ours, theirs)
-
-
 @pytest.mark.parametrize("argument", ["input_size", "channels", "depth", "shared"])
 def test_what_cannot_be_is_refused_by_name(argument: str) -> None:
     arguments: dict[str, Any] = {"input_size": 2, "channels": 3, "depth": 2, argument: 0}
     with pytest.raises(ValueError, match=rf"{argument} .*\b0\b"):
         GridLSTM(**arguments)
-
-
-def test_printing_tells_the_options() -> None:
-    assert "GridLSTM(5, 7, depth=6, shared=True)" in repr(GridLSTM(5, 7, 6, shared=True))

@@ -1,8 +1,6 @@
 """Layers in files: the same bits again, no code, and clear words where it cannot be."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,22 +97,7 @@ def test_the_file_says_where_it_comes_from(trained: Path, tmp_path: Path) -> Non
     assert about["test"] == record.test
     assert (about["run"], about["commit"]) == (record.identifier, record.commit)
     assert (about["task"], about["scale"]) == ("memorization", "smoke")
-    assert about["symbols"] == [*"abcdefgh", "-"]
-
-
-def test_three_lines_load_it_without_what_trains(trained: Path, tmp_path: Path) -> None:
-    file = tmp_path / "model.safetensors"
-    export.main([str(trained), str(file)])
-    lines = f"""
-from tlstm import TensorizedLSTM
-layer = TensorizedLSTM.from_file({str(file)!r})
-output, (h, c) = layer(__import__("torch").zeros(7, 2, layer.input_size))
-import sys
-print(list(output.shape), *sys.modules)
-"""
-    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True)
-    assert done.stdout.startswith("[7, 2, 4] "), done.stderr
-    assert not {"lightning", "hydra", "wandb", "matplotlib"} & set(done.stdout.split())
+    assert about["tokens"] == [*"abcdefgh", "-"]
 
 
 def test_others_can_read_the_file(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_what_is_stored_is_the_oracles(runs: Path, run: Path, tmp_path: Path) ->
     weight, bias = head
     guesses = (trace.corners[1:, 0] @ weight.T + bias).argmax(-1)
     names = "abcdefgh-"
-    asked = sample.answer.tolist()
+    asked = sample.loss_mask.tolist()
     assert cells.inputs == [names[token] for token in sample.inputs]
     assert cells.targets == [
         names[t] if a else None for t, a in zip(sample.targets, asked, strict=True)
@@ -186,7 +186,7 @@ def test_an_image_is_shown_as_pixels_and_stand_in_data_are_named(
 ) -> None:
     measure_quickly(monkeypatch)
     overrides = [text for text in tiny(tmp_path / "runs") if not text.startswith("task")]
-    train_here([*overrides, "model=tlstm_2d", "task=mnist", "task.source=digits"])
+    train_here([*overrides, "model=tlstm_2d", "task=digits"])
     directory = run_directory(tmp_path / "runs")
     assert command.main([str(directory), "--results", str(tmp_path)]) == 0
     cells = stored(tmp_path)
@@ -215,8 +215,8 @@ def test_a_stream_is_shown_where_it_is_answered(
     sizes = ["timesteps=10", "evaluation_streams=2", "context=20", "batch_size=2"]
     kept = [o for o in tiny(tmp_path / "runs") if not o.startswith(("task", "training.", "scale."))]
     budget = ["scale=smoke", "training.max_samples=4", "training.samples_per_epoch=4"]
-    task = ["task=wikipedia", "task.source=wikipedia_sample", f"task.path={tmp_path / 'text'}"]
-    settings = [f"scale.wikipedia.{size}" for size in sizes]
+    task = ["task=wikipedia_sample", "task.text=null", f"task.path={tmp_path / 'text'}"]
+    settings = [f"task.{size}" for size in sizes]
     train_here([*kept, *budget, *task, *settings, "model=tlstm_2d"])
     directory = run_directory(tmp_path / "runs")
     (tmp_path / "text").rename(tmp_path / "moved")
@@ -247,7 +247,7 @@ def test_figures_are_drawn_again_from_what_is_stored(run: Path, tmp_path: Path) 
     page = contents[0]["README.md"].decode()
     assert f"]({name}.svg)" in page
     assert "**SMOKE SCALE: not the paper's size.**" in page
-    assert stored(tmp_path).record.identifier in page
+    assert stored(tmp_path).record.label in page
 
 
 @given(arrays(np.float64, (3, 4), elements=st.floats(-1e6, 1e6)))

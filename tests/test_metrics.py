@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tlstm.tasks.base import Batch
-from tlstm.training.metrics import NO_ANSWER, SamplesToThreshold, answer_targets
+from tlstm.training.metrics import IGNORE_INDEX, SamplesToThreshold, masked_targets
 from tlstm.training.module import SequenceModule
 
-SYMBOLS = 5
+TOKENS = 5
 
 
 class Parrot(nn.Module):
-    """A network that answers with the logits it was told, batch by batch."""
+    """A network that returns given logits, batch by batch."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.head = nn.Linear(1, SYMBOLS)
+        self.head = nn.Linear(1, TOKENS)
         self.waiting: list[Tensor] = []
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -32,43 +32,43 @@ class Parrot(nn.Module):
 
 
 class Sample(NamedTuple):
-    """Batches of logits [B, T, SYMBOLS], targets [B, T] and answer [B, T]."""
+    """Batches of logits [B, T, TOKENS], targets [B, T] and loss mask [B, T]."""
 
     logits: NDArray[np.float32]
     targets: NDArray[np.int64]
-    answer: NDArray[np.bool_]
+    loss_mask: NDArray[np.bool_]
 
     def batch(self) -> Batch:
         targets = torch.from_numpy(self.targets)
-        return Batch(torch.zeros_like(targets), targets, torch.from_numpy(self.answer))
+        return Batch(torch.zeros_like(targets), targets, torch.from_numpy(self.loss_mask))
 
 
 @st.composite
 def samples(draw: st.DrawFn) -> Sample:
     shape = draw(st.integers(1, 4)), draw(st.integers(1, 6))
     seed = draw(st.integers(0, 2**32 - 1))  # no two logits are equal
-    logits = np.random.default_rng(seed).normal(size=(*shape, SYMBOLS)).astype(np.float32)
-    targets = draw(arrays.arrays(np.int64, shape, elements=st.integers(0, SYMBOLS - 1)))
-    answer = draw(arrays.arrays(np.bool_, shape))
-    answer[0, draw(st.integers(0, shape[1] - 1))] = True
-    return Sample(logits, targets, answer)
+    logits = np.random.default_rng(seed).normal(size=(*shape, TOKENS)).astype(np.float32)
+    targets = draw(arrays.arrays(np.int64, shape, elements=st.integers(0, TOKENS - 1)))
+    loss_mask = draw(arrays.arrays(np.bool_, shape))
+    loss_mask[0, draw(st.integers(0, shape[1] - 1))] = True
+    return Sample(logits, targets, loss_mask)
 
 
-def answers(*batches: Sample) -> Iterator[tuple[NDArray[np.float64], int]]:
-    """The logits and the target of every symbol of every answer."""
+def counted(*batches: Sample) -> Iterator[tuple[NDArray[np.float64], int]]:
+    """The logits and the target of every position of the loss mask."""
     for sample in batches:
-        for place in zip(*sample.answer.nonzero(), strict=True):
+        for place in zip(*sample.loss_mask.nonzero(), strict=True):
             yield sample.logits[place].astype(np.float64), sample.targets[place]
 
 
 def mean_loss(*batches: Sample) -> float:
-    """The mean negative log-likelihood, symbol by symbol."""
-    return np.mean([np.log(np.exp(row).sum()) - row[target] for row, target in answers(*batches)])
+    """The mean negative log-likelihood, token by token."""
+    return np.mean([np.log(np.exp(row).sum()) - row[target] for row, target in counted(*batches)])
 
 
 def share_of_hits(*batches: Sample) -> float:
-    """How many symbols are right, of 1."""
-    return np.mean([row.argmax() == target for row, target in answers(*batches)])
+    """The share of right tokens."""
+    return np.mean([row.argmax() == target for row, target in counted(*batches)])
 
 
 def module_for(*batches: Sample) -> SequenceModule:
@@ -78,7 +78,7 @@ def module_for(*batches: Sample) -> SequenceModule:
 
 
 def evaluate(*batches: Sample, kind: str = "validation") -> dict[str, float]:
-    """What a validation or a test over some batches comes to."""
+    """Metrics of a validation or a test over some batches."""
     module = module_for(*batches)
     for index, sample in enumerate(batches):
         getattr(module, f"{kind}_step")(sample.batch(), index)
@@ -87,9 +87,7 @@ def evaluate(*batches: Sample, kind: str = "validation") -> dict[str, float]:
 
 @pytest.mark.parametrize("kind", ["validation", "test"])
 @given(batches=st.lists(samples(), min_size=1, max_size=3))
-def test_metrics_are_means_over_all_symbols_of_all_answers(
-    kind: str, batches: list[Sample]
-) -> None:
+def test_metrics_are_means_over_the_loss_mask(kind: str, batches: list[Sample]) -> None:
     """However the samples are spread over batches."""
     found = evaluate(*batches, kind=kind)
     assert found["accuracy"] == pytest.approx(share_of_hits(*batches), abs=1e-6)
@@ -97,35 +95,35 @@ def test_metrics_are_means_over_all_symbols_of_all_answers(
 
 
 @given(sample=samples())
-def test_training_loss_is_the_negative_log_likelihood_of_the_answer(sample: Sample) -> None:
+def test_training_loss_is_the_negative_log_likelihood_over_the_loss_mask(sample: Sample) -> None:
     loss = module_for(sample).loss(sample.batch())
     assert float(loss) == pytest.approx(mean_loss(sample), rel=1e-5)
 
 
 @given(sample=samples(), seed=st.integers(0, 2**32 - 1))
-def test_what_is_not_the_answer_never_matters(sample: Sample, seed: int) -> None:
-    random, outside = np.random.default_rng(seed), ~sample.answer
-    other = Sample(sample.logits.copy(), sample.targets.copy(), sample.answer)
-    other.logits[outside] = random.normal(scale=100, size=(outside.sum(), SYMBOLS))
-    other.targets[outside] = random.integers(0, SYMBOLS, outside.sum())
+def test_nothing_outside_the_loss_mask_matters(sample: Sample, seed: int) -> None:
+    random, outside = np.random.default_rng(seed), ~sample.loss_mask
+    other = Sample(sample.logits.copy(), sample.targets.copy(), sample.loss_mask)
+    other.logits[outside] = random.normal(scale=100, size=(outside.sum(), TOKENS))
+    other.targets[outside] = random.integers(0, TOKENS, outside.sum())
     assert evaluate(other) == evaluate(sample)
     assert module_for(other).loss(other.batch()) == module_for(sample).loss(sample.batch())
 
 
-def test_targets_are_masked_where_there_is_no_answer() -> None:
-    targets, answer = torch.tensor([[3, 1, 2]]), torch.tensor([[False, True, False]])
-    assert answer_targets(targets, answer).tolist() == [[NO_ANSWER, 1, NO_ANSWER]]
+def test_targets_are_masked() -> None:
+    targets, loss_mask = torch.tensor([[3, 1, 2]]), torch.tensor([[False, True, False]])
+    assert masked_targets(targets, loss_mask).tolist() == [[IGNORE_INDEX, 1, IGNORE_INDEX]]
     assert targets.tolist() == [[3, 1, 2]]
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_one_loss_that_is_not_finite_makes_the_mean_so(broken: float) -> None:
     """Or a model that diverged would go on training."""
-    logits = np.zeros((1, 2, SYMBOLS), dtype=np.float32)
-    targets, answer = np.zeros((1, 2), dtype=np.int64), np.ones((1, 2), dtype=np.bool_)
+    logits = np.zeros((1, 2, TOKENS), dtype=np.float32)
+    targets, loss_mask = np.zeros((1, 2), dtype=np.int64), np.ones((1, 2), dtype=np.bool_)
     bad = logits.copy()
     bad[0, 0, 1] = broken
-    found = evaluate(Sample(logits, targets, answer), Sample(bad, targets, answer))
+    found = evaluate(Sample(logits, targets, loss_mask), Sample(bad, targets, loss_mask))
     assert not np.isfinite(found["loss"])
 
 

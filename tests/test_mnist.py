@@ -21,16 +21,23 @@ from commands import (
     run_directory,
     train_here,
 )
-from test_captured import HostRecording
+from test_captured import HostGraph
 from tlstm.layers.stacked import StackedLSTM
 from tlstm.records.table import describe_task
-from tlstm.tasks import mnist
+from tlstm.tasks import download, mnist
 from tlstm.tasks.base import Batch
-from tlstm.tasks.mnist import FILES, MNISTDataModule, fingerprint, permutation, pixel_order
+from tlstm.tasks.mnist import (
+    FILES,
+    DigitsDataModule,
+    MNISTDataModule,
+    fingerprint,
+    permutation,
+    pixel_order,
+)
 from tlstm.train import run_command
+from tlstm.training import callbacks
 from tlstm.training import cuda_graph as captured
 from tlstm.training import run as job
-from tlstm.training import runtime
 from tlstm.training.config import CONFIGURATIONS, compose, flat
 from tlstm.training.module import SequenceModule
 from tlstm.training.network import SequenceNetwork
@@ -42,16 +49,15 @@ NUMBERS = (24, 7)  # of images in the training and in the test files written her
 # Three epochs of two steps on the digits
 TINY = (
     "scale=smoke",
-    "task=mnist",
-    "task.source=digits",
+    "task=digits",
     "model=tlstm_2d",
     "model.channels=4",
     "model.depth=2",
     "training.max_samples=60",
     "training.samples_per_epoch=20",
     "training.batch_size=10",
-    "scale.mnist.validation_samples=20",
-    "scale.mnist.test_samples=20",
+    "task.validation_samples=20",
+    "task.test_samples=20",
     "trainer.threads=1",
     "trainer.accelerator=cpu",
     "logger=csv",
@@ -66,11 +72,10 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def refuse(*_: Any, **__: Any) -> None:
         raise urllib.error.URLError("there is no network")
 
-    monkeypatch.setattr(mnist, "urlopen", refuse)
-    ask = mnist.network  # which a test may replace
-    ask.cache_clear()
+    monkeypatch.setattr(download, "urlopen", refuse)
+    download.reachable.cache_clear()
     yield
-    ask.cache_clear()
+    download.reachable.cache_clear()
 
 
 def images_file(images: np.ndarray) -> bytes:
@@ -105,7 +110,7 @@ def write(data_dir: Path, packed: bool = False, **changed: bytes) -> Path:
 
 def other_data(data_dir: Path) -> list[str]:
     """Settings that train on the files written here, under a name of their own."""
-    return [f"task.data_dir={data_dir}", "task.sha256=null", "task.label=tiny_mnist"]
+    return [f"task.data_dir={data_dir}", "task.sha256=null", "task.name=tiny_mnist"]
 
 
 def read_by_struct(images: bytes, labels: bytes) -> list[tuple[list[float], int]]:
@@ -174,10 +179,10 @@ def test_the_files_are_read_as_they_are(packed: bool, tmp_path: Path) -> None:
         for i, (values, label) in enumerate(expected):
             sample = dataset[i]
             assert pixels(sample) == pytest.approx(values, abs=1e-7)
-            assert sample.targets[sample.answer].tolist() == [label]
+            assert sample.targets[sample.loss_mask].tolist() == [label]
 
 
-def test_the_answer_is_the_label_at_the_last_pixel(tmp_path: Path) -> None:
+def test_the_label_is_the_target_of_the_last_pixel(tmp_path: Path) -> None:
     data = MNISTDataModule(data_dir=write(tmp_path), batch_size=5, samples_per_epoch=50)
     for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
         batch = next(iter(loader))
@@ -187,12 +192,12 @@ def test_the_answer_is_the_label_at_the_last_pixel(tmp_path: Path) -> None:
         assert batch.targets.shape[1] == data.timesteps == 784
         assert 0 <= batch.inputs.min() < 0.01
         assert 0.99 < batch.inputs.max() <= 1
-        assert batch.answer.sum(1).tolist() == [1] * len(batch.answer)
-        assert batch.answer[:, -1].all()
+        assert batch.loss_mask.sum(1).tolist() == [1] * len(batch.loss_mask)
+        assert batch.loss_mask[:, -1].all()
 
 
 def test_the_papers_splits(tmp_path: Path) -> None:
-    """Of files as large as the original ones, here of labels images."""
+    """Files as large as the original ones, with black images."""
     changed = {}
     for number, (images, labels) in zip((60_000, 10_000), (FILES[:2], FILES[2:]), strict=True):
         changed[images] = struct.pack(">4i", 2051, number, 28, 28) + bytes(number * 784)
@@ -206,7 +211,7 @@ def test_the_digits_are_scikit_learns() -> None:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    data = MNISTDataModule("digits", samples_per_epoch=50)
+    data = DigitsDataModule(samples_per_epoch=50)
     assert [len(part.labels) for part in data.splits] == [1250, 250, 297]
     first = {"training": 0, "validation": 1250, "test": 1500}
     for name, start in first.items():
@@ -218,8 +223,8 @@ def test_the_digits_are_scikit_learns() -> None:
 
 
 def test_held_out_sets_can_be_shorter() -> None:
-    data = MNISTDataModule("digits", validation_samples=20, test_samples=30, samples_per_epoch=50)
-    whole = MNISTDataModule("digits", samples_per_epoch=50)
+    data = DigitsDataModule(validation_samples=20, test_samples=30, samples_per_epoch=50)
+    whole = DigitsDataModule(samples_per_epoch=50)
     assert [len(part.labels) for part in data.splits] == [1250, 20, 30]
     assert pixels(data.test_set[29]) == pixels(whole.test_set[29])
 
@@ -229,7 +234,7 @@ def test_held_out_sets_can_be_shorter() -> None:
 
 def test_the_permutation_is_that_of_the_full_capacity_urnn() -> None:
     """Its first and last entries, as that repository's code gives them."""
-    data = MNISTDataModule("digits", permuted=True, samples_per_epoch=50)
+    data = DigitsDataModule(permuted=True, samples_per_epoch=50)
     order = pixel_order(784, data.permutation_seed).tolist()
     assert order[:8] == [319, 576, 323, 107, 355, 716, 197, 20]
     assert order[-3:] == [102, 39, 346]
@@ -244,12 +249,10 @@ def test_the_order_of_training_samples_is_the_same_everywhere() -> None:
 
 def test_all_images_are_permuted_alike() -> None:
     """By the permutation's own seed, whatever the run's."""
-    plain = MNISTDataModule("digits", samples_per_epoch=50)
+    plain = DigitsDataModule(samples_per_epoch=50)
     order = pixel_order(64, 5)
     for seed in (0, 1):
-        data = MNISTDataModule(
-            "digits", permuted=True, permutation_seed=5, seed=seed, samples_per_epoch=50
-        )
+        data = DigitsDataModule(permuted=True, permutation_seed=5, seed=seed, samples_per_epoch=50)
         for found, expected in zip(data.splits, plain.splits, strict=True):
             assert np.array_equal(found.pixels, expected.pixels.numpy()[:, order])
             assert torch.equal(found.labels, expected.labels)
@@ -271,7 +274,7 @@ def test_every_pass_reads_every_image_once_in_another_order() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_epoch_goes_on_where_the_last_one_ended(workers: int) -> None:
     """Past the end of the images too, and whoever reads them."""
-    data = MNISTDataModule("digits", samples_per_epoch=1000, num_workers=workers, seed=3)
+    data = DigitsDataModule(samples_per_epoch=1000, num_workers=workers, seed=3)
     loader = data.train_dataloader()
     loader.sampler.set_epoch(1)
     labels = torch.cat([batch.targets[:, -1] for batch in loader]).tolist()
@@ -281,36 +284,22 @@ def test_an_epoch_goes_on_where_the_last_one_ended(workers: int) -> None:
 # Which data
 
 
-def test_the_files_come_before_all_else(tmp_path: Path) -> None:
-    overrides = ["scale=smoke", "task=mnist", f"task.data_dir={write(tmp_path)}"]
-    run = compose(overrides)
-    assert run.config.task.source == run.config.task.label == "mnist"
-    assert run.overrides == [*overrides, "task.source=mnist"]
-    assert run.directory.name.startswith("mnist-")
-
-
 @pytest.mark.parametrize(
-    ("task", "label"), [("mnist", "digits"), ("permuted_mnist", "permuted_digits")]
+    ("task", "stand_in"), [("mnist", "digits"), ("permuted_mnist", "permuted_digits")]
 )
-def test_the_digits_stand_in_and_are_called_so(
-    task: str, label: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_mnist_is_mnist_and_the_digits_are_a_task(
+    task: str, stand_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Composed without files, and without asking for a network."""
     monkeypatch.chdir(tmp_path)
-    run = compose(["scale=smoke", f"task={task}"])
-    assert run.config.task.source == flat(run.config)["task.data.source"] == "digits"
-    assert run.config.task.label == label
-    assert run.directory.name.startswith(f"{label}-")
-    again = compose(run.overrides)
-    assert (again.config, again.overrides) == (run.config, run.overrides)
-    real = compose(["scale=smoke", f"task={task}", "task.source=mnist"])
-    assert real.config.task.label == task
-    assert real.identifier != run.identifier
-
-
-def test_with_a_network_it_is_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(mnist, "network", lambda: True)
-    assert compose(["scale=smoke", "task=mnist"]).config.task.source == "mnist"
+    monkeypatch.setattr(download, "urlopen", lambda *_: pytest.fail("a server was asked"))
+    real, digits = (compose(["scale=smoke", f"task={name}"]) for name in (task, stand_in))
+    modules = [run.config.task.data_module.rpartition(".")[2] for run in (real, digits)]
+    assert modules == ["MNISTDataModule", "DigitsDataModule"]
+    assert real.directory.name.startswith(f"{task}-")
+    assert digits.directory.name.startswith(f"{stand_in}-")
+    assert real.identifier != digits.identifier
+    assert compose(digits.overrides).config == digits.config
 
 
 def test_where_the_files_are_decides_nothing(tmp_path: Path) -> None:
@@ -344,63 +333,23 @@ def test_other_data_are_refused_under_mnists_name(
     """Nothing is read to know a run; that the files are others shows when they are read."""
     data_dir = write(tmp_path / "data")
     own = fingerprint(*mnist.read_mnist(data_dir))
-    places = ["task.source=mnist", f"task.data_dir={data_dir}"]
+    places = ["task=mnist", f"task.data_dir={data_dir}"]
     line = refused(tiny(tmp_path / "runs", *places), capsys)
     assert f"{data_dir}/MNIST/raw holds other images" in line
-    assert f"task.label=my_images task.sha256={own}" in line
+    assert f"task.name=my_images task.sha256={own}" in line
     line = refused(tiny(tmp_path / "runs", *places, f"task.sha256={own}"), capsys)
     assert f"task.sha256={own} is not that of mnist" in line
     assert not (tmp_path / "runs").exists()
-    ours = [*places, f"task.sha256={own}", "task.label=my_images", "training.max_samples=20"]
+    ours = [*places, f"task.sha256={own}", "task.name=my_images", "training.max_samples=20"]
     assert train_here(tiny(tmp_path / "runs", *ours)).task == "my_images"
 
 
 def test_the_data_are_part_of_what_a_run_is_known_by() -> None:
-    settings = ["scale=paper", "task=mnist", "task.source=mnist"]
+    settings = ["scale=paper", "task=mnist"]
     paper = compose(settings)
-    other = compose([*settings, "task.sha256=null", "task.label=mnist_again"])
-    assert paper.config.task.data.sha256 == paper.config.task.sha256_of.mnist
+    other = compose([*settings, "task.sha256=null", "task.name=mnist_again"])
     assert paper.identifier != other.identifier
-    assert compose(["scale=smoke", "task=mnist", "task.source=digits"]).config.task.sha256 is None
-
-
-def test_the_download_is_whole_and_happens_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """torchvision downloads beside the files' place; what it leaves is then put there."""
-    roots = []
-
-    def download(root: str, download: bool) -> None:
-        assert download
-        roots.append(root)
-        write(Path(root))
-        assert not any((tmp_path / "MNIST" / "raw").glob("*-ubyte"))
-
-    monkeypatch.setattr(mnist, "network", lambda: True)
-    monkeypatch.setattr(mnist, "MNIST", download)
-    for _ in range(2):
-        data = MNISTDataModule(data_dir=tmp_path, samples_per_epoch=50)
-        assert data.test_samples == 7
-    assert len(roots) == 1
-    assert {file.name for file in (tmp_path / "MNIST" / "raw").glob("*-ubyte")} == set(FILES)
-    assert list(tmp_path.glob(".download-*")) == []
-
-
-def test_a_download_that_fails_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def download(root: str, download: bool) -> None:
-        raw = Path(root) / "MNIST" / "raw"
-        raw.mkdir(parents=True)
-        (raw / FILES[0]).write_bytes(b"half")
-        raise RuntimeError("Error downloading:\nTried two mirrors")
-
-    monkeypatch.setattr(mnist, "network", lambda: True)
-    monkeypatch.setattr(mnist, "MNIST", download)
-    places = [f"task.data_dir={tmp_path}", "task.source=mnist"]
-    line = refused(tiny(tmp_path / "runs", *places), capsys)
-    assert "MNIST cannot be downloaded: Error downloading: Tried two mirrors" in line
-    assert list(tmp_path.rglob("*-ubyte")) == []
+    assert compose(["scale=smoke", "task=digits"]).config.task.sha256 is None
 
 
 # What is refused
@@ -408,47 +357,41 @@ def test_a_download_that_fails_leaves_nothing(
 
 def test_a_wrong_path_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = tmp_path / "nowhere"
-    line = refused(tiny(tmp_path, "task.source=auto", f"task.data_dir={place}"), capsys)
-    assert f"task.data_dir={place}: there is no such directory" in line
-    for source in ("auto", "mnist"):
-        line = refused(tiny(tmp_path, f"task.source={source}", f"task.data_dir={tmp_path}"), capsys)
-        assert f"{tmp_path}/MNIST/raw lacks {FILES[0]}" in line
+    for data_dir in (place, tmp_path):
+        line = refused(tiny(tmp_path, "task=mnist", f"task.data_dir={data_dir}"), capsys)
+        assert f"{data_dir}/MNIST/raw/{FILES[0]}.gz is missing" in line
         assert "no network" in line
-    line = refused(tiny(tmp_path, "task.source=cifar"), capsys)
-    assert "task.source must be auto or one of mnist, digits, got 'cifar'" in line
+        assert "task=digits" in line
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("damage", ["truncated", "longer", "empty", "text", "another"])
-def test_damaged_files_are_refused(
-    damage: str, name: str, packed: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("name", FILES[:2])
+@pytest.mark.parametrize("damage", ["truncated", "longer", "empty", "text", "another", "sizes"])
+def test_damaged_files_are_refused(damage: str, name: str, packed: bool, tmp_path: Path) -> None:
     content = contents()[name]
-    other = contents()[FILES[1] if "images" in name else FILES[0]]
     damaged = {
         "truncated": content[:-3],
         "longer": content + b"abc",
         "empty": b"",
         "text": b"<html>not found</html>",
-        "another": other,
+        "another": contents()[FILES[1] if "images" in name else FILES[0]],
+        "sizes": content[:4] + b"\xff" * 4 + content[8:],
     }[damage]
-    data_dir = write(tmp_path / "data", packed, **{name: damaged})
-    line = refused(tiny(tmp_path / "runs", "task.source=auto", f"task.data_dir={data_dir}"), capsys)
-    assert str(data_dir / "MNIST" / "raw" / name) in line
-    assert "is damaged or no file of MNIST" in line
-    assert not (tmp_path / "runs").exists()
+    data = MNISTDataModule(data_dir=write(tmp_path, packed, **{name: damaged}))
+    with pytest.raises(ValueError, match=rf"raw/{name}(\.gz)? is damaged or no file of MNIST"):
+        data.prepare_data()
 
 
-@pytest.mark.parametrize("kept", [0, 10, 200])
+@pytest.mark.parametrize("kept", [10, 200])
 def test_truncated_archives_are_refused(
     kept: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data_dir = write(tmp_path / "data", packed=True)
     archive = data_dir / "MNIST" / "raw" / f"{FILES[0]}.gz"
     archive.write_bytes(archive.read_bytes()[:kept])
-    line = refused(tiny(tmp_path / "runs", "task.source=auto", f"task.data_dir={data_dir}"), capsys)
+    line = refused(tiny(tmp_path / "runs", "task=mnist", f"task.data_dir={data_dir}"), capsys)
     assert f"{archive} is damaged" in line
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -471,7 +414,6 @@ def test_files_that_do_not_belong_together_are_refused(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"source": "cifar"}, "source must be one of mnist, digits"),
         ({"permuted": 1}, "permuted must be True or False"),
         ({"permutation_seed": -1}, "permutation_seed must be an integer of at least 0"),
         ({"permutation_seed": 2**32}, r"permutation_seed must be below 2\*\*32"),
@@ -489,7 +431,7 @@ def test_arguments_that_cannot_be_are_refused(arguments: dict[str, Any], said: s
     "inputs", [torch.zeros(2, 5), torch.zeros(2, 5, 2), torch.zeros(2, 5, 1, dtype=torch.long)]
 )
 def test_features_of_another_form_are_refused(inputs: torch.Tensor) -> None:
-    network = SequenceNetwork(StackedLSTM(1, 4, 1), 10, reads_symbols=False)
+    network = SequenceNetwork(StackedLSTM(1, 4, 1), 10, is_discrete=False)
     assert network(torch.zeros(2, 5, 1)).shape == (2, 5, 10)
     with pytest.raises(ValueError, match=r"inputs must be floating point .* \[B, T, 1\], got"):
         network(inputs)
@@ -499,10 +441,10 @@ def test_features_of_another_form_are_refused(inputs: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("task", ["mnist", "permuted_mnist"])
+@pytest.mark.parametrize("task", ["digits", "permuted_digits"])
 def test_every_model_answers(task: str, model: str) -> None:
     overrides = [f"task={task}", f"model={model}", "model.depth=2", "model.channels=4"]
-    config = compose(["scale=smoke", "task.source=digits", *overrides]).config
+    config = compose(["scale=smoke", *overrides]).config
     data = make_data(config)
     module = make_module(config, data)
     batch = next(iter(data.test_dataloader()))
@@ -524,7 +466,7 @@ def test_the_loss_is_of_the_last_answer_alone() -> None:
 
 @pytest.mark.parametrize("task", ["mnist", "permuted_mnist"])
 def test_the_papers_settings(task: str) -> None:
-    found = flat(compose(["scale=paper", f"task={task}", "task.source=mnist"]).config)
+    found = flat(compose(["scale=paper", f"task={task}"]).config)
     expected = {
         "training.batch_size": 50,
         "training.learning_rate": 0.001,
@@ -533,9 +475,9 @@ def test_the_papers_settings(task: str) -> None:
         "training.patience": 5,
         "model.channels": 100,
         "model.core.forget_bias": 4.0,
-        "task.data.validation_samples": 10_000,
-        "task.data.test_samples": 10_000,
-        "task.data.permuted": task == "permuted_mnist",
+        "task.validation_samples": 10_000,
+        "task.test_samples": 10_000,
+        "task.permuted": task == "permuted_mnist",
     }
     assert {key: found[key] for key in expected} == expected
 
@@ -545,11 +487,9 @@ def test_a_run_says_what_it_was_trained_on(
 ) -> None:
     run_command(tiny(tmp_path))
     said = capsys.readouterr().out
-    assert "The data are digits, not mnist" in said
     assert said.splitlines()[-1].startswith("digits, 2D tLSTM")
     record = record_of(tmp_path)
     assert record.task == "digits"
-    assert record.config["task"]["source"] == record.config["task"]["data"]["source"] == "digits"
     assert "in place of sequential MNIST" in describe_task(record)
     assert [point.samples for point in record.curve] == [20, 40, 60]
     assert compose(record.overrides).identifier == record.identifier
@@ -571,7 +511,7 @@ def test_the_tested_accuracy_is_of_the_labels(tmp_path: Path) -> None:
 
 def test_files_train_from_end_to_end(tmp_path: Path) -> None:
     data_dir = write(tmp_path / "data", packed=True)
-    overrides = ["task.source=auto", *other_data(data_dir), "training.max_samples=20"]
+    overrides = ["task=mnist", *other_data(data_dir), "training.max_samples=20"]
     record = train_here(tiny(tmp_path / "runs", "task=permuted_mnist", *overrides))
     assert (record.task, record.samples) == ("tiny_mnist", 20)
     assert "data_dir" in record.config["task"]
@@ -609,18 +549,18 @@ def test_an_interrupted_run_ends_the_same(
 def test_captured_training_is_the_same(
     device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many steps at a time, of features, which nothing takes for symbols."""
+    """Many steps at a time, of features instead of tokens."""
     if device == "cpu":
-        monkeypatch.setattr(captured, "Recording", HostRecording)
-        monkeypatch.setattr(runtime, "Recording", HostRecording)
-        monkeypatch.setattr(job, "why_not", lambda *_: None)
+        monkeypatch.setattr(captured, "CudaGraph", HostGraph)
+        monkeypatch.setattr(callbacks, "CudaGraph", HostGraph)
+        monkeypatch.setattr(job, "cuda_graph_obstacle", lambda *_: None)
     place = f"trainer.accelerator={'gpu' if device == 'cuda' else 'cpu'}"
-    ways = {"captured": ["trainer.capture=true", "trainer.steps_at_a_time=2"], "plain": []}
+    ways = {"captured": ["trainer.cuda_graph=true", "trainer.steps_per_launch=2"], "plain": []}
     losses = {
         name: [
             point.loss
             for point in train_here(
-                tiny(tmp_path / name, place, "trainer.capture=false", *way)
+                tiny(tmp_path / name, place, "trainer.cuda_graph=false", *way)
             ).curve
         ]
         for name, way in ways.items()
@@ -641,7 +581,7 @@ def test_digits_are_learnt(tmp_path: Path) -> None:
             "training.learning_rate=0.02",
             "training.samples_per_epoch=1250",
             "training.max_samples=5000",
-            "scale.mnist.validation_samples=250",
+            "task.validation_samples=250",
         )
     )
     assert record.best["accuracy"] > 0.3

@@ -1,4 +1,4 @@
-"""What the layers are made of, what they start with and keep in copies, and what they refuse."""
+"""The layers' parameters, initial values and copies, and the arguments that they refuse."""
 
 import copy
 import pickle
@@ -42,14 +42,12 @@ def number_with_head(core: Any) -> int:
 def test_the_published_number_of_parameters(name: str) -> None:
     number, channels, size, options = TENSORIZED[name]
     core = TensorizedLSTM(SYMBOLS, channels, size, **options, device="meta")
-    assert number_of_parameters(core) + channels * SYMBOLS + SYMBOLS == number
     assert number_with_head(core) == number
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 def test_the_published_number_of_parameters_of_the_stack(depth: int) -> None:
     core = StackedLSTM(SYMBOLS, 1120, depth, device="meta")
-    assert number_of_parameters(core) + 1120 * SYMBOLS + SYMBOLS == 10_500_205
     assert number_with_head(core) == 10_500_205
 
 
@@ -75,7 +73,7 @@ def test_only_channel_normalization_adds_parameters_with_the_depth(rank: int, si
     assert added("layer") == 2 * 7
 
 
-# What a module starts with
+# Initial values
 
 INPUT_SIZE, CHANNELS = 11, 23
 
@@ -175,21 +173,6 @@ def test_a_state_dict_says_what_it_holds() -> None:
         "normalization_gain": (4, 4, 3),
         "normalization_bias": (4, 4, 3),
     }
-    assert set(TensorizedRNN(2, 3, 4).state_dict()) == {
-        "weight_input",
-        "bias_input",
-        "weight_hidden",
-        "bias_hidden",
-    }
-    assert {
-        name: tuple(value.shape) for name, value in StackedLSTM(2, 3, 4).state_dict().items()
-    } == {
-        "weight_input": (3, 2),
-        "bias_input": (3,),
-        "weight_ih": (1, 12, 3),
-        "weight_hh": (1, 12, 3),
-        "bias": (1, 12),
-    }
 
 
 def test_printing_tells_the_options() -> None:
@@ -203,17 +186,7 @@ def test_printing_tells_the_options() -> None:
     assert "tensor_size=6" in repr(TensorizedRNN(5, 7, 6))
 
 
-@pytest.mark.parametrize(
-    ("size", "kernel", "depth"), [(1, 2, 1), (4, 3, 4), (4, 2, 4), (5, 4, 3), (6, 5, 3)]
-)
-def test_a_layer_tells_its_depth_and_delay(size: int, kernel: int, depth: int) -> None:
-    for kind in (TensorizedRNN, TensorizedLSTM):
-        layer = kind(2, 3, size, kernel_size=kernel)
-        assert (layer.depth, layer.delay) == (depth, depth - 1)
-    assert StackedLSTM(2, 3, depth).delay == 0
-
-
-# What is refused, with the argument's name, what it got and what it may be
+# Refused arguments: the message names the argument, its value and its range
 
 
 @pytest.mark.parametrize("kind", [TensorizedRNN, TensorizedLSTM])

@@ -24,7 +24,7 @@ def results(forward: object, *leaves: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
-    ("operands", "channels", "tolerance"),
+    ("compute_dtype", "channels", "tolerance"),
     [
         (torch.float32, 6, 1e-6),
         (torch.bfloat16, 6, 1e-6),  # few weights are not rounded
@@ -34,7 +34,7 @@ def results(forward: object, *leaves: Tensor) -> list[Tensor]:
 )
 @pytest.mark.parametrize("features", [1, 5, 8])
 def test_equals_pytorchs_linear(
-    features: int, operands: torch.dtype, channels: int, tolerance: float, device: str
+    features: int, compute_dtype: torch.dtype, channels: int, tolerance: float, device: str
 ) -> None:
     if channels > 6:
         channels = -(-LARGE_PROJECTION // features)
@@ -44,7 +44,7 @@ def test_equals_pytorchs_linear(
     expected = results(F.linear, *exact)
     given = [each.to(device, torch.float32) for each in exact]
     with torch.autocast(device, torch.bfloat16):  # it decides by itself what is rounded
-        found = results(lambda *leaves: project(*leaves, operands), *given)
+        found = results(lambda *leaves: project(*leaves, compute_dtype), *given)
     assert {actual.dtype for actual in found} == {torch.float32}
     names = ("projected", "gradient of input", "gradient of weight", "gradient of bias")
     found = [actual.cpu().double() for actual in found]

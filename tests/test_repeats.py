@@ -14,7 +14,7 @@ from tlstm.records.schema import (
 from tlstm.records.store import (
     append,
 )
-from tlstm.reporting.repeats import in_words
+from tlstm.reporting.pages import repeats as in_words
 
 __all__ = ["results"]  # a fixture
 
@@ -61,6 +61,6 @@ def test_other_runs_are_no_repeats():
 def test_a_page_says_so_and_shows_the_last_time(results):
     append([time(0, FIRST), time(1, [*FIRST, (3_000, 0.75, 0.5)])], results)
     page = page_of(results, "fig4")
-    assert "* Done again: once, with the same accuracy and loss" in page
+    assert "Runs at smoke scale that were done again: once, with the same accuracy and loss" in page
     assert "1 run, " in page
     assert "not within 3K" in page

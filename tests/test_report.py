@@ -18,13 +18,13 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 import worlds
 from test_bench import everything
-from tlstm.records import measurement_store as bench_store
+from tlstm.records import measurement as bench_store
 from tlstm.records import table as tables
 from tlstm.records.store import (
     append,
 )
 from tlstm.report import embedded, main, memory_cells, read, render
-from tlstm.reporting import charts, sections
+from tlstm.reporting import charts, rows, sections
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published.csv"
 CHROMIUM = next(
@@ -145,15 +145,16 @@ def test_what_is_not_at_the_papers_scale_says_so(content):
         assert marks == ([] if scale == "paper" else [said] * (pictures + 1))
 
 
-def test_published_numbers_are_the_files_and_measured_ones_stand_beside_them(content):
+def test_published_numbers_are_the_files_and_measured_ones_are_in_their_rows(content):
     with PUBLISHED.open() as file:
         expected = [(row["model"], row["value"]) for row in csv.DictReader(file)]
-    rows = re.findall(r'<tr class="published">(.*?)</tr>', content, re.DOTALL)
-    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in rows]
-    found = [(row[1], row[5].replace("&gt;", ">")) for row in cells]
-    assert found == expected
-    assert all(row[0] == "published" for row in cells)
-    assert content.count("<td>measured:") == len(worlds.BITS) * 4
+    section = content.partition('<section id="published">')[2].partition("</section>")[0]
+    rows = re.findall(r"<tr>(<td>.*?)</tr>", section, re.DOTALL)
+    found = [re.findall(r"<td>(.*?)</td>", row) for row in rows]
+    for (model, value), (name, _, published, *_) in zip(expected, found, strict=True):
+        assert name.startswith(model)
+        assert published.replace("&gt;", ">").startswith(value)
+    assert sum("reproduced" in row[6] or "better" in row[6] for row in found) >= 2
 
 
 def test_what_a_record_holds_is_only_text(tmp_path):
@@ -180,7 +181,7 @@ def test_the_smaller_picture_of_a_memory_cell_is_kept(tmp_path, content):
 
 
 def run_table(records):
-    return tables.run_table(records)
+    return rows.run_table(records)
 
 
 def test_curves_of_wikipedia_are_bits_per_character():
@@ -233,8 +234,8 @@ def test_ablations_stand_side_by_side():
     assert stack.settings == [tables.UNKNOWN] * 4
     assert feedback.settings == ["2", "yes", "yes", "none"]
     assert without.settings[1] == "no"
-    assert stack.cells == [("80.5 ± 0.5", False), (tables.UNKNOWN, False)]
-    assert without.cells == [("95.5 ± 0.5", True)] * 2
+    assert stack.cells == [("80.5 (80.0 to 81.0)", False), (tables.UNKNOWN, False)]
+    assert without.cells == [("95.5 (95.0 to 96.0)", True)] * 2
     assert not feedback.cells[0][1]
 
 
@@ -249,34 +250,33 @@ def test_a_measured_row_is_chosen_by_validation_and_shows_the_test():
         )
         for depth, (validation, test) in kinds.items()
     ]
-    published = tables.read_published(PUBLISHED)
-    shown = sections.published_tables(run_table(records), published)
-    (row,) = [row for each in shown for row in each["measured"]]
-    assert (row["depth"], row["value"]) == ("3", "91.0")
+    best = rows.best_line(run_table(records))
+    assert best["depth"].iloc[0] == 3
+    assert rows.result(best).startswith("91.0%")
 
 
-def test_readings_and_recipes_do_not_stand_for_the_reproduction(tmp_path):
+def test_choices_and_recipes_do_not_stand_for_the_reproduction(tmp_path):
     """Not where they are the very run that a figure has, and not where they are better."""
     shutil.copy(PUBLISHED, tmp_path)
     key = ("memorization", "tlstm_3d_cn", 10)
     run = worlds.run(key, 80, experiment="fig4")
-    later = {"experiment": "readings", "finished": run.finished.replace(year=2030)}
+    later = {"experiment": "choices", "finished": run.finished.replace(year=2030)}
     better = worlds.run(key, 10, experiment="recipe", label="another recipe")
-    alone = worlds.run(("addition", "tlstm_3d_cn", 7), 10, experiment="readings")
+    alone = worlds.run(("addition", "tlstm_3d_cn", 7), 10, experiment="choices")
     append([run, run.model_copy(update=later), better, alone], tmp_path)
     records, _ = read(tmp_path)
     assert {(each.experiment, each.task, each.label) for each in records} == {
         ("fig4", "memorization", run.label),
         ("recipe", "memorization", "another recipe"),
-        ("readings", "addition", alone.label),
+        ("choices", "addition", alone.label),
     }
     text = render(records, [], tables.read_published(tmp_path / "published.csv"))
     published, _, after = text.partition('<section id="published">')[2].partition("</section>")
-    assert "<td>80K</td>" in published
+    assert " after 80K</td>" in published
     assert "another recipe" not in published
     assert "another recipe" in after
-    assert "Addition, readings" in text
-    assert "Addition, readings" in render([alone], [], tables.read_published(PUBLISHED))
+    assert "Addition, choices" in text
+    assert "Addition, choices" in render([alone], [], tables.read_published(PUBLISHED))
 
 
 def test_costs_are_sums_of_the_runs():
@@ -284,9 +284,9 @@ def test_costs_are_sums_of_the_runs():
         worlds.run(("addition", "slstm", 1), 9, seed, device_seconds=60.0 * minutes)
         for seed, minutes in enumerate([1, 2, 6])
     ]
-    (row,) = sections.costs(run_table(records))
-    assert row["each"] == "3.0 (1.0 to 6.0)"
-    assert (row["runs"], row["device"], row["wall"]) == ("3", "9.0", "3.0")
+    (row,) = rows.cost_rows(run_table(records))
+    assert row["device minutes a run (range)"] == "3.0 (1.0 to 6.0)"
+    assert (row["runs"], row["device minutes"]) == ("3", "9.0")
 
 
 def test_bars_grow_with_the_logarithm_of_the_time():

@@ -1,7 +1,9 @@
 """A run that was interrupted goes on, and ends as if it had never been."""
 
+import itertools
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +14,7 @@ import pytest
 import torch
 import wandb
 from lightning import Trainer
+from lightning.pytorch.plugins import AsyncCheckpointIO
 
 from commands import (
     EASY,
@@ -26,13 +29,10 @@ from commands import (
     tiny,
     train_here,
 )
-from tlstm import train
-from tlstm.records.schema import (
-    Record,
-)
+from tlstm.records.schema import Record
 from tlstm.tasks.base import Batch
 from tlstm.train import run_command
-from tlstm.training import checkpoints
+from tlstm.training import checkpoints, recording
 from tlstm.training.config import compose
 from tlstm.training.module import SequenceModule
 from tlstm.training.run import make_data
@@ -42,7 +42,7 @@ LONG = ("training.max_samples=3000", "model=slstm")
 
 
 class InterruptionError(Exception):
-    """What stands for anything that may happen in the middle of a run."""
+    """Any failure in the middle of a run."""
 
 
 @pytest.fixture
@@ -67,17 +67,23 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def nth_call_raises(call: int, function: Callable, error: BaseException) -> Callable:
-    """The function, which raises an error in the place of its n-th call and none after it."""
-    count = 0
+    """Return the function with an error in place of its n-th call."""
+    calls = itertools.count(1)
 
     def counting(*arguments: Any, **options: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count == call:
+        if next(calls) == call:
             raise error
         return function(*arguments, **options)
 
     return counting
+
+
+def interrupted_at(step: int, overrides: list[str], patch: pytest.MonkeyPatch) -> None:
+    """Train until the n-th step of this process fails."""
+    failing = nth_call_raises(step, SequenceModule.training_step, InterruptionError())
+    patch.setattr(SequenceModule, "training_step", failing)
+    with pytest.raises(InterruptionError):
+        train_here(overrides)
 
 
 def assert_same_end(output_dir: Path, whole: Path) -> Record:
@@ -96,10 +102,7 @@ def assert_same_end(output_dir: Path, whole: Path) -> Record:
 def test_a_failure_at_any_step_changes_nothing(
     step: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failing = nth_call_raises(step, SequenceModule.training_step, InterruptionError())
-    monkeypatch.setattr(SequenceModule, "training_step", failing)
-    with pytest.raises(InterruptionError):
-        train_here(tiny(tmp_path))
+    interrupted_at(step, tiny(tmp_path), monkeypatch)
     checkpoint = run_directory(tmp_path) / "checkpoints" / "last.ckpt"
     assert checkpoint.exists() == (step > 2)
     if step > 2:
@@ -116,8 +119,8 @@ def test_a_failure_at_any_step_changes_nothing(
         (checkpoints, "replace_file", 2),  # the first best checkpoint is there, no last one
         (checkpoints, "replace_file", 3),  # in the next epoch
         (Trainer, "test", 1),
-        (train, "make_record", 1),
-        (train, "write_record", 1),
+        (recording, "make_record", 1),
+        (recording, "write_record", 1),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
@@ -137,13 +140,9 @@ def test_a_failure_between_steps_changes_nothing(
 def test_many_interruptions_change_nothing(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learn = SequenceModule.training_step
     for step in (4, 1, 2, 2):
-        failing = nth_call_raises(step, learn, InterruptionError())
-        monkeypatch.setattr(SequenceModule, "training_step", failing)
-        with pytest.raises(InterruptionError):
-            train_here(tiny(tmp_path))
-    monkeypatch.setattr(SequenceModule, "training_step", learn)
+        with monkeypatch.context() as patch:
+            interrupted_at(step, tiny(tmp_path), patch)
     record = train_here(tiny(tmp_path))
     assert_same_end(tmp_path, whole)
     assert all(a.seconds < b.seconds for a, b in zip(record.curve, record.curve[1:], strict=False))
@@ -197,38 +196,36 @@ def test_ctrl_c_ends_with_a_sentence_and_the_same_command_goes_on(
 # Killed
 
 
+def started(overrides: list[str]) -> subprocess.Popen[str]:
+    """Start a run in a process and return it after its first checkpoint."""
+    process = start_process(overrides)
+    checkpoint = compose(overrides).directory / "checkpoints" / "last.ckpt"
+    while not checkpoint.exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.002)
+    return process
+
+
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     killed, whole = tiny(tmp_path / "killed", *LONG), tiny(tmp_path / "whole", *LONG)
     directory = compose(killed).directory
-    checkpoint = directory / "checkpoints" / "last.ckpt"
-    process = start_process(killed)
-    while not checkpoint.exists():
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.002)
+    process = started(killed)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert not (directory / "record.json").exists()
     assert 1 <= load(directory, "last")["epoch"] + 1 < 100
-
     train_here(whole)
     train_here(killed)
     assert_same_end(tmp_path / "killed", run_directory(tmp_path / "whole"))
-    assert record_of(tmp_path / "killed").samples == 3000
-    leftovers = [path.name for path in (directory / "checkpoints").iterdir()]
-    assert {"best.ckpt", "last.ckpt"} <= set(leftovers)
 
 
 @pytest.mark.slow
 def test_ctrl_c_at_a_terminal_leaves_no_traceback(tmp_path: Path) -> None:
     """A real signal to a real process; then the command goes on here."""
     overrides = tiny(tmp_path, *LONG)
-    process = start_process(overrides)
-    checkpoint = compose(overrides).directory / "checkpoints" / "last.ckpt"
-    while not checkpoint.exists():
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.002)
+    process = started(overrides)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -260,7 +257,7 @@ def test_a_checkpoint_is_of_the_moment_it_was_taken(
 
     monkeypatch.setattr(checkpoints, "replace_file", late)
     weights, curve = torch.ones(3), [1]
-    writer, path = checkpoints.WholeCheckpoints(), tmp_path / "last.ckpt"
+    writer, path = AsyncCheckpointIO(checkpoints.WholeCheckpoints()), tmp_path / "last.ckpt"
     writer.save_checkpoint({"weights": weights, "curve": curve}, path)
     weights.zero_()
     curve.append(2)
@@ -279,63 +276,42 @@ def test_after_a_checkpoint_that_cannot_be_written_none_is(
     failing = nth_call_raises(1, checkpoints.replace_file, OSError(28, "No space"))
     monkeypatch.setattr(checkpoints, "replace_file", failing)
     writer = checkpoints.WholeCheckpoints()
-    writer.save_checkpoint({}, tmp_path / "best.ckpt")
+    with pytest.raises(OSError, match="No space"):
+        writer.save_checkpoint({}, tmp_path / "best.ckpt")
     writer.save_checkpoint({}, tmp_path / "last.ckpt")
-    for _ in range(2):  # each is told of
-        with pytest.raises(OSError, match="No space"):
-            writer.teardown()
-    writer.teardown()
     assert list(tmp_path.iterdir()) == []
 
 
 # Ended, but not recorded
 
 
-def test_a_solved_run_without_its_record_is_only_recorded(tmp_path: Path) -> None:
-    record = train_here(tiny(tmp_path, base=EASY))
-    assert record.outcome == "solved"
-    assert_recorded_without_training(tmp_path, base=EASY)
-
-
-def test_a_spent_run_without_its_record_is_only_recorded(tmp_path: Path) -> None:
-    assert train_here(tiny(tmp_path)).outcome == "budget spent"
-    assert_recorded_without_training(tmp_path)
-
-
-def test_a_diverged_run_without_its_record_is_only_recorded(tmp_path: Path) -> None:
-    broken = "training.learning_rate=1e30"
-    assert train_here(tiny(tmp_path, broken)).outcome == "diverged"
-    assert_recorded_without_training(tmp_path, broken)
-
-
-def assert_recorded_without_training(output_dir: Path, *more: str, **base: Any) -> None:
-    record, directory = record_of(output_dir), run_directory(output_dir)
+@pytest.mark.parametrize(
+    ("outcome", "settings"),
+    [
+        ("solved", EASY),
+        ("budget spent", ()),
+        ("diverged", ("training.learning_rate=1e30",)),
+    ],
+)
+def test_an_ended_run_without_its_record_is_only_recorded(
+    outcome: str, settings: tuple[str, ...], tmp_path: Path
+) -> None:
+    overrides = tiny(tmp_path, *settings)
+    record = train_here(overrides)
+    assert record.outcome == outcome
+    directory = run_directory(tmp_path)
     (directory / "record.json").unlink()
     checkpoints = files_below(directory / "checkpoints")
     with pytest.MonkeyPatch.context() as patch:
         forbidden = nth_call_raises(1, SequenceModule.training_step, AssertionError("trained"))
         patch.setattr(SequenceModule, "training_step", forbidden)
-        again = train_here(tiny(output_dir, *more, **base))
+        again = train_here(overrides)
     assert result(again) == result(record)
     assert again.milliseconds_per_timestep > 0
     assert files_below(directory / "checkpoints") == checkpoints
 
 
 # Elsewhere
-
-
-def test_a_directory_that_has_moved_goes_on(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    learn = SequenceModule.training_step
-    failing = nth_call_raises(5, learn, InterruptionError())
-    monkeypatch.setattr(SequenceModule, "training_step", failing)
-    with pytest.raises(InterruptionError):
-        train_here(tiny(tmp_path / "old"))
-    (tmp_path / "old").rename(tmp_path / "new")
-    train_here(tiny(tmp_path / "new"))
-    assert_same_end(tmp_path / "new", whole)
-    assert not (tmp_path / "old").exists()
 
 
 def test_the_best_of_a_moved_directory_stays_the_best(
@@ -349,11 +325,7 @@ def test_the_best_of_a_moved_directory_stays_the_best(
         self.validation_metrics["loss"].update(torch.tensor(1.0))
 
     monkeypatch.setattr(SequenceModule, "validation_step", validation_step)
-    learn = SequenceModule.training_step
-    failing = nth_call_raises(5, learn, InterruptionError())
-    monkeypatch.setattr(SequenceModule, "training_step", failing)
-    with pytest.raises(InterruptionError):
-        train_here(tiny(tmp_path / "old"))
+    interrupted_at(5, tiny(tmp_path / "old"), monkeypatch)
     (tmp_path / "old").rename(tmp_path / "new")
     record = train_here(tiny(tmp_path / "new"))
     assert record.best["samples"] == 60
@@ -371,7 +343,7 @@ def test_a_larger_budget_goes_on_from_a_smaller_ones_checkpoint(
     assert files_below(tmp_path / "small") == files
 
 
-def test_a_checkpoint_without_its_best_beside_it_is_refused(
+def test_a_checkpoint_without_its_best_one_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train_here(tiny(tmp_path / "small", "training.max_samples=60"))
@@ -388,10 +360,7 @@ def test_the_same_wandb_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.delenv("WANDB_RUN_ID", raising=False)
     overrides = tiny(tmp_path, "logger.wandb=true")
-    failing = nth_call_raises(5, SequenceModule.training_step, InterruptionError())
-    monkeypatch.setattr(SequenceModule, "training_step", failing)
-    with pytest.raises(InterruptionError):
-        train_here(overrides)
+    interrupted_at(5, overrides, monkeypatch)
     wandb.finish()
     train_here(overrides)
     directory = run_directory(tmp_path)

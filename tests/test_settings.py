@@ -6,13 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
+from omegaconf import OmegaConf
 from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
 from commands import measure_quickly, run_directory, tiny, train_here
+from tlstm.layers.recurrent import RecurrentLayer
 from tlstm.tasks.base import Batch
-from tlstm.training.config import compose
+from tlstm.training.config import compose, instantiate
+from tlstm.training.initialization import initialize
 from tlstm.training.module import SequenceModule
 from tlstm.training.run import make_data, make_module, set_up_torch
 
@@ -20,11 +23,7 @@ MODELS = ["tlstm_3d_cn", "slstm", "grid_lstm_tied", "trnn_2d"]
 NORM = 0.05  # below that of the first gradients
 
 
-AS_DRAWN = (  # by the layers themselves
-    "training.initial_range=0",
-    "training.initial_input=uniform",
-    "training.initial_bias=uniform",
-)
+AS_DRAWN = ("initialization=torch7",)
 
 
 def made(tmp_path: Path, *settings: str) -> tuple[SequenceModule, Batch]:
@@ -51,16 +50,15 @@ def test_the_loss_is_over_the_answer_or_over_all_positions(tmp_path: Path) -> No
     module, batch = made(tmp_path)
     logits = module.network(batch.inputs)
     each = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
-    assert 0 < batch.answer.sum() < batch.answer.numel()
-    torch.testing.assert_close(module.loss(batch), each[batch.answer.flatten()].mean())
+    assert 0 < batch.loss_mask.sum() < batch.loss_mask.numel()
+    torch.testing.assert_close(module.loss(batch), each[batch.loss_mask.flatten()].mean())
     everywhere, _ = made(tmp_path, "training.loss=all")
     torch.testing.assert_close(everywhere.loss(batch), each.mean())
 
 
-@pytest.mark.parametrize("task", ["mnist", "wikipedia"])
+@pytest.mark.parametrize("task", ["digits", "python_topics"])
 def test_a_loss_over_all_positions_needs_targets_there(task: str, tmp_path: Path) -> None:
-    stand_in = {"mnist": "task.source=digits", "wikipedia": "task.source=python_topics"}[task]
-    config = compose(["scale=smoke", f"task={task}", stand_in, "training.loss=all"]).config
+    config = compose(["scale=smoke", f"task={task}", "training.loss=all"]).config
     with pytest.raises(ValueError, match=f"loss=all cannot be: {task} has no targets beside"):
         make_module(config, make_data(config))
 
@@ -83,7 +81,7 @@ def test_the_learning_rate_rises_evenly_to_its_whole(
 ) -> None:
     """Against torch's own schedule: a rise over four steps, and two more with the whole."""
     measure_quickly(monkeypatch)
-    settings = "training.warm_up=60", "training.max_samples=90"
+    settings = "training.warmup_samples=60", "training.max_samples=90"
     train_here(tiny(tmp_path, *settings, "training.samples_per_epoch=90"))
     checkpoint = run_directory(tmp_path) / "checkpoints" / "last.ckpt"
     trained = torch.load(checkpoint, weights_only=True)["state_dict"]
@@ -107,7 +105,7 @@ def test_the_learning_rate_rises_evenly_to_its_whole(
 @pytest.mark.parametrize("model", MODELS)
 def test_the_initial_scale_is_that_of_the_cores_weights(model: str, tmp_path: Path) -> None:
     drawn, _ = made(tmp_path, f"model={model}")
-    scaled, _ = made(tmp_path, f"model={model}", "training.initial_scale=3")
+    scaled, _ = made(tmp_path, f"model={model}", "initialization.scale=3")
     multiplied = 0
     for (name, before), after in zip(drawn.named_parameters(), scaled.parameters(), strict=True):
         weight = name.startswith("network.core.weight")
@@ -119,7 +117,9 @@ def test_the_initial_scale_is_that_of_the_cores_weights(model: str, tmp_path: Pa
 @pytest.mark.parametrize("model", MODELS)
 def test_the_initial_range_is_that_of_the_cores_weights(model: str, tmp_path: Path) -> None:
     drawn, _ = made(tmp_path, f"model={model}", "model.channels=100")
-    ranged, _ = made(tmp_path, f"model={model}", "model.channels=100", "training.initial_range=0.3")
+    ranged, _ = made(
+        tmp_path, f"model={model}", "model.channels=100", "initialization.hidden_range=0.3"
+    )
     for (name, before), after in zip(drawn.named_parameters(), ranged.parameters(), strict=True):
         if name.startswith("network.core.weight"):
             values = after.double().flatten()
@@ -134,7 +134,7 @@ def test_the_initial_range_is_that_of_the_cores_weights(model: str, tmp_path: Pa
 @pytest.mark.parametrize("model", MODELS)
 def test_biases_may_begin_with_zero_but_for_the_forget_gates(model: str, tmp_path: Path) -> None:
     drawn, _ = made(tmp_path, f"model={model}")
-    zero, _ = made(tmp_path, f"model={model}", "training.initial_bias=zero")
+    zero, _ = made(tmp_path, f"model={model}", "initialization.bias_range=0")
     forgetting = 0
     for (name, before), after in zip(drawn.named_parameters(), zero.parameters(), strict=True):
         if name.startswith("network.core.bias"):
@@ -153,10 +153,10 @@ def test_channel_normalization_of_empty_cells_makes_the_first_gradients_large(
     tmp_path: Path,
 ) -> None:
     """What the README warns of: biases of zero leave cells at zero until something is read."""
-    settings = "model=tlstm_3d_cn", "model.depth=4", "training.initial_range=0.08"
+    settings = "model=tlstm_3d_cn", "model.depth=4", "initialization.hidden_range=0.08"
     zero, uniform = (
-        norm(gradients(*made(tmp_path, *settings, f"training.initial_bias={bias}")))
-        for bias in ("zero", "uniform")
+        norm(gradients(*made(tmp_path, *settings, f"initialization.bias_range={bias}")))
+        for bias in ("0", "null")
     )
     assert zero > 100 * uniform
 
@@ -165,7 +165,7 @@ def test_full_first_steps_cut_the_output_off_from_the_input() -> None:
     """What the README says of addition: a learning rate that rises keeps more of the gradient."""
     wide = "scale=short", "task=addition", "model=tlstm_3d_cn", "model.depth=7"
     assert remaining_gradient(*wide) < 1 / 100
-    assert remaining_gradient(*wide, "training.warm_up=15_000") > 1 / 40
+    assert remaining_gradient(*wide, "training.warmup_samples=15_000") > 1 / 40
 
 
 def remaining_gradient(*settings: str) -> float:
@@ -175,7 +175,7 @@ def remaining_gradient(*settings: str) -> float:
     data = make_data(config)
     module = make_module(config, data)
     optimizer = Adam(module.parameters(), lr=config.training.learning_rate)
-    rise = max(1, config.training.warm_up // config.training.batch_size)
+    rise = max(1, config.training.warmup_samples // config.training.batch_size)
     schedule = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / rise))
     norms = []
     for batch in itertools.islice(data.train_dataloader(), 6):
@@ -192,7 +192,7 @@ def remaining_gradient(*settings: str) -> float:
 def test_the_inputs_projection_may_be_drawn_as_embeddings_are(model: str, tmp_path: Path) -> None:
     wide = f"model={model}", "model.channels=400"
     drawn, _ = made(tmp_path, *wide)
-    normal, _ = made(tmp_path, *wide, "training.initial_input=normal")
+    normal, _ = made(tmp_path, *wide, "initialization.input_range=normal")
     for (name, before), after in zip(drawn.named_parameters(), normal.parameters(), strict=True):
         if name != "network.core.weight_input":
             torch.testing.assert_close(after, before, rtol=0, atol=0)
@@ -208,11 +208,11 @@ def test_a_run_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     settings = (
         "training.loss=all",
         "training.gradient_clip=0.1",
-        "training.warm_up=100",
-        "training.initial_scale=2",
-        "training.initial_range=0.2",
-        "training.initial_input=normal",
-        "training.initial_bias=zero",
+        "training.warmup_samples=100",
+        "initialization.scale=2",
+        "initialization.hidden_range=0.2",
+        "initialization.input_range=normal",
+        "initialization.bias_range=0",
     )
     losses = {
         name: [point.loss for point in train_here(tiny(tmp_path / str(i), *AS_DRAWN, *given)).curve]
@@ -223,18 +223,73 @@ def test_a_run_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert len({tuple(curve) for curve in losses.values()}) == len(losses)
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_the_first_weights_of_recorded_runs_are_drawn_as_they_were(model: str) -> None:
+    """Against what drew them when the settings were four of the training's."""
+    config = compose(["scale=smoke", f"model={model}"]).config.model.core
+    core, other = (instantiate(config, input_size=5) for _ in range(2))
+    drawn = {name: value.clone() for name, value in core.state_dict().items()}
+    for bound, scale, reads, biases in itertools.product(
+        [0.0, 0.04, 0.08], [1.0, 2.45], ["uniform", "normal"], ["uniform", "zero"]
+    ):
+        settings = {
+            "hidden_range": bound or None,
+            "input_range": "normal" if reads == "normal" else None,
+            "bias_range": 0 if biases == "zero" else None,
+            "norm_gain": 1.0,
+            "scale": scale,
+        }
+        core.load_state_dict(drawn)
+        other.load_state_dict(drawn)
+        torch.manual_seed(3)
+        initialize(core, OmegaConf.create(settings))
+        torch.manual_seed(3)
+        draw_as_before(other, bound, scale, reads, biases)
+        for after, before in zip(core.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def draw_as_before(
+    core: RecurrentLayer, bound: float, scale: float, reads: str, biases: str
+) -> None:
+    """Draw first weights as the code of records of format 1 did."""
+    named = list(core.named_parameters())
+    for weight in [value for name, value in named if name.startswith("weight")]:
+        if bound > 0:
+            weight.uniform_(-bound, bound)
+        weight.mul_(scale)
+    if reads == "normal":
+        core.get_parameter("weight_input").normal_()
+    if biases == "zero":
+        for bias in [value for name, value in named if name.startswith("bias")]:
+            bias.zero_()
+        core.reset_forget_bias()
+
+
+def test_ranges_may_be_given_one_by_one_and_so_may_the_gain(tmp_path: Path) -> None:
+    ranges = "initialization.input_range=0.5", "initialization.bias_range=0.25"
+    module, _ = made(tmp_path, "model=tlstm_3d_cn", *ranges, "initialization.norm_gain=0.1")
+    core = module.network.core
+    largest = {name: float(value.abs().max()) for name, value in core.named_parameters()}
+    assert 0.4 < largest["weight_input"] <= 0.5
+    assert 0.2 < largest["bias_input"] <= 0.25
+    assert (core.get_parameter("normalization_gain") == 0.1).all()
+    with pytest.raises(ValueError, match=r"norm_gain=0.1 cannot be: .* no normalization"):
+        made(tmp_path, "model=slstm", "initialization.norm_gain=0.1")
+
+
 @pytest.mark.parametrize(
-    ("task", "begins"),
+    ("task", "name"),
     [
-        ("addition", (0.08, "normal", "zero")),
-        ("memorization", (0.08, "normal", "zero")),
-        ("mnist task.source=digits", (0, "uniform", "uniform")),
-        ("wikipedia task.source=python_topics", (0, "uniform", "uniform")),
+        ("addition", "embedding"),
+        ("memorization", "embedding"),
+        ("mnist", "torch7"),
+        ("wikipedia", "torch7"),
     ],
 )
-def test_the_generated_tasks_have_a_beginning_of_their_own(
-    task: str, begins: tuple[float, str, str]
-) -> None:
-    training = compose(["scale=paper", *f"task={task}".split()]).config.training
-    found = training.initial_range, training.initial_input, training.initial_bias
-    assert found == begins
+def test_the_generated_tasks_have_a_beginning_of_their_own(task: str, name: str) -> None:
+    """Which the command line may change."""
+    assert compose(["scale=paper", f"task={task}"]).config.initialization.name == name
+    other = compose(["scale=paper", "initialization=zero_bias", f"task={task}"]).config
+    assert other.initialization.name == "zero_bias"

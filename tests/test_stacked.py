@@ -12,10 +12,7 @@ from tlstm.layers.stacked import StackedLSTM, StackedRNN
 from variants import (
     BATCH_SIZE,
     CHANNELS,
-    FORMS,
     INPUT_SIZE,
-    LENGTH_FORMS,
-    LENGTHS,
     STREAM_FORMS,
     Result,
     as_tuple,
@@ -55,59 +52,6 @@ def test_a_sequence_equals_its_steps(kind: type, depth: int, shared: bool) -> No
     expected = outcome(stack, variants.step_by_step, inputs, state)
     for forward in (variants.whole, *STREAM_FORMS):
         assert_same(outcome(stack, forward, inputs, state), expected)
-
-
-@for_each_stack
-def test_the_initial_state_is_zero(kind: type, depth: int, shared: bool) -> None:
-    stack, inputs = make_stack(kind, depth, shared), random_inputs()
-    zeros = stack.initial_state(BATCH_SIZE)
-    for part in as_tuple(zeros):
-        assert part.shape == (depth, BATCH_SIZE, CHANNELS)
-        assert not part.any()
-    assert torch.equal(stack(inputs)[0], stack(inputs, zeros)[0])
-    assert torch.equal(stack.step(inputs[0])[0], stack.step(inputs[0], zeros)[0])
-
-
-@pytest.mark.parametrize("form", FORMS)
-@for_each_stack
-def test_every_form_of_a_call_is_one_computation(
-    kind: type, depth: int, shared: bool, form: str
-) -> None:
-    forward, arguments = FORMS[form]
-    inputs, stack = random_inputs(), make_stack(kind, depth, shared)
-    state = random_state(stack)
-    expected = outcome(stack, variants.step_by_step, inputs, state)
-    other = make_stack(kind, depth, shared, **arguments)
-    assert_same(outcome(other, forward, inputs, state), expected)
-
-
-@pytest.mark.parametrize("form", LENGTH_FORMS)
-@for_each_stack
-def test_every_example_is_read_up_to_its_length(
-    kind: type, depth: int, shared: bool, form: str
-) -> None:
-    forward, arguments = LENGTH_FORMS[form]
-    inputs, stack = random_inputs(batch_size=3), make_stack(kind, depth, shared)
-    state = random_state(stack, 3)
-    expected = outcome(stack, variants.alone, inputs, state)
-    other = make_stack(kind, depth, shared, **arguments)
-    assert_same(outcome(other, forward, inputs, state), expected)
-
-
-def test_a_stack_with_shared_layers_equals_one_with_copies() -> None:
-    shared, distinct = make_stack(StackedLSTM, 3), make_stack(StackedLSTM, 3, shared=False)
-    copies = {
-        name: value.expand_as(distinct.get_parameter(name))
-        for name, value in shared.state_dict().items()
-    }
-    distinct.load_state_dict(copies)
-    inputs, state = random_inputs(), random_state(shared)
-    expected = outcome(shared, variants.whole, inputs, state)
-    actual = outcome(distinct, variants.whole, inputs, state)
-    for name in ("weight_ih", "weight_hh", "bias"):
-        of_copies = actual[f"gradient of {name}"]
-        actual[f"gradient of {name}"] = of_copies.sum(dim=0, keepdim=True)
-    assert_same(actual, expected)
 
 
 class Peer(nn.Module):
@@ -273,30 +217,3 @@ def test_a_skewed_stack_has_the_weights_gradients_of_its_layer(gated: bool) -> N
         assert_close(gate_rows(layer.weight_hidden.grad[..., tap], gated), theirs[0])
     assert_close(layer.weight_input.grad, stack.weight_input.grad)
     assert_close(layer.bias_input.grad, stack.bias_input.grad)
-
-
-@for_each_stack
-def test_a_state_carries_on(kind: type, depth: int, shared: bool) -> None:
-    stack = make_stack(kind, depth, shared)
-    inputs, state = random_inputs(6), random_state(stack)
-    output, last = stack(inputs, state)
-    _, middle = stack(inputs[:3], state)
-    first, middle = stack.step(inputs[3], middle)
-    rest, end = stack(inputs[4:], middle)
-    assert_close(torch.cat([first[None], rest]), output[3:])
-    for ours, theirs in zip(as_tuple(end), as_tuple(last), strict=True):
-        assert_close(ours, theirs)
-
-
-def test_a_stream_reads_every_example_up_to_its_length() -> None:
-    stack = make_stack(StackedLSTM, 2)
-    inputs = random_inputs(batch_size=3)
-    expected, _ = stack(inputs, lengths=LENGTHS)
-    output, _ = stack(inputs, stream=True, lengths=LENGTHS)
-    assert_close(output, expected)
-
-
-def test_an_output_needs_no_gradient() -> None:
-    stack, inputs = make_stack(StackedLSTM, 2), random_inputs()
-    with torch.no_grad():
-        assert_close(stack(inputs)[0], variants.step_by_step(stack, inputs, None)[0])

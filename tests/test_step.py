@@ -1,4 +1,4 @@
-"""The timestep for real-time use, and the parts of the hidden convolution, against the cell."""
+"""The timestep for real-time use, and the blocks of the hidden convolution."""
 
 from collections.abc import Iterator
 from itertools import product as combinations
@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from tlstm import TensorizedLSTM, TensorizedRNN
-from tlstm.ops import reference as cell
-from tlstm.ops.eager import blocks as parts
-from tlstm.ops.eager import step
+from tlstm.ops import reference
+from tlstm.ops.eager import blocks, cpu_step
 from tlstm.ops.geometry import padding
 from tlstm.ops.matmul import accumulate, multiply, product
 from tlstm.ops.shapes import Sizes
@@ -32,8 +31,8 @@ def test_a_step_is_the_cells(
     layer = TensorizedLSTM(3, 5, size, rank, kernel, memory_convolution, normalization).double()  # type: ignore[arg-type]
     hidden, memory = (torch.randn(layer.state_shape(2)).double() for _ in range(2))
     arguments = (torch.randn(2, 5).double(), hidden, memory, layer.weight_hidden, layer.bias_hidden)
-    expected = cell.lstm_step(*arguments, layer._normalization())
-    actual = step.lstm_step(*arguments, layer._normalization())
+    expected = reference.lstm_step(*arguments, layer._normalization())
+    actual = cpu_step.lstm_step(*arguments, layer._normalization())
     assert all(close(*pair) for pair in zip(actual, expected, strict=True))
 
 
@@ -43,17 +42,17 @@ def test_a_step_of_an_rnn_is_the_cells(shape: tuple[int, int, int]) -> None:
     layer = TensorizedRNN(3, 5, size, rank, kernel).double()
     hidden = torch.randn(layer.state_shape(2)).double()
     arguments = (torch.randn(2, 5).double(), hidden, layer.weight_hidden, layer.bias_hidden)
-    assert close(step.rnn_step(*arguments), cell.rnn_step(*arguments))
+    assert close(cpu_step.rnn_step(*arguments), reference.rnn_step(*arguments))
 
 
 @pytest.fixture(params=[0, 2**60], ids=["split", "whole"])
 def cost(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """What a part costs, beside nothing for the weights."""
-    parts.partition.cache_clear()
-    monkeypatch.setattr(parts, "PART_OF_CPU", request.param)
-    monkeypatch.setattr(parts, "WEIGHT", 0)
+    """The cost of a block; that of the weights is zero."""
+    blocks.partition.cache_clear()
+    monkeypatch.setattr(blocks, "BLOCK_ON_CPU", request.param)
+    monkeypatch.setattr(blocks, "WEIGHT", 0)
     yield request.param
-    parts.partition.cache_clear()
+    blocks.partition.cache_clear()
 
 
 def sizes_of(shape: tuple[int, int, int]) -> Sizes:
@@ -68,9 +67,9 @@ def test_the_parts_take_every_tap_that_reads_a_location_once(
     sizes = sizes_of(shape)
     taken = [
         (location, tap)
-        for part in parts.partition(sizes, "cpu")
-        for location in combinations(*part.locations)
-        for tap in combinations(*part.taps)
+        for block in blocks.partition(sizes, "cpu")
+        for location in combinations(*block.locations)
+        for tap in combinations(*block.taps)
     ]
     before, _ = padding(sizes.kernel_size)
     reading = {

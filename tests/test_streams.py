@@ -25,15 +25,15 @@ from commands import (
     start_process,
     train_here,
 )
-from test_captured import HostRecording
+from test_captured import HostGraph
 from texts_for_tests import TINY, words, write_text
 from tlstm.tasks.base import Batch, ConsecutiveSampler
 from tlstm.tasks.text_streams import StreamDataModule, Text, encode
+from tlstm.training import callbacks
 from tlstm.training import cuda_graph as captured
 from tlstm.training import run as job
-from tlstm.training import runtime
 from tlstm.training.config import compose
-from tlstm.training.metrics import NO_ANSWER
+from tlstm.training.metrics import IGNORE_INDEX
 from tlstm.training.network import SequenceNetwork
 from tlstm.training.run import make_data, make_module
 from tlstm.training.stream_module import StreamModule, Streams
@@ -99,8 +99,8 @@ def answered(loader: Any) -> list[list[tuple[int, int]]]:
     streams: list[list[tuple[int, int]]] = []
     for batch in loader:
         streams = streams or [[] for _ in batch.inputs]
-        for stream, inputs, targets, answer in zip(streams, *batch, strict=True):
-            pairs = zip(inputs[answer].tolist(), targets[answer].tolist(), strict=True)
+        for stream, inputs, targets, mask in zip(streams, *batch, strict=True):
+            pairs = zip(inputs[mask].tolist(), targets[mask].tolist(), strict=True)
             stream.extend(pairs)
     return streams
 
@@ -109,7 +109,7 @@ def answered(loader: Any) -> list[list[tuple[int, int]]]:
 
 
 def pairs_of(data: Words, part: range) -> list[tuple[int, int]]:
-    """What is to be read and answered for a part of the text, from its bytes alone."""
+    """The inputs and targets of a part of the text, from its bytes alone."""
     symbol = {value: n for n, value in enumerate(sorted(set(data.bytes)))}
     before = [0] + [symbol[value] for value in data.bytes]
     return [(before[place], symbol[data.bytes[place]]) for place in part]
@@ -166,7 +166,7 @@ def test_training_streams_go_on_from_batch_to_batch_and_from_epoch_to_epoch(
                 for row, (inputs, targets) in enumerate(
                     zip(batch.inputs.tolist(), batch.targets.tolist(), strict=True)
                 ):
-                    assert batch.answer.all()
+                    assert batch.loss_mask.all()
                     assert inputs[1:] == targets[:-1]
                     own = 4 // devices
                     read[row % own * devices + rank].append(targets)
@@ -186,10 +186,10 @@ def test_the_text_is_written_for_people() -> None:
     assert data.render(sample.targets) == data.bytes[385:390].decode()
 
 
-def test_a_text_has_the_symbols_that_occur() -> None:
+def test_a_text_has_a_token_for_each_byte_that_occurs() -> None:
     text = encode(b"banana")
     assert text.alphabet == b"abn"
-    assert text.symbols.tolist() == [0, 1, 0, 2, 0, 2, 0]
+    assert text.tokens.tolist() == [0, 1, 0, 2, 0, 2, 0]
 
 
 # The state
@@ -220,7 +220,7 @@ def test_chunks_are_the_whole(model: str, lengths: list[int]) -> None:
         if network.core.delay:
             read.append(streams.flush())
     logits, due = (torch.cat(parts, 1) for parts in zip(*read, strict=True))
-    assert (due[:, : network.core.delay] == NO_ANSWER).all()
+    assert (due[:, : network.core.delay] == IGNORE_INDEX).all()
     logits, due = logits[:, network.core.delay :], due[:, network.core.delay :]
     assert due.tolist() == targets.tolist()
     found = logits.log_softmax(-1).gather(-1, due.unsqueeze(-1)).squeeze(-1)
@@ -228,12 +228,12 @@ def test_chunks_are_the_whole(model: str, lengths: list[int]) -> None:
 
 
 @pytest.mark.parametrize("model", ["tlstm_2d", "slstm"])
-def test_a_stream_that_begins_anew_has_forgotten_everything(model: str) -> None:
+def test_a_stream_that_is_reset_has_forgotten_everything(model: str) -> None:
     network = make_network(model)
     tokens, targets = torch.randint(6, (2, 3, 4))
     streams, fresh = Streams(network, 3), Streams(network, 3)
     streams.read(tokens, targets)
-    streams.begin_anew()
+    streams.reset()
     for found, expected in zip(
         streams.read(tokens, targets), fresh.read(tokens, targets), strict=True
     ):
@@ -278,7 +278,7 @@ def straight(text: Path, overrides: Sequence[str]) -> tuple[dict[str, Tensor], S
     for step in range(24):
         first = step % 18 * 5
         if first == 0:
-            state, waiting = None, np.full((4, delay), NO_ANSWER)
+            state, waiting = None, np.full((4, delay), IGNORE_INDEX)
         encoded = F.one_hot(torch.tensor(before[:, first : first + 5]), symbols.max() + 1).float()
         output, state = network.core(encoded.transpose(0, 1), state, stream=True)
         state = tuple(part.detach() for part in state)
@@ -384,13 +384,13 @@ def test_captured_training_is_the_same(
 ) -> None:
     """The state lives where a recording reads and writes it, and begins anew between replays."""
     if device == "cpu":
-        monkeypatch.setattr(captured, "Recording", HostRecording)
-        monkeypatch.setattr(runtime, "Recording", HostRecording)
-        monkeypatch.setattr(job, "why_not", lambda *_: None)
+        monkeypatch.setattr(captured, "CudaGraph", HostGraph)
+        monkeypatch.setattr(callbacks, "CudaGraph", HostGraph)
+        monkeypatch.setattr(job, "cuda_graph_obstacle", lambda *_: None)
     common = [f"model={model}", f"trainer.accelerator={'gpu' if device == 'cuda' else 'cpu'}"]
     ways = {
-        "captured": ["trainer.capture=true", "trainer.steps_at_a_time=4"],
-        "plain": ["trainer.capture=false"],
+        "captured": ["trainer.cuda_graph=true", "trainer.steps_per_launch=4"],
+        "plain": ["trainer.cuda_graph=false"],
     }
     found, expected = (
         train_here(tiny(text, tmp_path / name, *common, *way)) for name, way in ways.items()

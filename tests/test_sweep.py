@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,19 +18,19 @@ import yaml
 from rich.console import Console
 
 from tlstm import sweep
-from tlstm.records.schema import (
-    read_record,
-)
+from tlstm.records.schema import read_record
 from tlstm.sweeping import display as sweep_display
-from tlstm.sweeping import estimates, pool, sharing
-from tlstm.sweeping.display import Entry, SweepDisplay, Throughput
-from tlstm.sweeping.file import SweepFile, points, read_sweep_file
-from tlstm.sweeping.runs import read_runs, values_at_scale
+from tlstm.sweeping import estimates, gpus, pool
+from tlstm.sweeping.display import RunRow, SweepDisplay, Throughput
+from tlstm.sweeping.grid import SWEEPS as FOLDER
+from tlstm.sweeping.grid import points, read_runs, read_sweep_file, values_at_scale
 from tlstm.training.config import Run, compose
-from tlstm.training.progress import Status
+from tlstm.training.display import Status
 
-SWEEPS = sorted((Path(__file__).parents[1] / "sweeps").rglob("*.yaml"))
-SCHEMA = Path(__file__).with_name("wandb_sweep_schema.json")
+SWEEPS = sorted(FOLDER.rglob("*.yaml"))
+# Of the package sweeps 0.3.0, which W&B checks sweep files with
+SCHEMA = json.loads(Path(__file__).with_name("wandb_sweep_schema.json").read_text(encoding="utf-8"))
+COMMAND = ["${env}", "${interpreter}", "-m", "${program}", "${args_no_hyphens}"]
 CONFIGURATIONS = {
     "slstm",
     "tlstm_2d",
@@ -47,21 +48,19 @@ TINY = [
     "training.max_samples=60",
     "training.samples_per_epoch=30",
     "training.batch_size=15",
-    "scale.memorization.validation_samples=20",
-    "scale.memorization.test_samples=20",
+    "task.validation_samples=20",
+    "task.test_samples=20",
     "logger=csv",
 ]
 
 
-def write_sweep(path: Path, **parameters: list | str) -> Path:
-    given = {k: {"values" if isinstance(v, list) else "value": v} for k, v in parameters.items()}
-    content = {
-        "program": "tlstm.train",
-        "method": "grid",
-        "parameters": given,
-        "command": ["${env}", "${interpreter}", "-m", "${program}", "${args_no_hyphens}"],
-    }
-    path.write_text(yaml.safe_dump(content))
+def write_sweep(path: Path, run_cap: int | None = None, **parameters: list | str | dict) -> Path:
+    """Write a sweep file: of a grid, or of a random search where it has a cap."""
+    kinds = {list: "values", str: "value", int: "value"}
+    given = {k: v if isinstance(v, dict) else {kinds[type(v)]: v} for k, v in parameters.items()}
+    method = {"method": "random", "run_cap": run_cap} if run_cap else {"method": "grid"}
+    content = {"program": "tlstm.train", **method, "parameters": given, "command": COMMAND}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 
@@ -75,50 +74,24 @@ def run_sweep(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def data_here(path: Path) -> list[str]:
-    """Data that every machine has, for the tasks of a sweep file that have a choice."""
-    task = read_sweep_file(path).parameters["task"]
-    sources = {"mnist": "digits", "permuted_mnist": "digits", "wikipedia": "python_topics"}
-    named = {sources[name] for name in (task.values or [task.value]) if name in sources}
-    return [f"task.source={source}" for source in named]
-
-
 @cache
 def runs_of(path: Path, scale: str) -> list[Run]:
     """The runs of a sweep file, composed once for all tests."""
-    return read_runs(path, [f"scale={scale}", *data_here(path)])
-
-
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("scale", ["smoke", "short", "paper"])
-def test_every_point_of_every_sweep_file_composes(path: Path, scale: str) -> None:
-    runs = runs_of(path, scale)
-    assert len({run.identifier for run in runs}) == len(runs) >= 1
-
-
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_every_sweep_file_follows_the_schema_of_wandb(path: Path) -> None:
-    """The schema is that of the package sweeps 0.3.0, which W&B checks sweep files with."""
-    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    jsonschema.validate(yaml.safe_load(path.read_text(encoding="utf-8")), schema)
+    return read_runs(path, [f"scale={scale}"])
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("path", "scale"),
     [
-        {"method": "every"},
-        {"parameters": {}},
-        {"parameters": {"seed": {"values": []}}},
-        {"parameters": {"model/depth": {"value": 1}}},
-        {"metric": {"name": "accuracy", "goal": "highest"}},
-        {"command": "python"},
+        (path, scale)
+        for path in SWEEPS
+        for scale in ("smoke", "short", "paper")
+        if path.parent == FOLDER or path.stem == "alignment" or scale != "short"
     ],
-    ids=str,
 )
-def test_the_schema_refuses_what_is_no_sweep(change: dict) -> None:
-    content = yaml.safe_load(SWEEPS[0].read_text(encoding="utf-8")) | change
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(content, json.loads(SCHEMA.read_text(encoding="utf-8")))
+def test_every_point_of_every_sweep_file_composes(path: Path, scale: str) -> None:
+    runs = runs_of(path, scale)
+    assert len({run.identifier for run in runs}) == len(runs) >= 1
 
 
 @pytest.mark.parametrize("scale", ["smoke", "short", "paper"])
@@ -128,10 +101,7 @@ def test_the_schema_refuses_what_is_no_sweep(change: dict) -> None:
 def test_a_table_trains_nothing_that_its_figure_has(figure: str, table: str, scale: str) -> None:
     identifiers = {
         name: {
-            run.identifier
-            for path in SWEEPS
-            if path.stem.startswith(name)
-            for run in runs_of(path, scale)
+            run.identifier for path in FOLDER.glob(f"{name}*.yaml") for run in runs_of(path, scale)
         }
         for name in (figure, table)
     }
@@ -141,7 +111,7 @@ def test_a_table_trains_nothing_that_its_figure_has(figure: str, table: str, sca
 
 
 def test_the_ablation_has_every_combination_under_its_own_name() -> None:
-    runs = runs_of(SWEEPS[0].with_name("ablation.yaml"), "paper")
+    runs = runs_of(FOLDER / "ablation.yaml", "paper")
     names = [run.config.model.label for run in runs]
     assert sorted(names) == sorted(
         f"{rank}D tLSTM{feedback}{memory}{norm}"
@@ -152,51 +122,43 @@ def test_the_ablation_has_every_combination_under_its_own_name() -> None:
     )
 
 
-def test_an_experiment_has_values_of_its_own_at_a_scale() -> None:
-    file = read_sweep_file(SWEEPS[0].with_name("fig5-mnist.yaml"))
+def test_a_scale_changes_the_values_of_this_repositorys_files_alone(tmp_path: Path) -> None:
+    file = read_sweep_file(FOLDER / "fig5-mnist.yaml")
     smoke = values_at_scale(file, ["scale=smoke"])
     assert smoke == {"model.depth": [1, 2, 3], "model.channels": [8, 16, 32]}
     assert values_at_scale(file, ["scale=paper"]) == {}
+    own = write_sweep(tmp_path / "own.yaml", experiment="depth", **{"model.depth": [1, 3, 5]})
+    runs = read_runs(own, ["scale=smoke"])
+    assert [run.config.model.depth for run in runs] == [1, 3, 5]
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_the_agents_command_line_is_what_train_takes(path: Path) -> None:
     """`${args_no_hyphens}` becomes key=value for every parameter; nothing else is passed."""
+    jsonschema.validate(yaml.safe_load(path.read_text(encoding="utf-8")), SCHEMA)
     file = read_sweep_file(path)
-    assert file.command == ["${env}", "${interpreter}", "-m", "${program}", "${args_no_hyphens}"]
+    assert file.command == COMMAND
     assert file.program == "tlstm.train"
     first, *_ = points(file, [], {})  # all of them compose above
-    compose([*first, "scale=paper", *data_here(path)])
+    compose([*first, "scale=paper"])
 
 
 @pytest.mark.parametrize("task", ["addition", "memorization"])
 def test_figure_4_is_seven_configurations_at_four_depths(task: str) -> None:
-    runs = runs_of(SWEEPS[0].with_name(f"fig4-{task}.yaml"), "paper")
+    runs = runs_of(FOLDER / f"fig4-{task}.yaml", "paper")
     found = {(run.config.model.name, run.config.model.depth) for run in runs}
     assert found == {(name, depth) for name in CONFIGURATIONS for depth in (1, 4, 7, 10)}
     assert {run.config.task.name for run in runs} == {task}
     assert {run.config.experiment.name for run in runs} == {"fig4"}
+    smoke = runs_of(FOLDER / f"fig4-{task}.yaml", "smoke")
+    assert {run.config.model.name for run in smoke} == CONFIGURATIONS
+    assert len({run.config.model.depth for run in smoke}) >= 3
 
 
-def test_smoke_scale_has_at_least_three_depths() -> None:
-    runs = runs_of(SWEEPS[0].with_name("fig4-addition.yaml"), "smoke")
-    assert {run.config.model.name for run in runs} == CONFIGURATIONS
-    assert len({run.config.model.depth for run in runs}) >= 3
-
-
-def test_grid_is_the_product_of_all_values_and_command_line_wins() -> None:
-    file = SweepFile.model_validate(
-        {
-            "program": "tlstm.train",
-            "method": "grid",
-            "parameters": {
-                "task": {"value": "addition"},
-                "model": {"values": ["a", "b"]},
-                "model.depth": {"values": [1, 2, 3]},
-            },
-            "command": [],
-        }
-    )
+def test_grid_is_the_product_of_all_values_and_command_line_wins(tmp_path: Path) -> None:
+    depths = {"model.depth": [1, 2, 3]}
+    path = write_sweep(tmp_path / "s.yaml", task="addition", model=["a", "b"], **depths)
+    file = read_sweep_file(path)
     assert points(file, [], {}) == [
         ["task=addition", f"model={model}", f"model.depth={depth}"]
         for model in "ab"
@@ -206,6 +168,74 @@ def test_grid_is_the_product_of_all_values_and_command_line_wins() -> None:
         ["model.depth=9", "task=memorization", "model=a", "seed=3"]
     ]
     assert len(points(file, ["model.depth=5"], {"model.depth": [9]})) == 2
+    assert points(file.model_copy(update={"run_cap": 2}), [], {}) == points(file, [], {})[:2]
+
+
+# Random search, as W&B means it
+
+SEARCH: dict[str, list | str | dict] = {
+    "task": "memorization",
+    "model": ["tlstm_2d", "tlstm_3d_cn"],
+    "model.depth": {"min": 2, "max": 4},
+    "training.learning_rate": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2},
+    "training.gradient_clip": {"min": 0.5, "max": 1.5},
+    "training.max_samples": {"distribution": "q_uniform", "min": 1000, "max": 9000, "q": 1000},
+}
+
+
+def test_random_points_have_the_distributions_of_the_file(tmp_path: Path) -> None:
+    """The bounds, and shares that chance leaves within five standard deviations."""
+    file = read_sweep_file(write_sweep(tmp_path / "s.yaml", run_cap=4000, **SEARCH))
+    drawn = [dict(text.split("=") for text in point) for point in points(file, [], {})]
+    columns = {key: [point[key] for point in drawn] for key in SEARCH}
+    assert set(columns["task"]) == {"memorization"}
+    assert set(columns["model.depth"]) == {"2", "3", "4"}
+    samples = columns["training.max_samples"]
+    assert set(samples) == {str(number) for number in range(1000, 9001, 1000)}
+    rates = [float(text) for text in columns["training.learning_rate"]]
+    assert 1e-4 <= min(rates) < 1.1e-4
+    assert 0.9e-2 < max(rates) <= 1e-2
+    clips = [float(text) for text in columns["training.gradient_clip"]]
+    assert 0.5 <= min(clips) < max(clips) <= 1.5
+    for share, expected in (
+        (sum(model == "tlstm_2d" for model in columns["model"]), 1 / 2),
+        *((columns["model.depth"].count(depth), 1 / 3) for depth in "234"),
+        (sum(rate < 1e-3 for rate in rates), 1 / 2),
+        (sum(clip < 0.75 for clip in clips), 1 / 4),
+        (samples.count("1000"), 1 / 16),  # half as wide as the others
+        (samples.count("2000"), 1 / 8),
+    ):
+        assert share / 4000 == pytest.approx(expected, abs=5 * (expected / 4000) ** 0.5)
+
+
+def test_random_points_are_a_function_of_the_parameters_alone(tmp_path: Path) -> None:
+    few, many = (
+        read_sweep_file(write_sweep(tmp_path / f"{cap}.yaml", run_cap=cap, **SEARCH))
+        for cap in (3, 8)
+    )
+    assert points(few, [], {}) == points(many, [], {})[:3]
+    fixed = [point[:-1] for point in points(many, ["model=srnn"], {})]
+    assert fixed == [[text for text in p if "model=" not in text] for p in points(many, [], {})]
+    other = many.model_copy(
+        update={"parameters": few.parameters | {"seed": few.parameters["task"]}}
+    )
+    assert [point[:-1] for point in points(other, [], {})] != points(many, [], {})
+    assert {point[1] for point in points(many, [], {"model": ["srnn"]})} == {"model=srnn"}
+
+
+def test_the_example_of_the_readme_is_a_random_search(tmp_path: Path) -> None:
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    path = tmp_path / "example.yaml"
+    path.write_text(example)
+    jsonschema.validate(yaml.safe_load(example), SCHEMA)
+    runs = read_runs(path, ["scale=smoke"])
+    assert len({run.identifier for run in runs}) == 20
+    assert {run.config.model.depth for run in runs} <= set(range(2, 11))
+
+
+def content(parameters: str, method: str = "grid") -> str:
+    return f"{{program: p, method: {method}, parameters: {{{parameters}}}, command: [c]}}"
 
 
 @pytest.mark.parametrize(
@@ -213,26 +243,21 @@ def test_grid_is_the_product_of_all_values_and_command_line_wins() -> None:
     [
         ("method: grid", "program"),
         ("[1, 2", "not YAML"),
-        (
-            "{program: p, method: random, parameters: {a: {value: 1}}, command: [c]}",
-            "method: Input should be 'grid'",
-        ),
-        (
-            "{program: p, method: grid, parameters: {a: {min: 1, max: 2}}, command: [c]}",
-            "parameters.a",
-        ),
-        (
-            "{program: p, method: grid, parameters: {a: {value: 1, values: [2]}}, command: [c]}",
-            "must have either value or values",
-        ),
-        (
-            "{program: p, method: grid, parameters: {model.dept: {value: 1}}, command: [c]}",
-            "model.dept is unknown: model has no dept",
-        ),
-        (
-            "{program: p, method: grid, parameters: {model: {values: [foo]}}, command: [c]}",
-            "Could not find 'model/foo'",
-        ),
+        (content("a: {value: 1}", "bayes"), "method: Input should be 'grid' or 'random'"),
+        (content("a: {value: 1}", "random"), "method: random needs run_cap"),
+        (content("a: {value: 1, values: [2]}"), "must have either value or values"),
+        (content("a: {min: 1, max: 2}"), "parameters.a: a grid takes values and no range"),
+        (content("a: {min: 2, max: 1}"), "min must be at most max"),
+        (content("a: {min: 2}"), "min must be at most max"),
+        (content("a: {min: .nan, max: 1}"), "parameters.a.min"),
+        (content("a: {min: 0, max: 1, distribution: log_uniform_values}"), "must be above 0"),
+        (content("a: {min: 0, max: 1.5, distribution: int_uniform}"), "takes integers"),
+        (content("a: {min: 0, max: 1, q: 2}"), "q is the step of q_uniform alone"),
+        (content("a: {min: 0, max: 1, distribution: normal}"), "parameters.a.distribution"),
+        (content("a: {min: 0, max: 1, distribution: categorical}"), "takes no min and max"),
+        (content("a: {values: [1], distribution: uniform}"), "uniform needs min and max"),
+        (content("model.dept: {value: 1}"), "model.dept is unknown: model has no dept"),
+        (content("model: {values: [foo]}"), "Could not find 'model/foo'"),
     ],
 )
 def test_bad_sweep_file_ends_at_once_in_one_sentence(
@@ -341,8 +366,6 @@ def processes_in(directory: Path) -> list[str]:
     [
         ([], [], []),
         (["0"], ["0", "0"], ["0"]),
-        (["0", "1", "2"], [], ["0"]),
-        (["0", "1", "2"], ["0"], ["1"]),
         (["0", "1", "2"], ["2", "0", "0", "1", "1"], ["2"]),
         (["0", "1", "2", "3"], ["1", "2"], ["0", "3"]),
         (["0", "1", "2"], ["0", "1", "2", "1"], ["0", "2"]),
@@ -351,7 +374,7 @@ def processes_in(directory: Path) -> list[str]:
 def test_a_run_takes_the_devices_with_the_fewest(
     devices: list[str], taken: list[str], chosen: list[str]
 ) -> None:
-    assert pool.least_busy(devices, taken, len(chosen)) == chosen
+    assert gpus.least_busy(devices, taken, len(chosen)) == chosen
 
 
 @pytest.mark.parametrize(
@@ -361,7 +384,6 @@ def test_a_run_takes_the_devices_with_the_fewest(
         (["--jobs", "5"], ["0", "1"], 1, 5),
         (["--jobs-per-device", "3"], ["0", "1"], 1, 6),
         (["--jobs-per-device", "3", "--jobs", "4"], ["0", "1"], 1, 4),
-        (["--jobs-per-device", "1", "--jobs", "4"], ["0", "1"], 1, 2),
         (["--jobs", "4"], [], 1, 4),
         ([], ["0", "1", "2", "3"], 2, 2),
         ([], ["0", "1", "2"], 2, 1),
@@ -373,7 +395,7 @@ def test_jobs_and_jobs_per_device(
 ) -> None:
     options = sweep.parse(["sweeps/depth.yaml", *arguments])
     asked = options.jobs, options.jobs_per_device
-    assert sweep.number_of_jobs(*asked, devices, devices_per_run) == jobs
+    assert gpus.number_of_jobs(*asked, devices, devices_per_run) == jobs
 
 
 def test_jobs_per_device_without_one_is_refused(
@@ -386,12 +408,12 @@ def test_jobs_per_device_without_one_is_refused(
     assert "--jobs-per-device shares GPUs, and there is none here" in capsys.readouterr().err
 
 
-def stay_a_while(order: pool.Order, connection: Connection, devices: list[str]) -> None:
+def stay_a_while(request: pool.RunRequest, connection: Connection, devices: list[str]) -> None:
     """In the place of a run: note which GPUs it sees and with how many others."""
-    pool.use_devices(devices)
-    order.log.write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+    gpus.use_devices(devices)
+    request.log.write_text(os.environ["CUDA_VISIBLE_DEVICES"])
     connection.send(Status(0, None, 0.0))
-    while len(list(order.log.parent.iterdir())) < int(order.overrides[0]):
+    while len(list(request.log.parent.iterdir())) < int(request.overrides[0]):
         time.sleep(0.01)
 
 
@@ -411,11 +433,13 @@ def test_runs_are_spread_over_the_devices(
 ) -> None:
     """Four at a time: two on each device."""
     monkeypatch.setattr(pool, "_work", stay_a_while)
-    orders = [pool.Order(["4"], tmp_path / str(number), devices_per_run) for number in range(4)]
+    requests = [
+        pool.RunRequest(["4"], tmp_path / str(number), devices_per_run) for number in range(4)
+    ]
     failures: dict[int, str | None] = {}
-    pool.run_all(orders, 4, devices, lambda *_: None, failures.__setitem__)
+    pool.run_all(requests, 4, devices, lambda *_: None, failures.__setitem__)
     assert failures == dict.fromkeys(range(4))
-    assert [order.log.read_text() for order in orders] == taken
+    assert [request.log.read_text() for request in requests] == taken
 
 
 def test_throughput_is_of_all_runs_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,21 +459,21 @@ def test_the_service_that_shares_gpus_is_started_tried_and_ended(
     works: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = tmp_path / "calls"
-    control = tmp_path / sharing.CONTROL
+    control = tmp_path / gpus.CONTROL
     control.write_text(
         f'#!/bin/sh\n[ "$1" = -d ] && said=start || read said\n'
-        f'echo "$said ${{CUDA_VISIBLE_DEVICES-every}} ${sharing.PIPES}" >> {calls}\n'
+        f'echo "$said ${{CUDA_VISIBLE_DEVICES-every}} ${gpus.PIPES}" >> {calls}\n'
     )
     control.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    monkeypatch.delenv(sharing.PIPES, raising=False)
-    trial = f"import os, sys; sys.exit({not works} or '{sharing.PIPES}' not in os.environ)"
-    monkeypatch.setattr(sharing, "USE_GPU", trial)
-    with sharing.side_by_side() as found:
+    monkeypatch.delenv(gpus.PIPES, raising=False)
+    trial = f"import os, sys; sys.exit({not works} or '{gpus.PIPES}' not in os.environ)"
+    monkeypatch.setattr(gpus, "USE_GPU", trial)
+    with gpus.side_by_side() as found:
         assert found == works
-        assert (sharing.PIPES in os.environ) == works
-    assert sharing.PIPES not in os.environ
+        assert (gpus.PIPES in os.environ) == works
+    assert gpus.PIPES not in os.environ
     (start, place), (end, same) = (line.rsplit(" ", 1) for line in calls.read_text().splitlines())
     assert (start, end) == ("start every", "quit every")
     assert place == same
@@ -458,13 +482,13 @@ def test_the_service_that_shares_gpus_is_started_tried_and_ended(
 
 def test_gpus_are_shared_in_turns_without_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv(sharing.PIPES, raising=False)
-    with sharing.side_by_side() as found:
+    monkeypatch.delenv(gpus.PIPES, raising=False)
+    with gpus.side_by_side() as found:
         assert not found
-    monkeypatch.setenv(sharing.PIPES, "/somewhere")
-    with sharing.side_by_side() as found:
+    monkeypatch.setenv(gpus.PIPES, "/somewhere")
+    with gpus.side_by_side() as found:
         assert found
-    assert os.environ[sharing.PIPES] == "/somewhere"
+    assert os.environ[gpus.PIPES] == "/somewhere"
 
 
 def test_estimate_grows_with_the_budget_and_counts_more_than_the_passes() -> None:
@@ -473,6 +497,14 @@ def test_estimate_grows_with_the_budget_and_counts_more_than_the_passes() -> Non
     assert estimates.RUN_SECONDS < estimates.estimate(few) < estimates.RUN_SECONDS + 5
     least = 60_000 / 15 * estimates.STEP_SECONDS
     assert estimates.estimate(many) > estimates.RUN_SECONDS + least
+
+
+def test_a_run_that_cannot_be_measured_does_not_end_the_sweep() -> None:
+    """Its weights are larger than the address space."""
+    runs = [compose(["task=memorization", *TINY, f"model.channels={m}"]) for m in (10**7, 4)]
+    unknown, known = estimates.estimate_all(runs, 1, [])
+    assert unknown is None
+    assert known is not None
 
 
 # What it shows
@@ -484,8 +516,8 @@ def test_where_there_is_no_terminal_lines_say_how_far_runs_are(
 ) -> None:
     monkeypatch.setattr(sweep_display, "LINE_SECONDS", seconds)
     said = io.StringIO()
-    entries = [Entry(title, 1000, 60.0, "output.log") for title in ("first", "second")]
-    with SweepDisplay(entries, Console(file=said, width=80)) as display:
+    rows = [RunRow(title, 1000, 60.0, "output.log") for title in ("first", "second")]
+    with SweepDisplay(rows, Console(file=said, width=80)) as display:
         display.show(0, Status(100, 0.25, 10.0))
         display.show(1, Status(300, None, 30.0))
         display.ended(0, None, "solved")

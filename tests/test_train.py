@@ -88,7 +88,7 @@ def accuracy(module: SequenceModule, samples: list) -> float:
     for sample in samples:
         with torch.no_grad():
             guesses = module.network(sample.inputs[None])[0].argmax(-1)
-        hits += (guesses == sample.targets)[sample.answer].tolist()
+        hits += (guesses == sample.targets)[sample.loss_mask].tolist()
     return np.mean(hits)
 
 
@@ -347,7 +347,7 @@ def test_the_wandb_run_is_the_agents_else_the_runs_own(
         ("trainer.devices=2", "training.batch_size must be a multiple of the number of devices"),
         ("trainer.accelerator=abacus", "abacus"),
         ("trainer.precision=3", "Precision 3 is invalid"),
-        ("trainer.capture=true", "trainer.capture=true cannot be: CUDA graphs need a GPU"),
+        ("trainer.cuda_graph=true", "trainer.cuda_graph=true cannot be: CUDA graphs need a GPU"),
         ("resume=nowhere.ckpt", "there is no file nowhere.ckpt"),
         pytest.param("trainer.accelerator=gpu", "gpu", marks=needs_no_gpu),
     ],

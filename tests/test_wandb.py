@@ -16,10 +16,7 @@ import pytest
 import yaml
 
 from commands import TINY, record_of
-from tlstm.records.schema import (
-    Record,
-    read_record,
-)
+from tlstm.records.schema import Record, read_record
 from wandb_server import WandbServer
 from wandb_state import ENTITY, Run
 
@@ -37,14 +34,14 @@ def server() -> Iterator[WandbServer]:
 
 
 def environment(server: WandbServer, **more: str) -> dict[str, str]:
-    """What processes see: this server, this Python, and nothing of the user's own W&B."""
+    """Return variables with this server, this Python, and nothing of the user's own W&B."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"
     return own | server.environment() | {"PATH": path} | more
 
 
 def settings(output_dir: Path, **more: Any) -> dict[str, Any]:
-    """What makes a run tiny, as a sweep file or a command line sets it."""
+    """Return the settings of a tiny run."""
     tiny = (setting.split("=") for setting in TINY if not setting.startswith("logger"))
     values = {key: yaml.safe_load(value) for key, value in tiny}
     return values | {"output_dir": str(output_dir)} | more
@@ -120,7 +117,7 @@ def assert_server_has(run: Run, record: Record) -> None:
     assert run.summary["milliseconds_per_timestep"] == record.milliseconds_per_timestep
     for name in ("model", "label", "depth", "channels", "seed"):
         assert run.config[name] == getattr(record, name)
-    assert run.config["task_label"] == record.task
+    assert run.config["task"] == record.task
     assert run.config["model.depth"] == record.config["model"]["depth"]
     assert run.config["training.max_samples"] == record.config["training"]["max_samples"]
 
@@ -176,7 +173,7 @@ def test_agents_that_are_killed_are_replaced(server: WandbServer, tmp_path: Path
         assert record.samples == server.runs[name].summary["samples"] == LONG
     assert len(server.runs[second].history) > before
     samples = [row["samples"] for row in server.runs[second].history]
-    assert samples.count(30) == 1, "it has begun anew"
+    assert samples.count(30) == 1, "it has started again"
 
 
 def test_an_agent_that_is_offline_needs_the_server_and_its_runs_do_not(

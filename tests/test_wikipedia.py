@@ -1,14 +1,11 @@
-"""The texts of Wikipedia: where they come from, what stands in for them, and what is refused."""
+"""The texts of Wikipedia: enwik8, its stand-ins, and what is refused."""
 
 import gzip
 import hashlib
-import http.server
-import io
 import math
 import os
-import threading
+import platform
 import urllib.error
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,14 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from commands import measure_quickly, record_of, train_here
+from test_download import zipped
 from texts_for_tests import TINY, WORDS, words, write_text
-from tlstm.sweeping.file import points, read_sweep_file
-from tlstm.tasks import texts
-from tlstm.tasks.texts import ENWIK8, Published
-from tlstm.tasks.wikipedia import WikipediaDataModule
+from tlstm.sweeping.grid import points, read_sweep_file
+from tlstm.tasks import download, wikipedia
+from tlstm.tasks.wikipedia import ENWIK8, python_topics
 from tlstm.train import main
 from tlstm.training.config import compose, flat
 from tlstm.training.run import make_data, make_module
@@ -53,22 +49,14 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Runs measure their runtime in next to no time, and no test asks a server of others."""
     measure_quickly(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(texts, "urlopen", no_network)
-    ask = texts.network  # which a test may replace
-    ask.cache_clear()
+    monkeypatch.setattr(download, "urlopen", no_network)
+    download.reachable.cache_clear()
     yield
-    ask.cache_clear()
-
-
-def zipped(content: bytes, name: str = "enwik8") -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(name, content)
-    return packed.getvalue()
+    download.reachable.cache_clear()
 
 
 def refused(overrides: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> str:
-    """What the command says on one line, with exit code 2."""
+    """Run the command, which ends with exit code 2, and return its one line."""
     monkeypatch.setattr("sys.argv", ["train", *overrides])
     with pytest.raises(SystemExit) as stop:
         main()
@@ -87,7 +75,7 @@ def tiny(output_dir: Path, *more: str) -> list[str]:
 
 @pytest.mark.parametrize("point", points(SWEEP, [], {}), ids=" ".join)
 def test_figure_3_has_the_papers_parameters(point: list[str]) -> None:
-    config = compose(["scale=paper", "task.source=wikipedia", *point]).config
+    config = compose(["scale=paper", *point]).config
     with torch.device("meta"):
         module = make_module(config, make_data(config))
     parameters = sum(parameter.numel() for parameter in module.network.parameters())
@@ -98,7 +86,7 @@ def test_figure_3_has_the_papers_parameters(point: list[str]) -> None:
 
 
 def test_the_sweep_is_figure_3() -> None:
-    of_paper = ["scale=paper", "task.source=wikipedia"]
+    of_paper = ["scale=paper"]
     composed = [compose([*of_paper, *point]) for point in points(SWEEP, [], {})]
     assert {run.config.model.name for run in composed} == {*PARAMETERS, "tlstm_3d_cn"}
     assert {run.config.model.depth for run in composed} == {1, 2, 3, 4}
@@ -108,14 +96,13 @@ def test_the_sweep_is_figure_3() -> None:
 
 
 def test_the_papers_settings() -> None:
-    config = compose(["scale=paper", "task=wikipedia", "task.source=wikipedia"]).config
+    config = compose(["scale=paper", "task=wikipedia"]).config
     found = flat(config)
     expected = {
         "training.batch_size": 100,
         "task.timesteps": 50,
         "training.learning_rate": 0.001,
         "model.core.forget_bias": 1.0,
-        "task.label": "wikipedia",
     }
     assert {key: found[key] for key in expected} == expected
     data = make_data(config)
@@ -127,11 +114,11 @@ def test_the_papers_settings() -> None:
     assert data.samples_per_pass % config.training.samples_per_epoch == 0
 
 
-@pytest.mark.parametrize("scale", ["smoke", "paper"])
-def test_models_of_a_scale_have_about_as_many_parameters(scale: str) -> None:
+@pytest.mark.parametrize(("scale", "task"), [("smoke", "python_topics"), ("paper", "wikipedia")])
+def test_models_of_a_scale_have_about_as_many_parameters(scale: str, task: str) -> None:
     numbers = []
     for model in (*PARAMETERS, "tlstm_3d_cn"):
-        config = compose([f"scale={scale}", "task=wikipedia", f"model={model}"]).config
+        config = compose([f"scale={scale}", f"task={task}", f"model={model}"]).config
         module = make_module(config, make_data(config))
         numbers.append(sum(parameter.numel() for parameter in module.network.parameters()))
     assert max(numbers) < 1.05 * min(numbers)
@@ -140,21 +127,23 @@ def test_models_of_a_scale_have_about_as_many_parameters(scale: str) -> None:
 # Where the text comes from
 
 
-def test_with_nothing_there_python_s_own_text_stands_in(tmp_path: Path) -> None:
-    run = compose(["scale=smoke", "task=wikipedia"])
-    assert run.config.task.label == "python_topics"
+def test_pythons_own_text_is_a_task() -> None:
+    run = compose(["scale=smoke", "task=python_topics"])
     assert run.directory.name.startswith("python_topics-tlstm_3d_cn-L4")
-    assert {"task.source=python_topics", f"task.text={run.config.task.text}"} <= {*run.overrides}
-    assert run.config.task.text == texts.fingerprint(texts.python_topics())
-    again = compose(run.overrides)
-    assert (again.identifier, again.overrides) == (run.identifier, run.overrides)
-    assert b'The "if" statement' in texts.python_topics()
+    assert run.config.task.text == f"python-{platform.python_version()}"
+    assert b'The "if" statement' in python_topics()
+    other = compose([*run.overrides, "task.text=python-2.7.18"])
+    assert other.identifier != run.identifier
+    with pytest.raises(ValueError, match=r"task.text=python-2.7.18 is another text than the"):
+        make_data(other.config).prepare_data()
 
 
-def test_with_a_network_it_is_wikipedia(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(texts, "network", lambda: True)
+def test_wikipedia_is_composed_without_asking_for_a_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(download, "urlopen", lambda *_: pytest.fail("a server was asked"))
     config = compose(["scale=smoke", "task=wikipedia"]).config
-    assert (config.task.source, config.task.label) == ("wikipedia", "wikipedia")
+    assert (config.task.source, config.task.name) == ("wikipedia", "wikipedia")
     assert config.task.text == "sha256-2b49720ec4d78c3c"
 
 
@@ -162,13 +151,16 @@ def test_with_a_network_it_is_wikipedia(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_file_is_a_sample_however_it_is_packed(name: str, tmp_path: Path) -> None:
     pack = {"": bytes, ".gz": gzip.compress, ".zip": zipped}[Path(name).suffix]
     (tmp_path / name).write_bytes(pack(SMALL))
-    run = compose(["scale=smoke", "task=wikipedia", f"task.path={tmp_path / name}"])
-    assert run.config.task.label == "wikipedia_sample"
-    assert run.config.task.text == f"sha256-{hashlib.sha256(SMALL).hexdigest()[:16]}"
+    run = compose(sample(tmp_path / name, SMALL))
     data = make_data(run.config)
-    assert bytes(data.text.alphabet[symbol] for symbol in data.text.symbols[1:]) == SMALL
-    other = compose(["scale=smoke", "task=wikipedia", f"task.path={write_text(tmp_path, 900)}"])
-    assert other.identifier != run.identifier
+    assert bytes(data.text.alphabet[token] for token in data.text.tokens[1:]) == SMALL
+    assert compose(sample(tmp_path / name, b"other")).identifier != run.identifier
+
+
+def sample(file: Path, content: bytes) -> list[str]:
+    """A command line that trains on a file."""
+    text = f"sha256-{hashlib.sha256(content).hexdigest()[:16]}"
+    return ["scale=smoke", "task=wikipedia_sample", f"task.path={file}", f"task.text={text}"]
 
 
 def test_where_the_file_is_decides_nothing(tmp_path: Path) -> None:
@@ -176,8 +168,8 @@ def test_where_the_file_is_decides_nothing(tmp_path: Path) -> None:
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
         file = write_text(tmp_path / name, 9000)
-        runs.append(compose(["scale=smoke", "task=wikipedia", f"task.path={file}", "model=slstm"]))
-    small = ["task.timesteps=5", "scale.wikipedia.batch_size=10"]
+        runs.append(compose([*sample(file, file.read_bytes()), "model=slstm"]))
+    small = ["task.timesteps=5", "task.batch_size=10"]
     assert runs[0].identifier == runs[1].identifier
     runs = [compose([*run.overrides, *small]) for run in runs]
     modules = [make_module(run.config, make_data(run.config)) for run in runs]
@@ -185,115 +177,24 @@ def test_where_the_file_is_decides_nothing(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def published(monkeypatch: pytest.MonkeyPatch) -> Published:
+def published(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small text in the place of enwik8."""
     small = ENWIK8._replace(
-        size=len(SMALL), symbols=len(set(SMALL)), sha256=hashlib.sha256(SMALL).hexdigest()
+        size=len(SMALL), vocabulary_size=len(set(SMALL)), sha256=hashlib.sha256(SMALL).hexdigest()
     )
-    monkeypatch.setattr(texts, "ENWIK8", small)
-    return small
+    monkeypatch.setattr(wikipedia, "ENWIK8", small)
 
 
+@pytest.mark.usefixtures("published")
 @pytest.mark.parametrize(("name", "pack"), [("enwik8", bytes), ("enwik8.zip", zipped)])
-def test_the_whole_file_is_wikipedia_wherever_it_is(
-    name: str, pack: Any, published: Published, tmp_path: Path
-) -> None:
+def test_the_whole_file_is_wikipedia_wherever_it_is(name: str, pack: Any, tmp_path: Path) -> None:
     (tmp_path / "mine" / "enwik8").mkdir(parents=True)
     file = tmp_path / "mine" / "enwik8" / name
     file.write_bytes(pack(SMALL))
     for place in (f"task.path={file}", f"task.data_dir={tmp_path / 'mine'}"):
-        config = compose(["scale=smoke", "task=wikipedia", place]).config
-        assert config.task.label == "wikipedia"
+        config = compose(["scale=smoke", "task=wikipedia", "task.text=null", place]).config
         data = make_data(config)
-        assert len(data.text.symbols) == len(SMALL) + 1
-
-
-# Downloads
-
-
-class Served:
-    """What a server on this machine gives, and what it was asked for."""
-
-    content: bytes | None = None
-    cut = 0
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-
-@pytest.fixture
-def served(published: Published, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    """A server in the place of the one that has enwik8."""
-    served = Served()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self._answer(with_content=False)
-
-        def do_GET(self) -> None:
-            served.asked.append(self.path)
-            self._answer(with_content=True)
-
-        def _answer(self, with_content: bool) -> None:
-            content = served.content
-            self.send_response(404 if content is None else 200)
-            self.send_header("Content-Length", str(len(content or b"")))
-            self.end_headers()
-            if with_content and content:
-                self.wfile.write(content[: len(content) - served.cut])
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_port}/enwik8.zip"
-        monkeypatch.setattr(texts, "ENWIK8", published._replace(url=url))
-        monkeypatch.setattr(texts, "urlopen", urllib.request.urlopen)
-        yield served
-        server.shutdown()
-        thread.join()
-
-
-def test_the_download_is_whole_and_happens_once(served: Served, tmp_path: Path) -> None:
-    served.content = zipped(SMALL)
-    for _ in range(2):
-        config = compose(["scale=smoke", "task=wikipedia"]).config
-        assert config.task.label == "wikipedia"
-        assert texts.read_text("wikipedia", Path(config.task.data_dir), None) == SMALL
-    assert served.asked.count("/enwik8.zip") <= 2  # torchvision asks where it leads to first
-    folder = tmp_path / "data" / "enwik8"
-    assert {file.name for file in folder.iterdir()} - {".lock"} == {"enwik8.zip"}
-    assert list((tmp_path / "data").iterdir()) == [folder]
-
-
-@pytest.mark.parametrize(
-    ("content", "cut", "said"),
-    [
-        (zipped(SMALL), 100, "cannot be downloaded"),
-        (zipped(SMALL)[:-100], 0, "is damaged or not whole"),
-        (b"<html>Not here</html>", 0, "is damaged or not whole"),
-        (zipped(SMALL[:-1]), 0, "is not enwik8: it has 1,999 bytes, not 2,000"),
-        (zipped(SMALL[:-1] + b"!"), 0, "is not enwik8: its SHA-256 is"),
-    ],
-    ids=["cut", "truncated", "page", "short", "changed"],
-)
-def test_a_download_that_fails_leaves_nothing(
-    content: bytes,
-    cut: int,
-    said: str,
-    served: Served,
-    tmp_path: Path,
-) -> None:
-    served.content, served.cut = content, cut
-    with pytest.raises(ValueError, match=said):
-        texts.read_text("wikipedia", tmp_path / "data", None)
-    assert [file for file in (tmp_path / "data").rglob("*") if file.name != ".lock"] == [
-        tmp_path / "data" / "enwik8"
-    ]
-    served.content, served.cut = zipped(SMALL), 0
-    assert texts.read_text("wikipedia", tmp_path / "data", None) == SMALL
+        assert len(data.text.tokens) == len(SMALL) + 1
 
 
 # What is refused
@@ -306,16 +207,16 @@ def test_a_download_that_fails_leaves_nothing(
         (["task.path={}"], "{}: there is no such file to train on"),
         (["task.path={}/empty"], "{}/empty is empty"),
         (["task.path={}/cut.gz"], "{}/cut.gz is damaged or not whole"),
-        (["task.path={}/page.gz"], "{}/page.gz is damaged or not whole"),
-        (["task.path={}/cut.zip"], "{}/cut.zip is damaged or not whole"),
-        (["task.path={}/two.zip"], "{}/two.zip must hold one file, the text, and holds 2"),
         (["task.path=3"], "task.path must be text, got 3"),
-        (["task.data_dir={}/nowhere"], "task.data_dir={}/nowhere: there is no such directory"),
-        (["task.data_dir={}"], "{}/enwik8 has no enwik8 or enwik8.zip or enwik8.gz, and there is"),
-        (["task.source=wikipedia"], "there is no network to download"),
-        (["task.source=wikipedia", "task.path={}/text"], "{}/text is damaged or not enwik8"),
-        (["task.source=wikipedia_sample"], "task.source=wikipedia_sample needs task.path"),
-        (["task.source=python_topics", "task.path={}/text"], "is no python_topics"),
+        (["task=wikipedia", "task.data_dir={}/nowhere"], "{}/nowhere/enwik8/enwik8.zip is missing"),
+        (
+            ["task=wikipedia", "task.data_dir={}"],
+            "{}/enwik8/enwik8.zip is missing, and there is no network",
+        ),
+        (["task=wikipedia"], "there is no network to download"),
+        (["task=wikipedia", "task.path={}/text"], "{}/text is damaged or not enwik8"),
+        (["task.path=null"], "task=wikipedia_sample needs task.path"),
+        (["task=python_topics", "task.path={}/text"], "is no python_topics"),
         (["task.source=enwik9"], "one of wikipedia, wikipedia_sample, python_topics"),
         (["task.path={}/text", "task.text=sha256-0"], "task.text=sha256-0 is another text"),
         (
@@ -323,7 +224,7 @@ def test_a_download_that_fails_leaves_nothing(
             "has 360 characters for training, and batch_size=24 of 20 characters need 480",
         ),
         (
-            ["task.path={}/text", "scale.wikipedia.evaluation_streams=5"],
+            ["task.path={}/text", "task.evaluation_streams=5"],
             "has 20 characters for validation, and evaluation_streams=5 of 5 characters need 25",
         ),
     ],
@@ -339,11 +240,6 @@ def test_a_sentence_says_what_is_wrong(
     write_text(tmp_path)
     (tmp_path / "empty").touch()
     (tmp_path / "cut.gz").write_bytes(gzip.compress(SMALL)[:-20])
-    (tmp_path / "page.gz").write_bytes(b"<html>")
-    (tmp_path / "cut.zip").write_bytes(zipped(SMALL)[:-20])
-    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
-        archive.writestr("one", b"one")
-        archive.writestr("two", b"two")
     before = {*tmp_path.rglob("*")}
     filled = [override.format(tmp_path) for override in overrides]
     line = refused(tiny(tmp_path / "runs", *filled), capsys, monkeypatch)
@@ -372,7 +268,6 @@ def test_a_run_says_what_it_was_trained_on(
     )
     main()
     said = capsys.readouterr().out
-    assert "The data are wikipedia_sample, not wikipedia" in said
     assert said.splitlines()[-1].startswith("wikipedia_sample, 2D tLSTM, L=3: ")
     assert "bits per character on the test split" in said
     record = record_of(tmp_path / "runs")
@@ -388,7 +283,7 @@ def unigram_entropy(text: Sequence[Any]) -> float:
 
 
 def test_a_small_model_learns_more_than_how_often_characters_occur(tmp_path: Path) -> None:
-    """Of words in random order it learns the words."""
+    """It learns the words of a text in random order."""
     text = write_text(tmp_path, 8000)
     record = train_here(
         tiny(
@@ -426,9 +321,3 @@ def test_a_sample_of_enwik8_trains(tmp_path: Path) -> None:
     )
     assert record.task == "wikipedia_sample"
     assert record.test["bits_per_character"] < 4.5
-
-
-def test_the_module_says_which_sources_there_are() -> None:
-    with pytest.raises(ValueError, match="source must be one of wikipedia, wikipedia_sample, py"):
-        WikipediaDataModule(source="enwik9")  # type: ignore[arg-type]
-    assert set(OmegaConf.load(ROOT / "conf/task/wikipedia.yaml").labels) == set(texts.SOURCES)

@@ -8,7 +8,8 @@ WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "that", "the", "ra
 # Four epochs of six steps; the streams begin anew after 18
 TINY = (
     "scale=smoke",
-    "task=wikipedia",
+    "task=wikipedia_sample",
+    "task.text=null",
     "model=tlstm_2d",
     "model.channels=4",
     "model.depth=3",
@@ -16,8 +17,8 @@ TINY = (
     "training.batch_size=4",
     "training.samples_per_epoch=24",
     "training.max_samples=96",
-    "scale.wikipedia.evaluation_streams=2",
-    "scale.wikipedia.context=3",
+    "task.evaluation_streams=2",
+    "task.context=3",
     "trainer.threads=1",
     "trainer.accelerator=cpu",
     "logger=csv",
@@ -25,7 +26,7 @@ TINY = (
 
 
 def words(length: int) -> bytes:
-    """So many characters of words in random order."""
+    """Words in random order, cut to a number of characters."""
     chosen = random.Random(0).choices(WORDS, k=length)
     return " ".join(chosen)[:length].encode()
 

@@ -1,4 +1,4 @@
-"""What W&B's server knows and answers, as much of it as sweeps, runs and dashboards ask for.
+"""State and answers of W&B's server, as far as sweeps, runs and dashboards need them.
 
 Where W&B's rules matter they are those of its manual: a point of a grid is handed out once; a
 run that was marked as preempting and ends with another exit code than 0 is handed out again.

@@ -76,7 +76,7 @@ class _Server(ThreadingHTTPServer):
 
 
 def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
-    """What answers the HTTP requests to a server."""
+    """Return the handler of HTTP requests to a server."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -114,7 +114,7 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
             return {}
 
         def _refused(self) -> bool:
-            """Whether the request has been answered with a refusal: out of order, or no key."""
+            """Refuse a request where the server is out of order or the key is wrong."""
             key = self.headers["Authorization"]
             if server.status is not None:
                 self._answer(server.status, {"error": "out of order"})

@@ -1,4 +1,4 @@
-"""What the local W&B server keeps of runs, sweeps and views."""
+"""Runs, sweeps and views of the local W&B server."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ Json = dict[str, Any]
 
 @dataclass
 class Run:
-    """What the server knows of a run.
+    """A run on the server.
 
     Attributes:
         name: its id, as clients say.

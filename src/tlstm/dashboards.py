@@ -1,8 +1,8 @@
 """W&B's workspace and report of this project, as code: python -m tlstm.dashboards.
 
 The workspace compares the runs of the project, grouped by data, configuration and depth; the
-report has a part for every figure and table, with its panels and its table of runs. Both are
-found by their names and updated where they exist, so that the command can be given again.
+report has a part for every figure and table, with its panels and its table of runs. The command
+finds both by their names and updates them where they exist.
 """
 
 import argparse
@@ -16,12 +16,10 @@ import wandb_workspaces.workspaces as workspace_api
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 from wandb_workspaces._graphql import execute_graphql, get_app_url
 
-from tlstm.utils import (
-    refuse,
-)
+from tlstm.utils import refuse
 
 NAME = "Tensorized LSTMs"
-GROUPING = ("task_label", "label", "depth")  # the data, the configuration and the depth
+GROUPING = ("task", "label", "depth")
 COLUMNS = (
     *(f"config:{name}.value" for name in (*GROUPING, "channels", "seed", "scale")),
     "summary:parameters",
@@ -33,7 +31,7 @@ COLUMNS = (
     "summary:wall_seconds",
 )
 
-# The workspaces of a project, which the library finds by their internal names alone
+# The workspaces of a project; the library finds them by their internal names alone
 WORKSPACES = """
 query Workspaces($project: String!, $entity: String!) {
     project(name: $project, entityName: $entity) {
@@ -46,13 +44,13 @@ query Workspaces($project: String!, $entity: String!) {
 
 
 class Part(NamedTuple):
-    """A figure or a table with those of its experiments.
+    """A part of the report: a figure or a table of the paper, or a question of ours.
 
     Attributes:
-        title: what the paper shows there.
+        title: of the part.
         experiments: groups of W&B runs, as in runs/ and results/.
         curve: the metric of the learning curves.
-        result: the metric that configurations are compared by.
+        result: the metric to compare configurations by.
     """
 
     title: str
@@ -73,13 +71,13 @@ PARTS = (
     Part("Ablations: feedback, memory-cell convolution, normalization", ("ablation",), *ACCURACY),
     Part("Depth at the same number of parameters", ("depth",), *ACCURACY),
     Part("Width", ("width",), *ACCURACY),
-    Part("What the paper leaves open, read one way and another", ("readings",), *SAMPLES),
+    Part("What the paper leaves open", ("choices",), *SAMPLES),
     Part("Beyond the paper: settings that take fewer samples", ("recipe",), *SAMPLES),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command. Exit code 2, with one sentence that says why, where W&B cannot be used."""
+    """Run the command; exit code 2 and a sentence with the reason where W&B cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m tlstm.dashboards", description=__doc__)
     parser.add_argument("--project", default="tlstm", help="of W&B, as logger.project [tlstm]")
     parser.add_argument("--entity", help="user or team [the account's own]")
@@ -94,11 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def default_entity() -> str:
-    """The user or team that the account's runs go to.
+    """Return the user or team of the account.
 
     Raises:
-        ValueError: nobody is logged in, or nowhere.
-        wandb.Error: W&B does not take the key.
+        ValueError: nobody is logged in, or the account has neither.
+        wandb.Error: W&B refuses the key.
     """
     if not wandb.login(prompt=False):
         raise ValueError(
@@ -112,7 +110,7 @@ def default_entity() -> str:
 
 
 def save_workspace(entity: str, project: str) -> str:
-    """Create or update the workspace, and the project where there is none.
+    """Create or update the workspace, and create a missing project.
 
     Returns:
         Its address.
@@ -133,7 +131,7 @@ def save_workspace(entity: str, project: str) -> str:
 
 
 def find_workspace(entity: str, project: str) -> workspace_api.Workspace | None:
-    """The workspace that an earlier call has saved, with what the user has changed in it."""
+    """Return the saved workspace with the changes of the user, None where there is none."""
     api = wandb.Api()
     found = execute_graphql(api, WORKSPACES, {"project": project, "entity": entity})
     nodes = [edge["node"] for edge in found["project"]["allViews"]["edges"]]
@@ -146,7 +144,7 @@ def find_workspace(entity: str, project: str) -> workspace_api.Workspace | None:
 
 
 def sections() -> list[workspace_api.Section]:
-    """The workspace's panels: a section for every metric that runs are compared by."""
+    """Return the panels of the workspace: a section for every result, and one for the runtime."""
     titles = {
         BITS: "Figure 3, Table 1: bits per character",
         SAMPLES: "Figure 4, Table 2: samples until solved",
@@ -170,8 +168,7 @@ def save_report(entity: str, project: str) -> str:
         project=project,
         title=NAME,
         description="Every figure and table of the paper, from the runs of this project. "
-        "The column scale tells runs at smoke scale from those at the paper's; "
-        "the column task_label says which data a run has trained on.",
+        "The column scale tells runs at smoke scale from those at the paper's.",
         blocks=[block for part in PARTS for block in blocks(part, entity, project)],
         width="fluid",
     )
@@ -182,7 +179,7 @@ def save_report(entity: str, project: str) -> str:
 
 
 def blocks(part: Part, entity: str, project: str) -> list[Any]:
-    """A part of the report: its heading, its panels and the table of its runs."""
+    """Return the heading, the panels and the table of runs of a part."""
     runs = report_api.Runset(
         entity=entity,
         project=project,
@@ -196,12 +193,12 @@ def blocks(part: Part, entity: str, project: str) -> list[Any]:
 
 
 def curves(metric: str) -> report_api.LinePlot:
-    """Learning curves over the training samples."""
+    """Return learning curves over the training samples."""
     return report_api.LinePlot(title=f"{metric} by samples", x="samples", y=[metric])
 
 
 def comparison(metric: str) -> list[Any]:
-    """A metric by configuration, and by depth."""
+    """Return a metric by configuration, and by depth."""
     return [
         report_api.BarPlot(title=f"{metric} by configuration", metrics=[metric]),
         report_api.ScatterPlot(
@@ -213,7 +210,7 @@ def comparison(metric: str) -> list[Any]:
 
 
 def runtime() -> list[Any]:
-    """Milliseconds per timestep by configuration and depth, as in the figures' right columns."""
+    """Return milliseconds per timestep by configuration and depth."""
     return comparison("milliseconds_per_timestep")
 
 

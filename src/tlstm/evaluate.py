@@ -17,7 +17,6 @@ from omegaconf import DictConfig
 from tlstm.records.schema import (
     Record,
 )
-from tlstm.training.config import task_label
 from tlstm.training.run import quiet_lightning, set_up_torch
 from tlstm.training.trained_run import TrainedRun, read_run
 from tlstm.utils import (
@@ -29,7 +28,7 @@ ROUNDING = 1e-3  # relative; another device or number of threads sums up in anot
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 0, or 1 where the result is not the recorded one."""
+    """Run the command line and return the exit code: 1 if the result is not the recorded one."""
     parser = argparse.ArgumentParser(
         prog="python -m tlstm.evaluate",
         description=__doc__,
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def evaluate(run: TrainedRun) -> dict[str, float]:
-    """The test metrics of a run's best network, by their names in a record.
+    """Return the test metrics of a run's best network, by their names in a record.
 
     Raises:
         OSError, ValueError: the data cannot be read.
@@ -68,7 +67,7 @@ def evaluate(run: TrainedRun) -> dict[str, float]:
 
 
 def make_trainer(config: DictConfig) -> Trainer:
-    """A trainer that only tests: on one device, a GPU where there is one and the run had one."""
+    """Return a trainer for tests on one device, a GPU if the machine and the run have one."""
     return Trainer(
         accelerator="cpu" if config.trainer.accelerator == "cpu" else "auto",
         devices=1,
@@ -81,16 +80,16 @@ def make_trainer(config: DictConfig) -> Trainer:
 
 
 def introduction(run: TrainedRun) -> str:
-    """What is tested."""
+    """Return the tested run in words."""
     config = run.config
     return (
-        f"{task_label(config)}, {config.model.label}, L={config.model.depth}, seed {config.seed}, "
+        f"{config.task.name}, {config.model.label}, L={config.model.depth}, seed {config.seed}, "
         f"{config.scale.name} scale: the best checkpoint, after {run.samples:,} training samples"
     )
 
 
 def report(metrics: Mapping[str, float], record: Record | None) -> str:
-    """A line for each metric, beside the recorded one."""
+    """Return a line for each metric with the recorded one."""
     if record is None:
         lines = [f"test {name} {value:.6g}" for name, value in metrics.items()]
         return "\n".join([*lines, "The run is not finished: there is no record to compare with."])
@@ -101,14 +100,14 @@ def report(metrics: Mapping[str, float], record: Record | None) -> str:
 
 
 def is_recorded(metrics: Mapping[str, float], record: Record) -> bool:
-    """Whether metrics are the recorded ones, but for rounding."""
+    """Return True if metrics are the recorded ones, but for rounding."""
     return metrics.keys() == record.test.keys() and all(
         _same(value, record.test[name]) for name, value in metrics.items()
     )
 
 
 def _same(value: float, recorded: float | None) -> bool:
-    """A record has None for what was not finite."""
+    """Compare with a recorded number, which is None if it was not finite."""
     if recorded is None or not math.isfinite(value):
         return recorded is None and not math.isfinite(value)
     return math.isclose(value, recorded, rel_tol=ROUNDING, abs_tol=ROUNDING)

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tlstm.training.config import task_label
 from tlstm.training.trained_run import TrainedRun, read_run
 from tlstm.utils import (
     refusals,
@@ -22,7 +21,7 @@ from tlstm.utils import (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m tlstm.export",
         description=__doc__,
@@ -44,16 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def about(run: TrainedRun) -> dict[str, Any]:
-    """Where a layer comes from and what it reads."""
+    """Return the provenance of a layer and its input symbols."""
     config, record, data = run.config, run.record, run.data
-    names = [data.symbol_name(symbol) for symbol in range(data.input_size)]
+    names = [data.token_name(token) for token in range(data.input_size)]
     return {
-        "task": task_label(config),
+        "task": config.task.name,
         "scale": config.scale.name,
         "configuration": config.model.label,
         "seed": config.seed,
         "samples": run.samples,
-        "symbols": names if data.reads_symbols else None,
+        "tokens": names if data.is_discrete else None,
         "run": record.identifier if record else None,
         "commit": record.commit if record else None,
         "test": record.test if record else None,

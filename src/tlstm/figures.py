@@ -18,34 +18,24 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tlstm.records import measurement_store as bench_store
+from tlstm.records import measurement as bench_store
 from tlstm.records import memory_cells as memory_store
 from tlstm.records import table as tables
-from tlstm.records.schema import (
-    Record,
-)
-from tlstm.records.store import (
-    latest,
-    load,
-)
-from tlstm.reporting import growth
-from tlstm.reporting import memory_cells as memory_drawing
-from tlstm.reporting import memory_cells_page as memory_page
-from tlstm.reporting import runtime as bench_drawing
+from tlstm.records.schema import Record
+from tlstm.records.store import latest, load
+from tlstm.reporting import memory_cells, pages, rows
 from tlstm.reporting import runtime_page as bench_page
+from tlstm.reporting import runtime_pictures as bench_drawing
 from tlstm.reporting.learning_curves import learning_curves
-from tlstm.reporting.page import Heading, page
+from tlstm.reporting.runtime import machines
 from tlstm.reporting.settings import settings_figure
 from tlstm.reporting.style import style
 from tlstm.reporting.sweeps import ablation_figure, sweep_figure
-from tlstm.utils import (
-    replace_file,
-    sentence,
-)
+from tlstm.utils import replace_file, sentence
 
 
 class Experiment(NamedTuple):
-    """How the records of an experiment are shown.
+    """The way in which the records of an experiment are shown.
 
     Attributes:
         title: of its page.
@@ -53,26 +43,27 @@ class Experiment(NamedTuple):
         figure: draws the records of one scale and task, given the published numbers and the
             benchmark's runtimes too; None where there is only a table.
         published: the table of published.csv that its page shows; empty for none.
-        also: another experiment whose records its page shows too.
-        beside: experiments whose runs of the same models and depths stand in its pictures too.
-        more_seeds: experiments whose runs of the same models and depths are as its own.
+        shown_by: the experiment whose page has the runs of the same models and depths.
+        reference_runs: experiments whose runs of the same models and depths are in its pictures
+            too, and from which the settings of its own are named.
+        includes: experiments whose runs of the same models and depths count as its own.
     """
 
     title: str
     command: str
     figure: Callable[[Sequence[Record], pd.DataFrame, pd.DataFrame], Figure] | None = None
     published: str = ""
-    also: str | None = None
-    beside: tuple[str, ...] = ()
-    more_seeds: tuple[str, ...] = ()
+    shown_by: str | None = None
+    reference_runs: tuple[str, ...] = ()
+    includes: tuple[str, ...] = ()
 
 
 def _along(size: str, records: Sequence[Record], _: object, times: pd.DataFrame) -> Figure:
     return sweep_figure(records, size, times)
 
 
-def _ablation(records: Sequence[Record], *_: object) -> Figure:
-    return ablation_figure(records)
+def _ablation(records: Sequence[Record], _: object, times: pd.DataFrame) -> Figure:
+    return ablation_figure(records, times)
 
 
 def _settings(records: Sequence[Record], published: pd.DataFrame, _: object) -> Figure:
@@ -84,31 +75,35 @@ MAKE, SWEEP = "make reproduce-{}", "python -m tlstm.sweep sweeps/{}.yaml"
 SWEEPS = "python -m tlstm.sweep sweeps/{}/*.yaml"
 ALONG_DEPTH = partial(_along, "depth")
 EXPERIMENTS = {
-    "fig3": Experiment("Figure 3: Wikipedia", MAKE, ALONG_DEPTH, "table1"),
+    "fig3": Experiment("Figure 3: Wikipedia", MAKE, ALONG_DEPTH, "table1", includes=("table1",)),
     "fig4": Experiment(
         "Figure 4: addition and memorization",
         MAKE,
         learning_curves,
         "table2",
-        more_seeds=("table2",),
+        includes=("table2",),
     ),
     "fig5": Experiment(
         "Figure 5: sequential and permuted MNIST",
         MAKE,
         learning_curves,
         "table3",
-        more_seeds=("table3",),
+        includes=("table3",),
     ),
     "table1": Experiment("Table 1: Wikipedia", MAKE, None, "table1", "fig3"),
     "table2": Experiment("Table 2: addition and memorization", MAKE, None, "table2", "fig4"),
     "table3": Experiment("Table 3: sequential and permuted MNIST", MAKE, None, "table3", "fig5"),
     "depth": Experiment("Depth", SWEEP, ALONG_DEPTH),
     "width": Experiment("Width: channels", SWEEP, partial(_along, "channels")),
-    "readings": Experiment(
-        "What the paper leaves open", SWEEPS, _settings, "table2", beside=("fig4", "table2")
+    "choices": Experiment(
+        "What the paper leaves open", SWEEPS, _settings, "table2", reference_runs=("fig4", "table2")
     ),
     "recipe": Experiment(
-        "Beyond the paper: fewer samples", SWEEPS, _settings, "table2", beside=("fig4", "table2")
+        "Beyond the paper: fewer samples",
+        SWEEPS,
+        _settings,
+        "table2",
+        reference_runs=("fig4", "table2"),
     ),
     "ablation": Experiment("Ablation: each part with and without the others", SWEEP, _ablation),
 }
@@ -116,11 +111,12 @@ RUNTIME = bench_store.EXPERIMENT
 COMMANDS = {name: shown.command.format(name) for name, shown in EXPERIMENTS.items()}
 COMMANDS[RUNTIME] = "make bench"
 MEMORY_CELLS = memory_store.EXPERIMENT
+TITLES = {RUNTIME: "Runtime", MEMORY_CELLS: "Figure 6: what the memory cell holds"}
 COMMANDS[MEMORY_CELLS] = "python -m tlstm.memory_cells"
 
 
 def save(figure: Figure, stem: Path) -> None:
-    """Writes a figure as SVG and as PNG, with nothing in them that changes from day to day.
+    """Write a figure as SVG and as PNG, with nothing in them that changes from day to day.
 
     Args:
         figure: made under `tlstm.reporting.drawing.style`.
@@ -135,7 +131,7 @@ def save(figure: Figure, stem: Path) -> None:
 
 
 def draw(name: str, results_dir: Path) -> list[Path]:
-    """Draws an experiment from its records and writes its page.
+    """Draw an experiment from its records and write its page.
 
     Where nothing was measured yet, the page has the published rows and says so.
 
@@ -153,35 +149,41 @@ def draw(name: str, results_dir: Path) -> list[Path]:
     """
     shown, directory = EXPERIMENTS[name], results_dir / name
     own = load(results_dir, name)
-    own += _alike(own, shown.more_seeds, results_dir)
-    records = [*own, *(load(results_dir, shown.also) if shown.also else ())]
-    if not records and not shown.published:
+    own += _alike(own, shown.includes, results_dir)
+    if shown.shown_by:
+        elsewhere = set(map(_network, load(results_dir, shown.shown_by)))
+        own = [record for record in own if _network(record) not in elsewhere]
+    if not own and not shown.published:
         return []
     published = tables.read_published(results_dir / "published.csv")
     published = published[published["table"] == shown.published]
-    times = growth.of_measurements(bench_store.latest(bench_store.load(results_dir)))
-    beside = latest(_alike(own, shown.beside, results_dir))
-    drawn = latest([*own, *beside])
+    times = rows.benchmark_times(bench_store.latest(bench_store.load(results_dir)))
+    reference_runs = latest(_alike(own, shown.reference_runs, results_dir))
+    drawn = latest([*own, *reference_runs])
     pictures = draw_pictures(drawn, published, times, shown, directory) if shown.figure else []
-    if records:
-        runs = tables.run_table(latest(records), beside).to_csv(index=False, lineterminator="\n")
-        replace_file(directory / "runs.csv", runs.encode())
-    heading = Heading(name, shown.title, COMMANDS[name])
+    if own:
+        runs = tables.run_table(latest(own), reference_runs)
+        runs["versions"] = rows.run_table(latest(own), reference_runs)["versions"]
+        content = runs.to_csv(index=False, lineterminator="\n")
+        replace_file(directory / "runs.csv", content.encode())
+    heading = pages.Heading(name, shown.title, COMMANDS[name], shown.shown_by)
     names = {picture.name for picture in pictures}
-    text = page(records, published, times, names, heading, beside)
+    text = pages.experiment_page(own, published, times, names, heading, reference_runs)
     replace_file(directory / PAGE, text.encode())
     return [*pictures, directory / PAGE]
+
+
+def _network(record: Record) -> tuple[str, str, str, int]:
+    return record.scale, record.task, record.model, record.depth
 
 
 def _alike(
     records: Sequence[Record], experiments: Iterable[str], results_dir: Path
 ) -> list[Record]:
-    """Runs of other experiments with the task, model and depth of one of these."""
-    networks = {(record.scale, record.task, record.model, record.depth) for record in records}
+    """Return runs of other experiments with the task, model and depth of one of these."""
+    networks = set(map(_network, records))
     others = itertools.chain.from_iterable(load(results_dir, name) for name in experiments)
-    return [
-        other for other in others if (other.scale, other.task, other.model, other.depth) in networks
-    ]
+    return [other for other in others if _network(other) in networks]
 
 
 def draw_pictures(
@@ -191,7 +193,7 @@ def draw_pictures(
     shown: Experiment,
     directory: Path,
 ) -> list[Path]:
-    """Draws a picture of each scale and task; returns them without their suffixes."""
+    """Draw a picture of each scale and task; return them without their suffixes."""
     assert shown.figure is not None
     pictures = []
     for scale, task in sorted({(record.scale, record.task) for record in records}):
@@ -202,13 +204,13 @@ def draw_pictures(
 
 
 def draw_runtime(results_dir: Path) -> list[Path]:
-    """Draws the benchmark from its records and writes its page; as `draw`."""
+    """Draw the benchmark from its records and write its page; as `draw`."""
     measurements = bench_store.latest(bench_store.load(results_dir))
     if not measurements:
         return []
     directory = results_dir / RUNTIME
     pictures = []
-    for machine, shown in bench_drawing.machines(measurements).items():
+    for machine, shown in machines(measurements).items():
         for name, figure in bench_drawing.pictures(machine, shown).items():
             pictures.append(directory / name)
             save(figure, pictures[-1])
@@ -219,21 +221,46 @@ def draw_runtime(results_dir: Path) -> list[Path]:
 
 
 def draw_memory_cells(results_dir: Path) -> list[Path]:
-    """Draws the memory cells that are stored and writes their page; as `draw`."""
+    """Draw the memory cells that are stored and write their page; as `draw`."""
     stored = memory_store.load(results_dir)
     directory = results_dir / MEMORY_CELLS
     for cells in stored:
-        save(memory_drawing.figure(cells), directory / cells.name)
+        save(memory_cells.figure(cells), directory / cells.name)
     if stored:
-        replace_file(directory / PAGE, memory_page.page(stored).encode())
+        replace_file(directory / PAGE, memory_cells.page(stored).encode())
     return [directory / cells.name for cells in stored]
+
+
+def draw_front(results_dir: Path) -> list[Path]:
+    """Write the front page of all results and the README's table, where it has markers for it.
+
+    Returns:
+        The files that were written; none where there are no records.
+    """
+    names = [name for name in EXPERIMENTS if load(results_dir, name)]
+    records = [record for name in names for record in load(results_dir, name)]
+    if not records:
+        return []
+    measurements = bench_store.latest(bench_store.load(results_dir))
+    published = tables.read_published(results_dir / "published.csv")
+    found = pages.all_results(records, measurements, published)
+    titles = {name: shown.title for name, shown in EXPERIMENTS.items()} | TITLES
+    drawn = {name for name in titles if (results_dir / name / PAGE).exists()}
+    replace_file(results_dir / PAGE, pages.front_page(found, titles, drawn).encode())
+    readme = results_dir.absolute().parent / PAGE
+    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    block = pages.between_markers(text, pages.glance(found))
+    if block == text:
+        return [results_dir / PAGE]
+    replace_file(readme, block.encode())
+    return [results_dir / PAGE, readme]
 
 
 OTHERS = {RUNTIME: draw_runtime, MEMORY_CELLS: draw_memory_cells}  # not made of runs' records
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 0, or 2 where nothing could be drawn."""
+    """Run the command line; return the exit code: 0, or 2 where nothing could be drawn."""
     parser = argparse.ArgumentParser(prog="python -m tlstm.figures", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIRECTORY")
     parser.add_argument(
@@ -258,6 +285,8 @@ def _draw_all(experiments: Sequence[str], results_dir: Path) -> int:
         name: OTHERS[name](results_dir) if name in OTHERS else draw(name, results_dir)
         for name in experiments or COMMANDS
     }
+    if not experiments:
+        drawn["front"] = draw_front(results_dir)
     for pictures in drawn.values():
         for picture in pictures:
             print(f"wrote {picture}" if picture.name == PAGE else f"drew {picture}.svg and .png")

@@ -1,4 +1,4 @@
-"""From runs' checkpoints to the numbers behind Figure 6: python -m tlstm.memory_cells [RUN ...].
+"""The numbers behind Figure 6, from runs' checkpoints: python -m tlstm.memory_cells [RUN ...].
 
 Without a RUN it takes, for every scale and task, the best recorded run of a tensorized LSTM whose
 checkpoint is still there: the one that passed the threshold after the fewest samples, and where
@@ -36,7 +36,7 @@ CORE = f"{TensorizedLSTM.__module__}.{TensorizedLSTM.__name__}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 0, or 1 where some run was left out."""
+    """Run the command line; return the exit code: 0, or 1 where some run was left out."""
     parser = argparse.ArgumentParser(
         prog="python -m tlstm.memory_cells",
         description=__doc__,
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def store(directory: Path, results_dir: Path, data: Path | None) -> bool:
-    """Store the memory cells of a run and say so; whether that could be done."""
+    """Store the memory cells of a run and say so; return whether that could be done."""
     try:
         cells = memory_cells(read_run(directory, data))
         path = write(cells, results_dir)
@@ -74,7 +74,7 @@ def store(directory: Path, results_dir: Path, data: Path | None) -> bool:
 
 
 def best_runs(runs_dir: Path) -> list[Path]:
-    """Of each scale and task the directory of the best run that there are cells of."""
+    """Return the directory of the best run with cells, for each scale and task."""
     best: dict[tuple[str, str], tuple[Record, Path]] = {}
     for record, directory in candidates(runs_dir):
         kind = record.scale, record.task
@@ -84,7 +84,7 @@ def best_runs(runs_dir: Path) -> list[Path]:
 
 
 def candidates(runs_dir: Path) -> Iterator[tuple[Record, Path]]:
-    """Finished runs of tensorized LSTMs with more than one location and with a checkpoint."""
+    """Yield finished runs of tensorized LSTMs with several locations and with a checkpoint."""
     for path in sorted(runs_dir.glob("*/*/record.json")):
         directory = path.parent
         if directory.parent.name == LEFT_OUT:
@@ -97,7 +97,7 @@ def candidates(runs_dir: Path) -> Iterator[tuple[Record, Path]]:
 
 
 def rank(record: Record) -> tuple[float, float]:
-    """Sorts the runs of a task from the best on."""
+    """Return the key that sorts the runs of a task from the best on."""
     loss = record.best["loss"]
     by_loss = math.inf if loss is None else loss
     quality = by_loss if "loss" in record.selected_by else -(record.best["accuracy"] or 0)
@@ -105,7 +105,7 @@ def rank(record: Record) -> tuple[float, float]:
 
 
 def _readable(path: Path) -> Record | None:
-    """A record, None where it is not valid: `tlstm.results collect` names those."""
+    """Read a record, None where it is not valid: `tlstm.results collect` names those."""
     try:
         return read_record(path)
     except (OSError, ValueError):
@@ -119,7 +119,7 @@ def _has_a_picture(record: Record) -> bool:
 
 
 def memory_cells(run: TrainedRun) -> MemoryCells:
-    """What the memory cell of a run's best network holds over a test sample.
+    """Return the memory cell of a run's best network over a test sample.
 
     Raises:
         OSError, ValueError: the run is not finished, its model has no such cell, it diverged, or
@@ -131,7 +131,7 @@ def memory_cells(run: TrainedRun) -> MemoryCells:
     if not isinstance(network.core, TensorizedLSTM):
         raise ValueError(f"{run.config.model.label} has no tensorized memory cell")
     place, batch = first_answered(run)
-    encode = network.encode if network.reads_symbols else network.features
+    encode = network.encode if network.is_discrete else network.features
     cells, hidden = trajectory(network.core, encode(batch.inputs[None])[0])
     if not cells.isfinite().all():
         raise ValueError("its memory cell is not finite: the run diverged")
@@ -144,14 +144,14 @@ def memory_cells(run: TrainedRun) -> MemoryCells:
         modified=modified,
         sample=place,
         inputs=written_inputs(run, batch.inputs),
-        targets=written_answers(run, batch.targets, batch.answer),
-        outputs=written_answers(run, guesses, batch.answer),
+        targets=written_answers(run, batch.targets, batch.loss_mask),
+        outputs=written_answers(run, guesses, batch.loss_mask),
         cells=[[rounded(value) for value in row] for row in cells.tolist()],
     )
 
 
 def first_answered(run: TrainedRun) -> tuple[int, Batch]:
-    """The first test sample that asks for an answer [ours], which a stream's context does not.
+    """Return the first test sample that asks for an answer [ours]; a stream's context does not.
 
     Returns:
         Its place and itself: inputs [T] or [T, input_size], targets [T] and where they are asked
@@ -160,22 +160,22 @@ def first_answered(run: TrainedRun) -> tuple[int, Batch]:
     run.data.prepare_data()
     samples = run.data.test_set
     numbered = ((place, samples[place]) for place in itertools.count())
-    return next((place, sample) for place, sample in numbered if sample.answer.any())
+    return next((place, sample) for place, sample in numbered if sample.loss_mask.any())
 
 
 def written_inputs(run: TrainedRun, inputs: Tensor) -> list[str] | list[float]:
-    """Symbols as the task writes them, or the one feature of each timestep."""
-    if run.data.reads_symbols:
-        return [run.data.symbol_name(symbol) for symbol in inputs.tolist()]
+    """Return tokens as the task writes them, or the one feature of each timestep."""
+    if run.data.is_discrete:
+        return [run.data.token_name(token) for token in inputs.tolist()]
     return [rounded(value) for value in inputs[:, 0].tolist()]
 
 
 def written_answers(run: TrainedRun, answers: Tensor, asked: Tensor) -> list[str | None]:
-    """Answers [T] as the task writes them, None where none is asked for."""
+    """Return answers [T] as the task writes them, None where none is asked for."""
     pairs = zip(answers.tolist(), asked.tolist(), strict=True)
-    return [run.data.symbol_name(symbol) if counts else None for symbol, counts in pairs]
+    return [run.data.token_name(token) if counts else None for token, counts in pairs]
 
 
 def rounded(value: float) -> float:
-    """A number with as many digits as are stored."""
+    """Return a number with as many digits as are stored."""
     return float(f"{value:.{DIGITS}g}")

@@ -18,7 +18,7 @@ import pandas as pd
 from bokeh.document import Document
 from bokeh.resources import Resources
 
-from tlstm.records import measurement_store as bench_store
+from tlstm.records import measurement as bench_store
 from tlstm.records import table as tables
 from tlstm.records.measurement import IMPLEMENTATIONS, Measurement
 from tlstm.records.measures import STANDS_IN_FOR
@@ -29,9 +29,9 @@ from tlstm.records.store import (
     latest,
     load,
 )
-from tlstm.reporting import charts, growth, sections
+from tlstm.reporting import charts, rows, sections
 from tlstm.reporting.comparison import LABELS
-from tlstm.reporting.page import TEMPLATES
+from tlstm.reporting.pages import TEMPLATES
 from tlstm.reporting.verdicts import counted, judge_all, summary, task_title, told_apart
 from tlstm.utils import (
     replace_file,
@@ -44,7 +44,7 @@ FILTERS = {"scale": "scale", "task": "task", "model": "configuration", "depth": 
 
 
 class Group(NamedTuple):
-    """All that the page shows of one scale and task."""
+    """The content of the page for one scale and task."""
 
     scale: str
     task: str
@@ -59,7 +59,7 @@ class Group(NamedTuple):
 
 
 def read(results_dir: Path) -> tuple[list[Record], list[Measurement]]:
-    """All committed records, each run once, and the benchmark's latest measurements.
+    """Read all committed records, each run once, and the benchmark's latest measurements.
 
     Raises:
         OSError, ValueError: a store cannot be read or holds a line that is not valid.
@@ -67,10 +67,10 @@ def read(results_dir: Path) -> tuple[list[Record], list[Measurement]]:
     stores = sorted(results_dir.glob("*/records.jsonl"))
     names = [store.parent.name for store in stores if store.parent.name != bench_store.EXPERIMENT]
     records = [record for name in names for record in load(results_dir, name)]
-    asked = latest(record for record in records if record.experiment not in tables.VARIED)
-    known = {record.identifier for record in asked}
+    runs = latest(record for record in records if record.experiment not in tables.VARIED)
+    known = {record.identifier for record in runs}
     others = latest(record for record in records if record.identifier not in known)
-    return [*asked, *others], bench_store.latest(bench_store.load(results_dir))
+    return [*runs, *others], bench_store.latest(bench_store.load(results_dir))
 
 
 def render(
@@ -79,7 +79,7 @@ def render(
     published: pd.DataFrame,
     pictures: Sequence[Path] = (),
 ) -> str:
-    """The page, in HTML.
+    """Return the page, in HTML.
 
     Args:
         records: each run once, at least one.
@@ -87,12 +87,11 @@ def render(
         published: the rows of published.csv.
         pictures: of memory cells.
     """
-    times = growth.of_measurements(measurements)
-    table = tables.run_table(records)
-    parts = [growth.by_benchmark(part, times) for part in apart(table)]
-    groups = [rows for part in parts for _, rows in part.groupby(["scale", "task"], sort=False)]
+    table = rows.run_table(records, times=rows.benchmark_times(measurements))
+    parts = apart(table)
+    groups = [runs for part in parts for _, runs in part.groupby(["scale", "task"], sort=False)]
     judgements = judge_all(records, measurements)
-    asked = next((part for part in parts if not _is_beside(part)), table[:0])
+    reproduction_runs = next((part for part in parts if not _is_varied(part)), table[:0])
     return (
         environment()
         .get_template("report.html.jinja")
@@ -101,9 +100,9 @@ def render(
             verdicts=summary(judgements),
             told_apart=told_apart(judgements),
             filters=filters(table),
-            groups=[group_of(rows, records, f"group-{n}") for n, rows in enumerate(groups)],
-            published=sections.published_tables(asked, published),
-            costs=sections.costs(table),
+            groups=[group_of(runs, records, f"group-{n}") for n, runs in enumerate(groups)],
+            published=sections.published_tables(reproduction_runs, published),
+            costs=rows.cost_rows(table),
             runs=sections.every_run(table),
             runtimes=sections.runtimes(measurements),
             runtime_charts=runtime_charts(measurements),
@@ -115,34 +114,34 @@ def render(
 
 
 def apart(table: pd.DataFrame) -> list[pd.DataFrame]:
-    """The runs of the reproduction, and of every other experiment; those that there are."""
+    """Return the runs of the reproduction, and of every other experiment; those that there are."""
     others = [table[table["experiment"] == experiment] for experiment in tables.VARIED]
-    asked = table[~table["experiment"].isin(tables.VARIED)]
-    return [part for part in (asked, *others) if len(part)]
+    reproduction_runs = table[~table["experiment"].isin(tables.VARIED)]
+    return [part for part in (reproduction_runs, *others) if len(part)]
 
 
-def _is_beside(table: pd.DataFrame) -> bool:
-    """Whether runs are not of the reproduction."""
+def _is_varied(table: pd.DataFrame) -> bool:
+    """Return whether runs are not of the reproduction."""
     return table["experiment"].iloc[0] in tables.VARIED
 
 
 def group_of(table: pd.DataFrame, records: Sequence[Record], name: str) -> Group:
-    """What the page shows of the runs of one scale and task.
+    """Return what the page shows of the runs of one scale and task.
 
     Args:
-        table: their rows of `run_table`, with `growth.by_benchmark`'s runtimes; all of them of
-            the reproduction, or of another experiment.
+        table: their rows of `rows.run_table`; all of them of the reproduction, or of another
+            experiment.
         records: these and others.
         name: of the group, unique on the page.
     """
     by_identifier = {record.identifier: record for record in records}
     points = {identifier: record.curve for identifier, record in by_identifier.items()}
     task = str(table["task"].iloc[0])
-    beside = f", {table['experiment'].iloc[0]}" if _is_beside(table) else ""
+    experiment = f", {table['experiment'].iloc[0]}" if _is_varied(table) else ""
     return Group(
         scale=str(table["scale"].iloc[0]),
         task=task,
-        title=task_title(task) + beside,
+        title=task_title(task) + experiment,
         sizes=tables.sizes(table),
         stands_in=task in STANDS_IN_FOR,
         depths=sorted(int(depth) for depth in set(table["depth"])),
@@ -154,7 +153,7 @@ def group_of(table: pd.DataFrame, records: Sequence[Record], name: str) -> Group
 
 
 def summaries(table: pd.DataFrame, name: str) -> list[charts.Chart]:
-    """Quality, samples to the threshold and runtime against L, for the runs of a scale and task.
+    """Draw quality, samples to the threshold and runtime against L, for one scale and task.
 
     The runtime is the benchmark's where there is one, and of the machine with the most runs: two
     machines are never in one line.
@@ -168,36 +167,38 @@ def summaries(table: pd.DataFrame, name: str) -> list[charts.Chart]:
         (solved, "samples_to_threshold", "samples to the threshold", ", of runs that passed it"),
         (
             timed[timed["hardware"] == hardware],
-            "milliseconds_per_timestep",
-            "ms per timestep",
+            "microseconds",
+            "µs per timestep of a batch",
             f", {hardware}{', benchmark' if timed['benchmark'].all() else ''}",
         ),
     ]
     drawn = [
-        (charts.against_depth(rows, column, title, f"{name}-{column}"), note)
-        for rows, column, title, note in shown
-        if len(rows)
+        (charts.against_depth(runs, column, title, f"{name}-{column}"), note)
+        for runs, column, title, note in shown
+        if len(runs)
     ]
     return [chart._replace(title=chart.title + note) for chart, note in drawn]
 
 
 def runtime_charts(measurements: Sequence[Measurement]) -> list[charts.Chart]:
-    """The benchmark's runtime against L, by machine and task, each with its heading."""
-    times = growth.of_measurements(measurements)
+    """Draw the benchmark's runtime against L, by machine and task, each with its heading."""
+    times = rows.benchmark_times(measurements)
     times["label"] = [LABELS.get(model, model) for model in times["model"]]
     found = []
-    for number, ((hardware, scale, task), rows) in enumerate(
+    for number, ((hardware, scale, task), runs) in enumerate(
         times.groupby(["hardware", "scale", "task"], sort=False)
     ):
         quick = " (quick: short sequences)" if scale == "quick" else ""
-        chart = charts.against_depth(rows, "milliseconds", "ms per timestep", f"runtime-{number}")
+        chart = charts.against_depth(
+            runs, "microseconds", "µs per timestep of a batch", f"runtime-{number}"
+        )
         heading = f"{task_title(str(task))}, {hardware}{quick}"
         found.append(chart._replace(title=heading))
     return found
 
 
 def filters(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """What can be filtered by, and the values that there are."""
+    """Return what can be filtered by, and the values that there are."""
     labels = dict(zip(table["model"], table["label"], strict=True))
     words = {"task": task_title, "model": lambda model: labels[model]}
     found = []
@@ -219,7 +220,7 @@ def filters(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def embedded(drawn: Sequence[charts.Chart]) -> str:
-    """The charts as one Bokeh document and the elements they go to, as a script element's JSON."""
+    """Return the charts as one Bokeh document and their elements, as a script element's JSON."""
     document = Document()
     for chart in drawn:
         document.add_root(chart.figure)
@@ -229,7 +230,7 @@ def embedded(drawn: Sequence[charts.Chart]) -> str:
 
 
 def pictured(picture: Path) -> dict[str, Any]:
-    """A memory-cell picture, SCALE-TASK by name, with an address that holds all of it."""
+    """Return a memory-cell picture, SCALE-TASK by name, with an address that holds all of it."""
     scale, _, task = picture.stem.partition("-")
     content = base64.b64encode(picture.read_bytes()).decode()
     return {
@@ -241,7 +242,7 @@ def pictured(picture: Path) -> dict[str, Any]:
 
 
 def memory_cells(results_dir: Path) -> list[Path]:
-    """The memory-cell pictures, one kind of file for each: the smaller."""
+    """Return the memory-cell pictures, one kind of file for each: the smaller."""
     found: dict[str, Path] = {}
     for path in sorted((results_dir / MEMORY_CELLS).glob("*")):
         if path.suffix in PICTURES:
@@ -251,7 +252,7 @@ def memory_cells(results_dir: Path) -> list[Path]:
 
 
 def environment() -> jinja2.Environment:
-    """Templates that escape whatever records hold."""
+    """Return templates that escape whatever records hold."""
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
@@ -266,7 +267,7 @@ def environment() -> jinja2.Environment:
 
 
 def write_report(results_dir: Path, output: Path) -> None:
-    """Makes the page from the records below a directory.
+    """Make the page from the records below a directory.
 
     Raises:
         OSError: a file cannot be read or written.
@@ -284,7 +285,7 @@ def write_report(results_dir: Path, output: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 0, or 2 where there is no page to be made."""
+    """Run the command line; return the exit code: 0, or 2 where there is no page to be made."""
     parser = argparse.ArgumentParser(prog="python -m tlstm.report", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIRECTORY")
     parser.add_argument(

@@ -2,6 +2,7 @@
 
 `runs/<experiment>/<run>/record.json` goes into `results/<experiment>/records.jsonl`, one line
 each, and the benchmark's measurements, `runs/runtime/*.jsonl`, into `results/runtime`.
+`python -m tlstm.results migrate` brings stores and run directories of format 1 to format 2.
 """
 
 import argparse
@@ -9,13 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tlstm.records import measurement_store
+from tlstm.records import measurement as measurement_store
 from tlstm.records.store import append, read_runs
 from tlstm.utils import sentence
 
 
 def collect(source: Path, results_dir: Path, experiments: Sequence[str] = ()) -> int:
-    """Takes the records of finished runs into the committed store and says how many were new.
+    """Take the records of finished runs into the committed store and print how many are new.
 
     Returns:
         The exit code: 0 for success, 1 if some file was not a valid record and was left out.
@@ -38,7 +39,7 @@ def collect(source: Path, results_dir: Path, experiments: Sequence[str] = ()) ->
 
 
 def collect_all(source: Path, results_dir: Path, experiments: Sequence[str] = ()) -> int:
-    """Takes in records of runs and the benchmark's measurements; as `collect`.
+    """Take in records of runs and the benchmark's measurements; as `collect`.
 
     Args:
         source: directory of runs, an archive of one, or a file of measurements.
@@ -58,10 +59,27 @@ def collect_all(source: Path, results_dir: Path, experiments: Sequence[str] = ()
     return collect(source, results_dir, of_runs) if of_runs or not only_measurements else 0
 
 
+def migrate(runs: Path, results_dir: Path) -> int:
+    """Bring run directories and stores to the format of today and print how many were not in it.
+
+    Returns:
+        The exit code: 0 for success, 1 if some could not be brought along.
+    """
+    from tlstm.training.migration import (
+        migrate_all,  # torch and Hydra, which collecting does without
+    )
+
+    done, problems = migrate_all(runs, results_dir)
+    print(f"{done} records and run directories brought to the format of today")
+    for problem in problems:
+        print(f"left as it is: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tlstm.results", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="collect")
+    commands = parser.add_subparsers(required=True, dest="command", metavar="collect|migrate")
     command = commands.add_parser(
         "collect",
         help="take the records of finished runs into the committed store",
@@ -82,8 +100,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="EXPERIMENT",
         help="those to take in (default: all but scratch)",
     )
+    command = commands.add_parser(
+        "migrate", help="bring stores and run directories to the format of today"
+    )
+    command.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIRECTORY")
+    command.add_argument("--results", type=Path, default=Path("results"), metavar="DIRECTORY")
     chosen = parser.parse_args(arguments)
     try:
+        if chosen.command == "migrate":
+            return migrate(chosen.runs, chosen.results)
         return collect_all(chosen.runs, chosen.results, chosen.experiments)
     except (OSError, ValueError) as error:
         print(f"error: {sentence(error)}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Run sweep files here, with no server: python -m tlstm.sweep sweeps/depth.yaml task=memorization.
 
-What is recorded is not run again, what was interrupted goes on, and a run that fails does not
-keep the others from running.
+A recorded run is not trained again, an interrupted one goes on, and one that fails does not stop
+the others.
 """
 
 import argparse
@@ -16,19 +16,22 @@ import torch
 from rich.console import Console
 
 from tlstm.records import provenance
-from tlstm.sweeping.devices import cores, most_devices, number_of_jobs, visible_gpus
-from tlstm.sweeping.display import Entry, SweepDisplay, Throughput, failures_table, hours
+from tlstm.sweeping.display import RunRow, SweepDisplay, Throughput, failures_table, hours
 from tlstm.sweeping.estimates import estimate_all
-from tlstm.sweeping.pool import Order, run_all
-from tlstm.sweeping.runs import read_runs, with_threads
-from tlstm.sweeping.sharing import side_by_side
+from tlstm.sweeping.gpus import (
+    cores,
+    most_devices,
+    number_of_jobs,
+    side_by_side,
+    visible_gpus,
+)
+from tlstm.sweeping.grid import read_runs, with_threads
+from tlstm.sweeping.pool import RunRequest, run_all
 from tlstm.train import outcome, title
 from tlstm.training.config import Run, samples_at_most, with_scale
-from tlstm.training.progress import Status
+from tlstm.training.display import Status
 from tlstm.training.recording import find_record
-from tlstm.utils import (
-    refusals,
-)
+from tlstm.utils import refusals
 
 SHARING = {
     True: "Runs on the same GPU run side by side, through NVIDIA's Multi-Process Service.",
@@ -37,19 +40,19 @@ SHARING = {
 
 
 class Plan(NamedTuple):
-    """What a sweep is going to do.
+    """The runs of a sweep and the devices for them.
 
     Attributes:
-        runs: those to be trained, the longest first.
-        seconds: how long each takes at the most.
-        recorded: those that are finished already.
-        jobs: how many at a time.
+        runs: the ones to train, the longest first.
+        seconds: the time of each at the most; None where it cannot be measured.
+        recorded: the finished ones.
+        jobs: the number at a time.
         devices: GPUs to spread them over; empty for the CPU.
-        devices_per_run: how many of them a run takes, or processes on the CPU; the most of all.
+        devices_per_run: the GPUs, or the processes on the CPU, of the run that takes the most.
     """
 
     runs: list[Run]
-    seconds: list[float]
+    seconds: list[float | None]
     recorded: list[Run]
     jobs: int
     devices: list[str]
@@ -57,11 +60,11 @@ class Plan(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command.
+    """Run the command.
 
     Returns:
         The exit code: 0 when every run is recorded, 1 when some failed, 130 when interrupted.
-        What cannot be run ends the process with exit code 2.
+        A sweep that cannot be run ends the process with exit code 2.
     """
     options = parse(arguments)
     console = Console()
@@ -79,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line: files, `key=value` for all runs, options."""
+    """Parse the command line: files, `key=value` for all runs, options."""
     parser = argparse.ArgumentParser(prog="python -m tlstm.sweep", description=__doc__)
     parser.add_argument(
         "files", nargs="+", metavar="FILE|key=value", help="sweep files, and settings of every run"
@@ -118,12 +121,12 @@ def make_plan(
     jobs: int | None,
     jobs_per_device: int | None,
 ) -> Plan:
-    """What there is to be done, and how long it will take.
+    """Read the sweep files, find the runs without a record and estimate their time.
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: a file is no sweep file, or one of its points cannot be run, or there is no
-            device to put so many jobs on.
+        ValueError: a file is no sweep file, a point of it cannot be run, or there are too few
+            devices.
     """
     devices = visible_gpus()
     runs = [run for file in files for run in read_runs(file, with_scale(overrides))]
@@ -135,7 +138,7 @@ def make_plan(
         processes = min(jobs, len(missing) or 1) * devices_per_run
         missing = [with_threads(run, max(1, cores() // processes)) for run in missing]
     seconds = estimate_all(missing, jobs, devices)
-    order = sorted(range(len(missing)), key=seconds.__getitem__, reverse=True)
+    order = sorted(range(len(missing)), key=lambda i: seconds[i] or 0.0, reverse=True)
     return Plan(
         runs=[missing[i] for i in order],
         seconds=[seconds[i] for i in order],
@@ -147,7 +150,7 @@ def make_plan(
 
 
 def announcement(plan: Plan) -> str:
-    """How many runs, on what, for how long."""
+    """Return the number of runs, the machine and the time at the most as a sentence."""
     total = len(plan.runs) + len(plan.recorded)
     said = f"{total} runs, {len(plan.recorded)} of them recorded already"
     if not plan.runs:
@@ -159,40 +162,43 @@ def announcement(plan: Plan) -> str:
         if plan.devices
         else f"{provenance.processor()}, {cores()} cores, {max(threads)} thread(s) a process"
     )
-    # What runs gain by sharing a GPU is not known beforehand
+    # The gain of runs that share a GPU is not known beforehand
     together = min(plan.jobs, len(plan.devices) // plan.devices_per_run or plan.jobs)
-    wall = max(sum(plan.seconds) / together, *plan.seconds)
+    known = [seconds for seconds in plan.seconds if seconds is not None]
+    unknown = len(plan.seconds) - len(known)
+    wall = max(sum(known) / together, max(known, default=0.0))
     at_a_time = f"{plan.jobs} at a time" + sharing(plan)
     return (
         f"{said}; {len(plan.runs)} to train at {' and '.join(sorted(scales))} scale, "
         f"{at_a_time}, on {machine}: {hours(wall)} at the most "
         "(runs end early where the task is solved)."
+        + (f" {unknown} could not be measured and take a time of their own." if unknown else "")
     )
 
 
 def sharing(plan: Plan) -> str:
-    """How runs and devices share each other, where not each has one of the other."""
+    """Return a clause on runs that take several devices or share one, if there are any."""
     several, shared = plan.devices_per_run, runs_per_device(plan)
     words = f", {several} devices each" if several > 1 else ""
     return words + (f", {shared} on a GPU" if shared > 1 else "")
 
 
 def runs_per_device(plan: Plan) -> int:
-    """Runs on each GPU at a time, at the most."""
+    """Return the number of runs on each GPU at a time, at the most."""
     return math.ceil(plan.jobs * plan.devices_per_run / (len(plan.devices) or math.inf))
 
 
 def carry_out(plan: Plan, console: Console) -> int:
-    """Train the runs of a plan under one display, and say which failed.
+    """Train the runs of a plan under one display, and print which failed.
 
     Returns:
-        How many failed.
+        The number of runs that failed.
     """
-    entries = [
-        Entry(title(run), samples_at_most(run.config), seconds, str(log_file(run)))
+    rows = [
+        RunRow(title(run), samples_at_most(run.config), seconds or 0.0, str(log_file(run)))
         for run, seconds in zip(plan.runs, plan.seconds, strict=True)
     ]
-    display, failures = SweepDisplay(entries, console), dict[int, str]()
+    display, failures = SweepDisplay(rows, console), dict[int, str]()
     throughput = Throughput()
 
     def show(index: int, status: Status) -> None:
@@ -209,19 +215,20 @@ def carry_out(plan: Plan, console: Console) -> int:
         if runs_per_device(plan) > 1:
             console.print(SHARING[stack.enter_context(side_by_side())])
         stack.enter_context(display)
-        orders = [
-            Order(run.overrides, log_file(run), run.config.trainer.devices) for run in plan.runs
+        requests = [
+            RunRequest(run.overrides, log_file(run), run.config.trainer.devices)
+            for run in plan.runs
         ]
-        run_all(orders, plan.jobs, plan.devices, show, ended)
+        run_all(requests, plan.jobs, plan.devices, show, ended)
     console.print(f"{throughput.in_words()}, {plan.jobs} at a time.", soft_wrap=True)
     if failures:
-        console.print(failures_table(entries, failures))
+        console.print(failures_table(rows, failures))
         console.print("The same command tries them again, and only them.")
     return len(failures)
 
 
 def log_file(run: Run) -> Path:
-    """Where a run of a sweep prints to."""
+    """Return the file for the output of a run of a sweep."""
     return run.directory / "output.log"
 
 

@@ -24,14 +24,12 @@ from tlstm.training.config import (
     Run,
     compose,
     samples_at_most,
-    task_label,
     with_scale,
 )
-from tlstm.training.devices import fit
-from tlstm.training.processes import is_first_process
-from tlstm.training.progress import Display
-from tlstm.training.recording import find_record, train
-from tlstm.training.run import Job, agreed, prepared
+from tlstm.training.display import Display
+from tlstm.training.distributed import is_first_process
+from tlstm.training.recording import find_record, fit, train
+from tlstm.training.run import Job, broadcast, setup_run
 from tlstm.utils import (
     interruptions,
     refusals,
@@ -40,7 +38,7 @@ from tlstm.utils import (
 
 
 def main() -> None:
-    """The command. Exit code 2, with one sentence that says why, for what cannot be run."""
+    """Run the command line; exit with 2 and one sentence if it cannot be run."""
     arguments = sys.argv[1:]
     if {"-m", "--multirun"} & set(arguments):
         refuse("one process is one run; python -m tlstm.sweep runs many")
@@ -53,7 +51,7 @@ def main() -> None:
 
 @hydra.main(str(CONFIGURATIONS), "config", version_base="1.3")
 def _hydra_command(config: DictConfig) -> None:
-    """Hydra's own options: --help, --cfg job, --info and so on."""
+    """Serve Hydra's own options: --help, --cfg job, --info and so on."""
     GlobalHydra.instance().clear()  # since the run is composed anew
     run_command(list(HydraConfig.get().overrides.task))
 
@@ -63,10 +61,10 @@ def run_command(overrides: list[str]) -> None:
     console = Console(quiet=not is_first_process())
     with contextlib.ExitStack() as stack:
         with refusals(ValueError, OSError):
-            run, record = begun(compose(overrides))
+            run, record = resolve_run(compose(overrides))
             if record is None:
                 display = Display(title(run), samples_at_most(run.config), console)
-                job = stack.enter_context(prepared(run, display.show))
+                job = stack.enter_context(setup_run(run, display.show))
         if record is None:
             console.print(introduction(job), soft_wrap=True)
             with (
@@ -82,20 +80,20 @@ def run_command(overrides: list[str]) -> None:
         console.print(summary(record, run), soft_wrap=True)
 
 
-def begun(run: Run) -> tuple[Run, Record | None]:
-    """A run with its record if it is finished, as its first process sees them."""
-    overrides, record = agreed(run.config, (run.overrides, find_record(run)))
+def resolve_run(run: Run) -> tuple[Run, Record | None]:
+    """Return a run with its record if it is finished, as its first process sees them."""
+    overrides, record = broadcast(run.config, (run.overrides, find_record(run)))
     return compose(overrides), record
 
 
 def title(run: Run) -> str:
-    """A run in a few words."""
+    """Return a run in a few words."""
     config = run.config
-    return f"{task_label(config)}, {config.model.label}, L={config.model.depth}"
+    return f"{config.task.name}, {config.model.label}, L={config.model.depth}"
 
 
 def introduction(job: Job) -> str:
-    """What will be done, on what."""
+    """Return the run, its directory and its machine in words."""
     config = job.run.config
     parameters = sum(parameter.numel() for parameter in job.module.parameters())
     machine = gpu_name(job.trainer.strategy.root_device) or provenance.processor()
@@ -109,31 +107,23 @@ def introduction(job: Job) -> str:
         f"seed {config.seed}, {config.scale.name} scale{hint}\n"
         f"{start}, to {goal}{samples_at_most(config):,} samples, "
         f"on {job.trainer.world_size} × {machine}\n"
-        f"in {job.directory}{stand_in(config)}"
+        f"in {job.directory}"
     )
 
 
-def stand_in(config: DictConfig) -> str:
-    """A line that says so where other data stand in for the task's own, else nothing."""
-    name, label = config.task.name, task_label(config)
-    if name == label:
-        return ""
-    return f"\nThe data are {label}, not {name}: see task.source and task.data_dir."
-
-
 def how_to_go_on(job: Job) -> str:
-    """What to do after an interruption."""
+    """Return the way to go on after an interruption."""
     how = {"auto": "the same command goes on", "never": "the same command starts anew"}
     return how.get(job.run.config.resume, "resume=auto goes on")
 
 
 def summary(record: Record, run: Run) -> str:
-    """What came out of a run."""
+    """Return a run and its result in a line."""
     return f"{title(run)}: {outcome(record)}"
 
 
 def outcome(record: Record) -> str:
-    """What came out, in a line."""
+    """Return the result in a line."""
     return (
         f"{learnt(record)}; test accuracy {record.test['accuracy']:.1%}, "
         f"{record.milliseconds_per_timestep * 1e3:.1f} µs per timestep, "
@@ -142,7 +132,7 @@ def outcome(record: Record) -> str:
 
 
 def learnt(record: Record) -> str:
-    """What came out of it in the task's own measure."""
+    """Return the result in the task's own measure."""
     if "bits_per_character" in record.test:
         bits = record.test["bits_per_character"]
         return "diverged" if bits is None else f"{bits:.3f} bits per character on the test split"

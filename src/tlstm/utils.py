@@ -1,4 +1,4 @@
-"""Helpers of every folder: checks of arguments, atomic files, and how the commands end."""
+"""Argument checks, atomic file writes and the errors of the commands."""
 
 import contextlib
 import operator
@@ -11,10 +11,10 @@ from typing import NoReturn
 
 
 def at_least(name: str, value: int, minimum: int) -> int:
-    """The value, where it is an integer not under the minimum.
+    """Return the value where it is an integer of at least the minimum.
 
     Raises:
-        ValueError: otherwise; it names the argument.
+        ValueError: otherwise; the message names the argument.
     """
     try:
         number = None if isinstance(value, bool) else operator.index(value)
@@ -26,10 +26,10 @@ def at_least(name: str, value: int, minimum: int) -> int:
 
 
 def share(name: str, value: float) -> float:
-    """The value, where it is a number from 0 to 1.
+    """Return the value where it is a number from 0 to 1.
 
     Raises:
-        ValueError: otherwise; it names the argument.
+        ValueError: otherwise; the message names the argument.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
@@ -37,10 +37,10 @@ def share(name: str, value: float) -> float:
 
 
 def true_or_false(name: str, value: bool) -> bool:
-    """The value, where it is True or False.
+    """Return the value where it is True or False.
 
     Raises:
-        ValueError: otherwise; it names the argument.
+        ValueError: otherwise; the message names the argument.
     """
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {value!r}")
@@ -48,14 +48,14 @@ def true_or_false(name: str, value: bool) -> bool:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Writes a whole file or leaves the old one untouched, whatever happens.
+    """Write a whole file, or leave the old one untouched.
 
     Args:
-        path: the file; its directory is made if need be.
-        content: everything the file holds afterwards.
+        path: the file; a missing directory is created.
+        content: the bytes of the new file.
 
     Raises:
-        OSError: it could not be written; the message names the path.
+        OSError: the file cannot be written; the message names the path.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -73,7 +73,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def sentence(error: OSError | ValueError) -> str:
-    """What went wrong and with which file, for a person at a terminal."""
+    """Describe an error and its file in one sentence, for a person at a terminal."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
@@ -81,11 +81,11 @@ def sentence(error: OSError | ValueError) -> str:
 
 @contextlib.contextmanager
 def refusals(*errors: type[Exception]) -> Iterator[None]:
-    """End the process with a clear sentence where something cannot be done.
+    """End the process with one sentence on the expected errors.
 
     Args:
-        errors: kinds of error whose message says what cannot be and why; any other is a mistake
-            of ours and keeps its traceback.
+        errors: kinds of error whose message is written for the user. Any other error is a bug and
+            keeps its traceback.
     """
     try:
         yield
@@ -101,18 +101,18 @@ def refuse(sentence: str) -> NoReturn:
 
 
 def complain(sentence: str) -> None:
-    """Say on the error stream, on one line, what went wrong."""
+    """Print an error on one line of the error stream."""
     print(f"error: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def interruptions(advice: str) -> Iterator[None]:
-    """End the process with exit code 130, as shells have it, where Ctrl-C was pressed.
+    """End the process with exit code 130, the shell's convention, after Ctrl-C.
 
-    Lightning makes a SystemExit of Ctrl-C, after it has closed the loggers.
+    Lightning closes the loggers on Ctrl-C and raises SystemExit.
 
     Args:
-        advice: how to go on.
+        advice: how to continue.
     """
     try:
         yield

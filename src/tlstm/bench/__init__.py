@@ -1,6 +1,5 @@
-"""The benchmark: runtime per timestep, side by side with peers.
+"""The benchmark: runtime per timestep of the layer and of its peers.
 
 `python -m tlstm.bench` measures and records; it needs no more than torch, numpy, pydantic and
-rich. Its records become tables and pictures elsewhere (`python -m tlstm.results collect`,
-`python -m tlstm.figures runtime`).
+rich. `python -m tlstm.results collect` and `python -m tlstm.figures runtime` make pictures of it.
 """

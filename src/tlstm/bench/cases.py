@@ -1,20 +1,18 @@
-"""What is measured: the configurations at the paper's sizes, by suite."""
+"""The cases of the benchmark: the configurations at the paper's sizes, by suite."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from tlstm.ops import geometry
 from tlstm.records.measurement import SUITES, Case, Suite, Target
 from tlstm.records.models import MODELS, TASKS
 
-TIMESTEPS = 50  # of a sequence, unless more are asked for: enough for the time of each
-LARGE_TIMESTEPS = 20  # of the largest cases, whose every timestep is gigabytes under autograd
+TIMESTEPS = 50  # of a sequence by default
+LARGE_TIMESTEPS = 20  # of the largest cases: each timestep is gigabytes under autograd
 LARGE_OPERATIONS = 1e11  # of a forward pass of one timestep, at least
 # Without a GPU: of a sequence, and operations of a forward pass of one timestep, at most
 QUICK_TIMESTEPS: dict[Suite, int] = {"targets": 10, "tasks": 5, "size": 5, "step": 1}
 QUICK_OPERATIONS: dict[Suite, float] = {"targets": 1.2e9, "tasks": 6e8, "size": 6e8, "step": 6e8}
-
-
 WIKIPEDIA_CHANNELS = {  # at 10M parameters [paper]
     "slstm": 1120,
     "tlstm_2d": 901,
@@ -24,7 +22,7 @@ WIKIPEDIA_CHANNELS = {  # at 10M parameters [paper]
     "tlstm_3d_ln": 522,
     "tlstm_3d_cn": 522,
 }
-# Task, configuration, L, M (the figure's where None), must, aim; the last is Table 1's network
+# Task, configuration, L, M (the figure's where None), required, goal; the last is Table 1's network
 TARGETS: tuple[tuple[str, str, int, int | None, float, float], ...] = (
     ("mnist", "tlstm_2d", 5, None, 14, 8),
     ("mnist", "tlstm_3d_cn", 5, None, 24, 14),
@@ -41,10 +39,10 @@ TENSOR_SIZES = range(1, 11)
 def make_case(
     suite: Suite, task: str, model: str, depth: int, channels: int | None = None, **changes: object
 ) -> Case:
-    """A configuration at the sizes of a task.
+    """Return a configuration at the sizes of a task.
 
     Args:
-        suite: what for.
+        suite: the purpose.
         task: a name of `TASKS`.
         model: a name of `MODELS`.
         depth: L.
@@ -69,13 +67,14 @@ def make_case(
 
 
 def target_cases() -> Iterator[Case]:
-    """The configurations that have a target."""
-    for task, model, depth, channels, must, aim in TARGETS:
-        yield make_case("targets", task, model, depth, channels, target=Target(must=must, aim=aim))
+    """Yield the configurations that have a target."""
+    for task, model, depth, channels, required, goal in TARGETS:
+        target = Target(required=required, goal=goal)
+        yield make_case("targets", task, model, depth, channels, target=target)
 
 
 def task_cases() -> Iterator[Case]:
-    """The seven configurations of Figures 3 to 5 at every depth and task."""
+    """Yield the seven configurations of Figures 3 to 5 at every depth and task."""
     for task, sizes in TASKS.items():
         for model in MODELS:
             for depth in sizes.depths:
@@ -83,43 +82,39 @@ def task_cases() -> Iterator[Case]:
 
 
 def size_cases() -> Iterator[Case]:
-    """The 2D tLSTM with its number of parameters fixed, over P."""
+    """Yield the 2D tLSTM with its number of parameters fixed, over P."""
     for task in ("memorization", "addition"):
         for tensor_size in TENSOR_SIZES:
             yield make_case("size", task, "tlstm_2d", tensor_size)
 
 
 def step_cases() -> Iterator[Case]:
-    """Single timesteps for use in real time."""
+    """Yield single timesteps for use in real time."""
     for model in ("tlstm_2d", "tlstm_3d_cn"):
         yield make_case("step", "mnist", model, 5, batch_size=1, timesteps=1)
 
 
-MAKERS = {
-    "targets": target_cases,
-    "tasks": task_cases,
-    "size": size_cases,
-    "step": step_cases,
-}
+MAKERS = {"targets": target_cases, "tasks": task_cases, "size": size_cases, "step": step_cases}
 
 
-def chosen(
-    suites: tuple[str, ...], patterns: tuple[str, ...], timesteps: int | None, quick: bool
+def select_cases(
+    suites: Sequence[str], patterns: Sequence[str], timesteps: int | None, quick: bool
 ) -> list[Case]:
-    """The cases to measure.
+    """Return the cases to measure.
 
     Args:
-        suites: those to take them from; "all" is every one.
-        patterns: of names, with * and ?; a case matches one of them, or there are none.
-        timesteps: T, at most the task's own; None: 50 at most, few where it is quick.
-        quick: whether to leave out what takes long without a GPU.
+        suites: names of suites; "all" is every one.
+        patterns: of names, with * and ?; a case matches one of them. Empty: every case.
+        timesteps: T, at most the task's own; None: at most 50, fewer if quick.
+        quick: whether to leave out the cases that take long without a GPU.
 
     Raises:
-        ValueError: no case is left.
+        ValueError: no case matches, or all are too large.
     """
     names = [name for name in SUITES if name in suites or "all" in suites]
     every = [case for name in names for case in MAKERS[name]()]
-    matching = [case for case in every if _matches(case, patterns)]
+    wanted = [f"*{pattern}*" for pattern in patterns or [""]]
+    matching = [case for case in every if any(fnmatchcase(case.name, w) for w in wanted)]
     if not matching:
         known = ", ".join(sorted({case.name for case in every}))
         raise ValueError(f"--case matches none of {known}, got {', '.join(patterns)}")
@@ -136,7 +131,3 @@ def _shortened(case: Case, timesteps: int | None, quick: bool) -> Case:
     elif quick:
         most = QUICK_TIMESTEPS[case.suite]
     return case.model_copy(update={"timesteps": min(case.timesteps, most)})
-
-
-def _matches(case: Case, patterns: tuple[str, ...]) -> bool:
-    return not patterns or any(fnmatchcase(case.name, f"*{pattern}*") for pattern in patterns)

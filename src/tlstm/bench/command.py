@@ -1,33 +1,27 @@
 """The command line of the benchmark.
 
-Measures the layer beside its peers, case by case, and records the numbers: microseconds per
+Measures the layer and its peers, case by case, and records the numbers: microseconds per
 timestep of the whole batch forward and forward plus backward, memory, kernels, compile and
-capture time, errors against float64 and the share of the floor.
+capture time, errors against float64 and the share of the roofline.
 """
 
 import argparse
+import re
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from rich.console import Console
+from rich.progress import Progress
 
-from tlstm.bench import display
-from tlstm.bench.arithmetic import floor, multiplication_rate
-from tlstm.bench.cases import TIMESTEPS, chosen
+from tlstm.bench import format, timing
+from tlstm.bench.cases import TIMESTEPS, select_cases
 from tlstm.bench.competitors import competitors
-from tlstm.bench.expectation import expected_seconds
-from tlstm.bench.passes import Kind
-from tlstm.bench.rounds import (
-    DeviceLostError,
-    Entry,
-    free_memory,
-    kernels_per_timestep,
-    kinds,
-    measure,
-)
+from tlstm.bench.cuda_graphs import Kind
+from tlstm.bench.roofline import expected_seconds, multiplication_rate, roofline
 from tlstm.ops.device import gpu_name
 from tlstm.records import provenance
 from tlstm.records.measurement import (
@@ -36,70 +30,43 @@ from tlstm.records.measurement import (
     Case,
     Competitor,
     Measurement,
-    Pass,
+    Roofline,
     read,
     write,
 )
-from tlstm.utils import (
-    interruptions,
-    refusals,
-)
+from tlstm.utils import interruptions, refusals
 
 COUNTED = ("targets", "step")  # suites whose kernels are counted
 LINE_WIDTH = 132  # where there is no terminal
 NOT_BY_DEFAULT_ON_CPU = ("torch.compile",)  # its compiler takes minutes there
 
-
-class Work(NamedTuple):
-    """One case and who computes it."""
-
-    case: Case
-    competitors: list[Competitor]
+Work = tuple[Case, list[Competitor]]
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the command takes."""
+    """Return the parser of the command line."""
     found = argparse.ArgumentParser(
         prog="python -m tlstm.bench",
         description=__doc__,
         epilog="exit code: 0 measured; 1 something failed, which is recorded; 2 refused. "
-        "Take the records in with `python -m tlstm.results collect --runs FILE`.",
+        "Add the records with `python -m tlstm.results collect --runs FILE`.",
     )
-    found.add_argument("--suite", nargs="+", default=["all"], choices=[*SUITES, "all"])
-    found.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    found.add_argument(
-        "--quick",
-        action=argparse.BooleanOptionalAction,
-        help="short sequences and no large cases (default: without a GPU)",
-    )
-    found.add_argument(
-        "--case", nargs="+", default=[], metavar="PATTERN", help="cases whose names match"
-    )
-    found.add_argument(
-        "--implementation", nargs="+", choices=IMPLEMENTATIONS, help="only these competitors"
-    )
-    found.add_argument(
-        "--timesteps",
-        type=_positive,
-        help=f"of a sequence, at most the task's own (default: {TIMESTEPS}, quick 5 or 10)",
-    )
-    found.add_argument(
-        "--seconds", type=float, default=0.3, help="of timing per number (default: 0.3)"
-    )
-    found.add_argument(
-        "--output",
-        type=Path,
-        help="file, whose lines stay if it is there (default: runs/runtime/<time>.jsonl)",
-    )
-    found.add_argument(
-        "--kernels",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="count kernels, on a GPU, after all timing",
-    )
-    found.add_argument(
-        "--dry-run", action="store_true", help="say what would be measured and for how long"
-    )
+    add = found.add_argument
+    add("--suite", nargs="+", default=["all"], choices=[*SUITES, "all"])
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    switch = argparse.BooleanOptionalAction
+    quick = "short sequences and no large cases (default: without a GPU)"
+    add("--quick", action=switch, help=quick)
+    add("--case", nargs="+", default=[], metavar="PATTERN", help="cases whose names match")
+    add("--implementation", nargs="+", choices=IMPLEMENTATIONS, help="only these competitors")
+    steps = f"of a sequence, at most the task's own (default: {TIMESTEPS}, quick 5 or 10)"
+    add("--timesteps", type=_positive, help=steps)
+    add("--seconds", type=float, default=0.3, help="of timing per number (default: 0.3)")
+    output = "file; its lines stay if it exists (default: runs/runtime/<time>.jsonl)"
+    add("--output", type=Path, help=output)
+    kernels = "count kernels, on a GPU, after all timing"
+    add("--kernels", action=switch, default=True, help=kernels)
+    add("--dry-run", action="store_true", help="print the cases' number and the time expected")
     return found
 
 
@@ -111,10 +78,10 @@ def _positive(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     options = parser().parse_args(arguments)
     with (
-        refusals(ValueError, OSError, DeviceLostError),
+        refusals(ValueError, OSError, timing.DeviceLostError),
         interruptions("what was measured is recorded"),
         torch.random.fork_rng(devices=[]),
     ):
@@ -123,12 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     device = _device(options.device)
-    quick = device.type != "cuda" if options.quick is None else options.quick
-    works = [
-        Work(case, _wanted(case, device, options.implementation))
-        for case in chosen(tuple(options.suite), tuple(options.case), options.timesteps, quick)
-    ]
-    works = [work for work in works if work.competitors]
+    on_gpu = device.type == "cuda"
+    quick = not on_gpu if options.quick is None else options.quick
+    cases = select_cases(options.suite, options.case, options.timesteps, quick)
+    works = [(case, _select(case, device, options.implementation)) for case in cases]
+    works = [(case, chosen) for case, chosen in works if chosen]
     if not works:
         raise ValueError("none of the chosen competitors computes any of the chosen cases")
     console = Console(soft_wrap=False)
@@ -138,110 +104,99 @@ def _run(options: argparse.Namespace) -> int:
     output = options.output or Path(f"runs/runtime/{started:%Y%m%d-%H%M%S-%f}.jsonl")
     rate = multiplication_rate(device)
     expected = sum(
-        expected_seconds(*work, rate, options.seconds, device.type == "cuda") for work in works
+        expected_seconds(case, each, rate, options.seconds, on_gpu)
+        for case, chosen in works
+        for each in chosen
     )
-    console.print(display.announcement(works, quick, device, rate, expected))
+    name = gpu_name(device) or provenance.processor()
+    pairs = sum(len(chosen) for _, chosen in works)
+    console.print(
+        f"{len(works)} cases, {pairs} measurements on {name}, which multiplies large matrices at "
+        f"{rate / 1e12:.3g} TFLOP/s; about {format.duration(expected)}."
+        + quick
+        * " QUICK: short sequences, and without the large cases."
+    )
     if options.dry_run:
         return 0
     record = Recorder(output, started, quick, device)
     _measure_all(works, record, rate, options.seconds, console)
-    if options.kernels and device.type == "cuda":
+    if options.kernels and on_gpu:
         _count_kernels(record, console)
-    console.print(display.outcome(record.measurements, output))
+    console.print(format.outcome(record.measurements, output))
     return 1 if any(each.failure for each in record.measurements) else 0
 
 
 def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"--device must be cpu or cuda, got {name}") from error
-    if device.type not in ("cpu", "cuda"):
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise ValueError(f"--device must be cpu or cuda, got {name}")
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if name != "cpu" and not torch.cuda.is_available():
         raise ValueError("--device is cuda, and there is no NVIDIA GPU that PyTorch can use")
-    return device
+    return torch.device(name)
 
 
-def _wanted(
-    case: Case, device: torch.device, implementations: Sequence[str] | None
-) -> list[Competitor]:
-    every = competitors(case, device)
-    if implementations:
-        return [each for each in every if each.implementation in implementations]
-    if device.type == "cpu":
-        return [each for each in every if each.implementation not in NOT_BY_DEFAULT_ON_CPU]
-    return every
+def _select(case: Case, device: torch.device, only: Sequence[str] | None) -> list[Competitor]:
+    default = [name for name in IMPLEMENTATIONS if name not in NOT_BY_DEFAULT_ON_CPU]
+    wanted = only or (default if device.type == "cpu" else IMPLEMENTATIONS)
+    return [each for each in competitors(case, device) if each.implementation in wanted]
 
 
 class Recorder:
-    """Keeps measurements in a file, whole after every case, behind those that it already holds.
+    """Appends measurements to a file, which is whole after every case.
 
     Attributes:
         measurements: those of this run, in the order in which they were made.
 
     Raises:
-        OSError: the file is there and could not be read.
+        OSError: the file exists and could not be read.
         ValueError: a line of it is not a valid measurement; the message names file and line.
     """
 
     def __init__(self, path: Path, started: datetime, quick: bool, device: torch.device) -> None:
         self.measurements: list[Measurement] = []
-        self.path, self.device = path, device
+        self.device = device
+        self._path = path
         self._earlier = read(path) if path.exists() else []
         self._same = _provenance(device) | {"run": started, "quick": quick}
 
-    def add(self, case: Case, entries: Sequence[Entry], floors: object) -> list[Measurement]:
-        """Record one case."""
-        new = [
-            Measurement.model_validate(
-                self._same
-                | {
-                    "case": case,
-                    "competitor": entry.competitor,
-                    "forward": entry.result("forward", case),
-                    "training": entry.result("training", case)
-                    if "training" in kinds(case)
-                    else None,
-                    "errors": entry.errors,
-                    "floor": floors,
-                    "failure": entry.failure,
-                    "measured": datetime.now(UTC),
-                }
-            )
-            for entry in entries
-        ]
-        self.measurements += new
-        self._write()
+    def add(self, case: Case, entry: timing.Entry, roof: Roofline) -> Measurement:
+        """Record one competitor's measurement of a case."""
+        training = entry.result("training", case) if "training" in timing.kinds(case) else None
+        found = {
+            "case": case,
+            "competitor": entry.competitor,
+            "forward": entry.result("forward", case),
+            "training": training,
+            "errors": entry.errors,
+            "roofline": roof,
+            "failure": entry.failure,
+            "measured": datetime.now(UTC),
+        }
+        new = Measurement.model_validate(self._same | found)
+        self._write([*self.measurements, new])
         return new
 
-    def add_kernels(self, case: Case, like: Competitor, kernels: dict[Kind, float]) -> None:
-        """Record how many kernels a competitor takes for a case, captured or not."""
-        self.measurements = [
-            _with_kernels(each, kernels)
-            if each.case == case
-            and each.competitor.model_copy(update={"captured": like.captured}) == like
-            else each
-            for each in self.measurements
-        ]
-        self._write()
+    def add_kernels(self, like: Measurement, kernels: dict[Kind, float]) -> None:
+        """Record the kernels of a competitor for a case, with and without a CUDA graph."""
 
-    def _write(self) -> None:
-        write([*self._earlier, *self.measurements], self.path)
+        def key(each: Measurement) -> tuple[object, ...]:
+            return each.case, each.competitor.implementation, each.competitor.precision
+
+        same = [_with_kernels(m, kernels) if key(m) == key(like) else m for m in self.measurements]
+        self._write(same)
+
+    def _write(self, measurements: list[Measurement]) -> None:
+        self.measurements = measurements
+        write([*self._earlier, *measurements], self._path)
 
 
 def _with_kernels(measurement: Measurement, kernels: dict[Kind, float]) -> Measurement:
-    passes: dict[Kind, Pass | None] = {
-        "forward": measurement.forward,
-        "training": measurement.training,
+    passes = {str(kind): getattr(measurement, kind) for kind in kernels}
+    update = {
+        kind: found.model_copy(update={"kernels": count})
+        for (kind, found), count in zip(passes.items(), kernels.values(), strict=True)
+        if found.timing is not None
     }
-    return measurement.model_copy(
-        update={
-            kind: found.model_copy(update={"kernels": kernels.get(kind)})
-            for kind, found in passes.items()
-            if found is not None and found.timing is not None
-        }
-    )
+    return measurement.model_copy(update=update)
 
 
 def _provenance(device: torch.device) -> dict[str, object]:
@@ -249,44 +204,50 @@ def _provenance(device: torch.device) -> dict[str, object]:
     versions = provenance.versions(cuda=torch.version.cuda)
     if torch.backends.cudnn.is_available():
         versions["cudnn"] = str(torch.backends.cudnn.version())
-    return {
-        "commit": commit,
-        "modified": modified,
-        "versions": versions,
-        "hardware": provenance.hardware(gpu_name(device), 1, torch.get_num_threads()),
-    }
+    hardware = provenance.hardware(gpu_name(device), 1, torch.get_num_threads())
+    return {"commit": commit, "modified": modified, "versions": versions, "hardware": hardware}
 
 
 def _measure_all(
     works: Sequence[Work], record: Recorder, rate: float, seconds: float, console: Console
 ) -> None:
-    with display.progress(console, len(works)) as progress:
-        for case, contestants in works:
-            tell = progress.begin(case)
-            tell("the matrix products alone")
-            floors = floor(case, rate, record.device, with_products=case.suite == "targets")
-            free_memory(record.device)
-            entries = measure(case, contestants, record.device, seconds, tell)
-            progress.end(display.case_table(record.add(case, entries, floors)))
+    hidden = not console.is_terminal
+    started = time.perf_counter()
+    with Progress(console=console, transient=True, disable=hidden) as bar:
+        task = bar.add_task("starting", total=len(works))
+        for case, chosen in works:
+            report = partial(_report, bar, f"{case.suite} {case.name}")
+            report("the matrix products alone")
+            roof = roofline(case, rate, record.device, with_products=case.suite == "targets")
+            timing.free_memory(record.device)
+            entries = timing.measure(case, chosen, record.device, seconds, report)
+            bar.advance(task)
+            console.print(format.case_table([record.add(case, each, roof) for each in entries]))
+            console.print(f"{format.duration(time.perf_counter() - started)} so far")
+
+
+def _report(bar: Progress, name: str, text: str) -> None:
+    bar.update(bar.task_ids[0], description=f"{name}: {text}")
 
 
 def _count_kernels(record: Recorder, console: Console) -> None:
-    """Of every implementation in the first of its precisions.
+    """Count those of every implementation in the first of its precisions.
 
     After all timing, since the profiler may leave something behind in the driver.
     """
-    done: set[tuple[str, str]] = set()
-    console.print("counting kernels")
-    for measurement in list(record.measurements):
-        case, who = measurement.case, measurement.competitor
-        key = f"{case.suite} {case.name}", who.implementation
-        if case.suite not in COUNTED or measurement.failure or key in done:
-            continue
-        done.add(key)
+    console.print("GPU kernels per timestep:")
+    first: dict[tuple[str, str, str], Measurement] = {}
+    for each in record.measurements:
+        if each.case.suite in COUNTED and not each.failure:
+            key = each.case.suite, each.case.name, each.competitor.implementation
+            first.setdefault(key, each)
+    for each in first.values():
         try:
-            kernels = kernels_per_timestep(case, who, record.device)
+            kernels = timing.kernels_per_timestep(each.case, each.competitor, record.device)
         except Exception as error:  # all timings are recorded; only the numbers of kernels lack
             console.print(f"no more kernels are counted: {type(error).__name__}: {error}")
             return
-        record.add_kernels(case, who, kernels)
-        free_memory(record.device)
+        record.add_kernels(each, kernels)
+        counts = ", ".join(f"{kind} {count:.3g}" for kind, count in kernels.items())
+        console.print(f"{each.case.suite} {each.case.name}, {each.competitor.name}: {counts}")
+        timing.free_memory(record.device)

@@ -1,4 +1,4 @@
-"""Who computes a case: the layer by each implementation, and what it is compared with.
+"""The competitors: the layer by each implementation, and its peers in PyTorch.
 
 Dimension letters of this file:
     T       timesteps
@@ -9,15 +9,15 @@ Dimension letters of this file:
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from itertools import product
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor, nn
 
 from tlstm.layers.tensorized import TensorizedLSTM
-from tlstm.ops import dispatch as fused
-from tlstm.ops import reference as cell
+from tlstm.ops import dispatch, reference
 from tlstm.records.measurement import Case, Competitor, Implementation, Precision
 
 WEIGHTS_SEED = 0
@@ -29,7 +29,7 @@ class Program(NamedTuple):
 
     Attributes:
         forward: from [T, B, I], or [B, I] for single timesteps, to the output.
-        parameters: by name, what gradients are taken of.
+        parameters: by name; gradients are taken of all.
         dtype: of the input.
     """
 
@@ -39,72 +39,57 @@ class Program(NamedTuple):
 
 
 def competitors(case: Case, device: torch.device) -> list[Competitor]:
-    """All that a case is measured with on a device."""
+    """Return all competitors of a case on a device."""
     on_gpu = device.type == "cuda"
     if case.suite == "step":
         found = _STEPS_ON_GPU if on_gpu else _STEPS_ON_CPU
-    elif not on_gpu:
-        found = _ON_CPU
-    elif case.suite == "targets":
-        found = _ON_GPU
+    elif on_gpu:
+        found = _ON_GPU if case.suite == "targets" else _FEW_ON_GPU
     else:
-        found = _FEW_ON_GPU
+        found = _ON_CPU
     if case.is_stack:
-        found = [each for each in found if each.implementation == "nn.LSTM"]
-    elif case.suite == "tasks":
-        # The sLSTM beside it is the peer, with a number of channels of its own
-        found = [each for each in found if each.implementation != "nn.LSTM"]
+        return [each for each in found if each.implementation == "nn.LSTM"]
+    if case.suite == "tasks":  # the sLSTM of the same task is the peer
+        return [each for each in found if each.implementation != "nn.LSTM"]
     return found
 
 
 def _each(
-    implementation: Implementation, precisions: tuple[Precision, ...], *captured: bool
+    implementations: Iterable[Implementation], precisions: Iterable[Precision], *cuda_graph: bool
 ) -> list[Competitor]:
     return [
-        Competitor(implementation=implementation, precision=precision, captured=mode)
-        for precision in precisions
-        for mode in captured
+        Competitor(implementation=implementation, precision=precision, cuda_graph=graphed)
+        for implementation, precision, graphed in product(implementations, precisions, cuda_graph)
     ]
 
 
-_ON_CPU = [
-    *_each("pytorch", ("float32",), False),
-    *_each("autograd", ("float32",), False),
-    *_each("torch.compile", ("float32",), False),
-    *_each("nn.LSTM", ("float32",), False),
-]
+_ON_CPU = _each(["pytorch", "autograd", "torch.compile", "nn.LSTM"], ["float32"], False)
 _ON_GPU = [
-    *_each("triton", ("bfloat16",), False, True),
-    *_each("triton", ("tf32", "float32"), True),
-    *_each("pytorch", ("bfloat16",), False, True),
-    *_each("pytorch", ("float32",), True),
-    *_each("autograd", ("bfloat16",), False, True),
-    *_each("autograd", ("tf32",), True),
-    *_each("autograd", ("float32",), False),
-    *_each("torch.compile", ("bfloat16",), True),
-    *_each("nn.LSTM", ("float32", "tf32", "float16", "bfloat16"), False, True),
+    *_each(["triton"], ["bfloat16"], False, True),
+    *_each(["triton"], ["tf32", "float32"], True),
+    *_each(["pytorch"], ["bfloat16"], False, True),
+    *_each(["pytorch"], ["float32"], True),
+    *_each(["autograd"], ["bfloat16"], False, True),
+    *_each(["autograd"], ["tf32"], True),
+    *_each(["autograd"], ["float32"], False),
+    *_each(["torch.compile"], ["bfloat16"], True),
+    *_each(["nn.LSTM"], ["float32", "tf32", "float16", "bfloat16"], False, True),
 ]
 _FEW_ON_GPU = [
-    *_each("triton", ("bfloat16",), True),
-    *_each("autograd", ("bfloat16",), True),
-    *_each("nn.LSTM", ("tf32", "float16"), False, True),
+    *_each(["triton", "autograd"], ["bfloat16"], True),
+    *_each(["nn.LSTM"], ["tf32", "float16"], False, True),
 ]
-_STEPS_ON_CPU = [
-    *_each("pytorch", ("float32",), False),
-    *_each("autograd", ("float32",), False),
-    *_each("nn.LSTMCell", ("float32",), False),
-]
+_STEPS_ON_CPU = _each(["pytorch", "autograd", "nn.LSTMCell"], ["float32"], False)
 _STEPS_ON_GPU = [
-    *_each("triton", ("float32", "bfloat16"), False, True),
-    *_each("pytorch", ("float32",), False, True),
-    *_each("autograd", ("float32",), False, True),
-    *_each("nn.LSTMCell", ("float32", "float16"), False, True),
+    *_each(["triton"], ["float32", "bfloat16"], False, True),
+    *_each(["pytorch", "autograd"], ["float32"], False, True),
+    *_each(["nn.LSTMCell"], ["float32", "float16"], False, True),
 ]
 
 
 @contextlib.contextmanager
 def matrix_products(precision: Precision) -> Iterator[None]:
-    """The precision of float32 matrix products, also within cuDNN, while the context lasts."""
+    """Set the precision of float32 matrix products, also within cuDNN, for a context."""
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
     torch.backends.cudnn.allow_tf32 = precision != "float32"
@@ -115,10 +100,8 @@ def matrix_products(precision: Precision) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before[1]
 
 
-def make_layer(
-    case: Case, implementation: fused.Implementation, device: torch.device
-) -> TensorizedLSTM:
-    """The layer of a case, in float32, with the same weights whoever computes it."""
+def make_layer(case: Case, implementation: Implementation, device: torch.device) -> TensorizedLSTM:
+    """Return the layer of a case in float32, the same weights for every implementation."""
     torch.manual_seed(WEIGHTS_SEED)
     return TensorizedLSTM(
         case.input_size,
@@ -129,45 +112,38 @@ def make_layer(
         memory_convolution=case.memory_convolution,
         normalization=case.normalization,
         device=device,
-        implementation=implementation,
+        implementation=cast(dispatch.Implementation, implementation),
     )
 
 
 def program(case: Case, competitor: Competitor, device: torch.device) -> Program:
-    """What a competitor computes.
+    """Return the program of a competitor for a case.
 
     Raises:
         ValueError: the competitor cannot compute the case.
     """
-    if competitor.implementation == "nn.LSTM":
-        return _stack(case, competitor, device)
-    if competitor.implementation == "nn.LSTMCell":
-        return _stack_of_cells(case, competitor, device)
-    if competitor.implementation == "torch.compile":
-        return _compiled(make_layer(case, "autograd", device), competitor, device)
-    layer = make_layer(case, competitor.implementation, device)
-    if case.suite == "step":
-        return _steps(layer, case, competitor, device)
-    return _whole(layer, competitor, device)
+    peers = {"nn.LSTM": _stack, "nn.LSTMCell": _stack_of_cells, "torch.compile": _compiled}
+    ours = _steps if case.suite == "step" else _sequence
+    return peers.get(competitor.implementation, ours)(case, competitor, device)
 
 
-def reference(case: Case, device: torch.device) -> Program:
-    """The equations in float64, step by step under autograd, with the weights of `program`."""
+def reference_program(case: Case, device: torch.device) -> Program:
+    """Return the equations in float64, step by step under autograd, with `program`'s weights."""
     layer = make_layer(case, "autograd", device).double()
     return Program(
         lambda x: layer(x, stream=True)[0], dict(layer.named_parameters()), torch.float64
     )
 
 
-def _autocast(competitor: Competitor, device: torch.device) -> contextlib.AbstractContextManager:
-    """bfloat16 or float16 operands, where that is the precision."""
+def _autocast(competitor: Competitor, device: torch.device) -> torch.autocast:
+    """Return an autocast to bfloat16 or float16, disabled for the other precisions."""
     dtype = DTYPES.get(competitor.precision)
-    if dtype is None:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype)
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
-def _whole(layer: TensorizedLSTM, competitor: Competitor, device: torch.device) -> Program:
+def _sequence(case: Case, competitor: Competitor, device: torch.device) -> Program:
+    layer = make_layer(case, competitor.implementation, device)
+
     def forward(x: Tensor) -> Tensor:
         with _autocast(competitor, device):
             output: Tensor = layer(x, stream=True)[0]
@@ -176,31 +152,32 @@ def _whole(layer: TensorizedLSTM, competitor: Competitor, device: torch.device) 
     return Program(forward, dict(layer.named_parameters()), torch.float32)
 
 
-def _steps(
-    layer: TensorizedLSTM, case: Case, competitor: Competitor, device: torch.device
-) -> Program:
-    """Single timesteps, each of which goes on where the last one ended."""
+def _steps(case: Case, competitor: Competitor, device: torch.device) -> Program:
+    """Return single timesteps, each of which continues from the state of the last."""
+    layer = make_layer(case, competitor.implementation, device)
     state = list(layer.initial_state(case.batch_size))
 
     def forward(x: Tensor) -> Tensor:
         with _autocast(competitor, device):
             output, new = layer.step(x, tuple(state))
-        _keep(state, new, competitor.captured)
+        _keep(state, new, competitor.cuda_graph)
         return output
 
     return Program(forward, dict(layer.named_parameters()), torch.float32)
 
 
-def _compiled(layer: TensorizedLSTM, competitor: Competitor, device: torch.device) -> Program:
-    """The step of `cell.py` compiled, called from a loop."""
-    torch.compiler.reset()  # the code of one step is compiled anew for every case
-    step = torch.compile(cell.lstm_step, fullgraph=True, dynamic=False)
+def _compiled(case: Case, competitor: Competitor, device: torch.device) -> Program:
+    """Return a loop over the compiled step of `ops/reference.py`."""
+    layer = make_layer(case, "autograd", device)
+    torch.compiler.reset()  # compile the step again for every case
+    step = torch.compile(reference.lstm_step, fullgraph=True, dynamic=False)
     kind = layer.normalization
-    norm = kind and cell.Normalization(kind, layer.normalization_gain, layer.normalization_bias)
+    gain, bias = layer.normalization_gain, layer.normalization_bias
+    norm = kind and reference.Normalization(kind, gain, bias)
 
     def forward(x: Tensor) -> Tensor:
         hidden, memory = layer.initial_state(x.shape[1])
-        # As from the second step on, so that one compiled function serves every step
+        # Both require gradients from the second step on: one compiled function for all steps
         hidden.requires_grad_(torch.is_grad_enabled())
         memory.requires_grad_(torch.is_grad_enabled())
         outputs = []
@@ -215,30 +192,20 @@ def _compiled(layer: TensorizedLSTM, competitor: Competitor, device: torch.devic
     return Program(forward, dict(layer.named_parameters()), torch.float32)
 
 
-class _ProjectedStack(nn.Module):
-    """nn.LSTM of L layers on a projected input; unlike the paper's, its layers share nothing."""
-
-    def __init__(self, case: Case) -> None:
-        super().__init__()
-        self.project = nn.Linear(case.input_size, case.channels)
-        self.stack = nn.LSTM(case.channels, case.channels, case.depth)
-
-    def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.stack(self.project(x))[0]
-        return output
-
-
 def _stack(case: Case, competitor: Competitor, device: torch.device) -> Program:
+    """Return nn.LSTM on a projected input; unlike the paper's, its layers share no weights."""
     dtype = DTYPES.get(competitor.precision, torch.float32)
     torch.manual_seed(WEIGHTS_SEED)
-    module = _ProjectedStack(case).to(device, dtype)
+    project = nn.Linear(case.input_size, case.channels)
+    stack = nn.LSTM(case.channels, case.channels, case.depth)
+    both = nn.ModuleDict({"project": project, "stack": stack}).to(device, dtype)
 
     def forward(x: Tensor) -> Tensor:
-        module.train(torch.is_grad_enabled())  # else cuDNN prepares for a backward pass
-        output: Tensor = module(x)
+        both.train(torch.is_grad_enabled())  # cuDNN prepares a backward pass in training mode
+        output: Tensor = stack(project(x))[0]
         return output
 
-    return Program(forward, dict(module.named_parameters()), dtype)
+    return Program(forward, dict(both.named_parameters()), dtype)
 
 
 def _stack_of_cells(case: Case, competitor: Competitor, device: torch.device) -> Program:
@@ -247,25 +214,23 @@ def _stack_of_cells(case: Case, competitor: Competitor, device: torch.device) ->
     project = nn.Linear(case.input_size, case.channels).to(device, dtype)
     cells = nn.ModuleList(nn.LSTMCell(case.channels, case.channels) for _ in range(case.depth))
     cells.to(device, dtype)
-    shape = 2, case.batch_size, case.channels  # h and c
-    states = [
-        list(torch.zeros(shape, device=device, dtype=dtype).unbind(0)) for _ in range(case.depth)
-    ]
+    shape = case.depth, 2, case.batch_size, case.channels  # h and c of every cell
+    states = [list(pair) for pair in torch.zeros(shape, device=device, dtype=dtype)]
 
     def forward(x: Tensor) -> Tensor:
         below = project(x)
         for one, state in zip(cells, states, strict=True):
             new = one(below, tuple(state))
-            _keep(state, new, competitor.captured)
+            _keep(state, new, competitor.cuda_graph)
             below = new[0]
         return below
 
     return Program(forward, dict(cells.named_parameters()), dtype)
 
 
-def _keep(state: list[Tensor], new: Iterable[Tensor], captured: bool) -> None:
-    """Go on with the new state; a CUDA graph finds it where it was in its next replay."""
-    if not captured:
+def _keep(state: list[Tensor], new: Iterable[Tensor], cuda_graph: bool) -> None:
+    """Replace the state; in place for a CUDA graph, whose next replay reads the same memory."""
+    if not cuda_graph:
         state[:] = new
         return
     for part, value in zip(state, new, strict=True):

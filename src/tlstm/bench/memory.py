@@ -1,4 +1,4 @@
-"""How much memory a call needs at its peak."""
+"""The memory of a call at its peak."""
 
 import ctypes
 import gc
@@ -13,11 +13,11 @@ RESET_PEAK = "5"  # proc(5): "resets the peak resident set size to the current v
 
 
 def peak_memory(call: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes that a call needs at its peak, beside what is there before it.
+    """Return the bytes that a call needs at its peak, without those in use before it.
 
-    On a GPU as PyTorch's allocator counts it; elsewhere the process's resident memory, as the
-    system counts it, and None where the system does not (it takes Linux). What the call needs
-    only the first time must have been there before.
+    Call it once before: memory that only a first call needs would count. On a GPU the number is
+    the allocator's, elsewhere the resident memory of the process; None where that is unknown
+    (it takes Linux).
     """
     return _on_gpu(call, device) if device.type == "cuda" else _resident(call)
 
@@ -34,7 +34,7 @@ def _on_gpu(call: Callable[[], object], device: torch.device) -> int:
 def _resident(call: Callable[[], object]) -> int | None:
     gc.collect()
     try:
-        # Memory that was freed and not given back would hide what the call takes
+        # Free memory that the process still holds would hide the call's own
         ctypes.CDLL(None).malloc_trim(0)
         RESET.write_text(RESET_PEAK, encoding="ascii")
         before = _bytes("VmRSS")
@@ -45,6 +45,5 @@ def _resident(call: Callable[[], object]) -> int | None:
 
 
 def _bytes(name: str) -> int:
-    lines = STATUS.read_text(encoding="ascii").splitlines()
-    (line,) = (line for line in lines if line.startswith(f"{name}:"))
-    return 1024 * int(line.split()[1])
+    _, _, rest = STATUS.read_text(encoding="ascii").partition(f"{name}:")
+    return 1024 * int(rest.split()[0])

@@ -1,1 +1,1 @@
-"""Networks that are trained: the stacks compared with, and what stands around every core."""
+"""The layers as modules with the interface of torch.nn.LSTM: tensorized, stacked and Grid LSTM."""

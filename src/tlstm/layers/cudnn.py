@@ -1,11 +1,11 @@
-"""What the layers compared with are made of: torch's own kernels, on a GPU cuDNN's, and the LSTM.
+"""The parts of the comparators: torch's own kernels, cuDNN's on a GPU, and the LSTM transform.
 
 Dimension letters of this file:
     T       timesteps
     B       examples
     L       layers of the stack
     M       channels
-    G       what the gates need: 4 for the LSTM (PyTorch's order i, f, g, o), 1 for the RNN
+    G       gates: 4 for the LSTM (PyTorch's order i, f, g, o), 1 for the RNN
 """
 
 import warnings
@@ -34,14 +34,14 @@ def run_stack(
     layers: Sequence[LayerWeights],
     lengths: Tensor | None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """A stack of layers over whole sequences.
+    """Run a stack of layers over whole sequences.
 
     Args:
         kernel: torch.lstm or torch.rnn_tanh.
         steps: [T, B, M].
         state: each part [L, B, M].
         layers: the weights of each of the L layers; several may be the same.
-        lengths: [B], how many timesteps of each example count; all where it is None.
+        lengths: [B], the number of timesteps of each example that count; None: all.
 
     Returns:
         The last layer's hidden states [T, B, M], zero beyond an example's length, and the state
@@ -63,7 +63,7 @@ def run_stack(
 
 
 def _weights(layers: Sequence[LayerWeights]) -> list[Tensor]:
-    """As torch's kernels take them, the second bias zero."""
+    """List the weights as torch's kernels take them, with a second bias of zero."""
     none = torch.zeros_like(layers[0].bias)
     return [tensor for layer in layers for tensor in (*layer, none)]
 
@@ -75,7 +75,7 @@ def _call(
     state: Sequence[Tensor],
     weights: list[Tensor],
 ) -> tuple[Tensor, ...]:
-    """The kernel on [T, B, M], or on packed data with its batch sizes."""
+    """Call the kernel on [T, B, M], or on packed data with its batch sizes."""
     # Biases, layers, dropout, training (which cuDNN's backward needs), bidirectional
     options = (True, len(weights) // 4, 0.0, torch.is_grad_enabled(), False)
     parts = tuple(state) if len(state) > 1 else state[0]
@@ -88,7 +88,7 @@ def _call(
 
 
 def lstm(activation: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-    """The LSTM transform: hidden state and memory [.., M] from what the gates see [.., 4M]."""
+    """Return hidden state and memory [.., M] of an LSTM from its activations [.., 4M]."""
     a_i, a_f, a_g, a_o = activation.chunk(4, dim=-1)
     memory = torch.tanh(a_g) * torch.sigmoid(a_i) + memory * torch.sigmoid(a_f)
     return torch.tanh(memory) * torch.sigmoid(a_o), memory

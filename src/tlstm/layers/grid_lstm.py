@@ -1,12 +1,12 @@
 """The 2-dimensional Grid LSTM (Kalchbrenner, Danihelka and Graves 2015), Table 2's baseline.
 
-A grid of blocks, timesteps along one dimension and layers along the other. A block reads the
-hidden states that reach it along both, and has an LSTM of its own for each: both see the same
+A grid of blocks, with timesteps along one dimension and layers along the other. A block reads the
+hidden states of its predecessors along both, and has an LSTM for each dimension: both read the same
 hidden states, and each updates the memory cell of its dimension.
 
-What the paper leaves open is read so [ours]: at the bottom the projected input is the depth
-dimension's hidden state, and its memory is zero; the output is the depth dimension's hidden state
-at the top; no dimension has priority, so that both LSTMs of a block read what came in.
+Our choices where the paper leaves them open [ours]: at the bottom the projected input is the depth
+dimension's hidden state, with zero memory; the output is the depth dimension's hidden state at the
+top; no dimension has priority, so both LSTMs of a block read the block's inputs.
 
 Dimension letters of this file:
     T       timesteps
@@ -20,7 +20,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor, nn
 
 from tlstm.layers.cudnn import LayerWeights, lstm, run_stack
-from tlstm.layers.recurrent import RecurrentLayer, beyond
+from tlstm.layers.recurrent import RecurrentLayer, padding_mask
 from tlstm.utils import (
     at_least,
     true_or_false,
@@ -30,35 +30,35 @@ TIME, DEPTH = 0, 1  # the dimensions of the grid, as the weights are numbered
 
 
 class GridLSTM(RecurrentLayer):
-    """A Grid LSTM of time and depth, with weights of its own in every layer or one set in all.
+    """A Grid LSTM of time and depth, with separate weights for every layer or one set for all.
 
-    The memory that goes up the layers starts anew at every timestep, so that the state is that of
-    the time dimension alone: h and c, each [L, B, M], as torch.nn.LSTM has it. There is no delay:
-    a stream and a whole sequence are the same.
+    The depth dimension's memory starts at zero at every timestep, so that the state is the time
+    dimension's alone: h and c, each [L, B, M], as in torch.nn.LSTM. There is no delay: a stream and
+    a whole sequence are the same.
 
-    A layer's hidden states along time are those of an LSTM layer that reads the hidden states
-    from below, which torch's kernel computes for the whole sequence; the depth dimension then
-    needs no loop over time. Single timesteps are written out.
+    Along time a layer is an LSTM layer that reads the hidden states from below. torch's kernel
+    computes it for the whole sequence; the depth dimension then needs no loop over time. Single
+    timesteps are written out.
 
     Args:
         input_size: features of the input.
         channels: M, units of each LSTM of a block.
         depth: L, the number of layers.
-        shared: whether all layers share their parameters (the tied form).
-        forget_bias: what the bias of the forget gates starts with.
-        batch_first: whether batches come as [B, T, input_size].
+        shared: True if all layers share their parameters (the tied form).
+        forget_bias: the initial bias of the forget gates.
+        batch_first: True for batches [B, T, input_size].
         device: of the weights.
         dtype: of the weights.
 
     Attributes:
         weight_input: [M, input_size]; bias_input: [M].
         weight_ih: [n, 2, 4M, M], of the hidden state from below, for the LSTM along time and the
-            one along depth; gates in PyTorch's order i, f, g, o; n is 1 where shared, else L.
+            one along depth; gates in PyTorch's order i, f, g, o; n is 1 if shared, else L.
         weight_hh: [n, 2, 4M, M], of the hidden state of the timestep before.
         bias: [n, 2, 4M].
 
     Raises:
-        ValueError: a size cannot be; the message names it and what it may be.
+        ValueError: a size is out of range; the message names it and its range.
     """
 
     state_batch_axis = 1
@@ -92,7 +92,7 @@ class GridLSTM(RecurrentLayer):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the weights anew, uniform within ±1/√fan-in, the Torch7 default [ours].
+        """Draw new weights, uniform within ±1/√fan-in, the Torch7 default [ours].
 
         The fan-in of a block is 2M: both hidden states are one vector.
         """
@@ -109,13 +109,13 @@ class GridLSTM(RecurrentLayer):
         self.bias[..., self.channels : 2 * self.channels].fill_(self.forget_bias)
 
     def state_shape(self, batch_size: int) -> tuple[int, ...]:
-        """[L, B, M], of the time dimension."""
+        """Return [L, B, M], of the time dimension."""
         return (self.depth, batch_size, self.channels)
 
-    def run(
+    def forward_sequence(
         self, steps: Tensor, state: tuple[Tensor, ...], stream: bool, lengths: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The computation of a sequence, layer by layer."""
+        """Run over a sequence, layer by layer."""
         upwards = self._bottom(steps)
         ends = []
         for index, parts in enumerate(self._layers(state)):
@@ -123,11 +123,13 @@ class GridLSTM(RecurrentLayer):
             ends.append(end)
         output = upwards[0]
         if lengths is not None:
-            output = output.masked_fill(beyond(lengths, len(steps)), 0)
+            output = output.masked_fill(padding_mask(lengths, len(steps)), 0)
         return output, tuple(torch.cat(parts) for parts in zip(*ends, strict=True))
 
-    def advance(self, step: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """One timestep on [B, input_size], block by block."""
+    def forward_step(
+        self, step: Tensor, state: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Run one timestep on [B, input_size], block by block."""
         upwards = self._bottom(step)
         onwards = []
         for index, (before, memory) in enumerate(self._layers(state)):
@@ -137,12 +139,12 @@ class GridLSTM(RecurrentLayer):
         return upwards[0], tuple(torch.stack(parts) for parts in zip(*onwards, strict=True))
 
     def _bottom(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """What goes into the first layer: the projected input and no memory [.., B, M]."""
+        """Return the first layer's input: the projected input and zero memory [.., B, M]."""
         projected = F.linear(inputs, self.weight_input, self.bias_input)
         return projected, torch.zeros_like(projected)
 
     def _layers(self, state: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
-        """The state of every layer, each part [B, M]."""
+        """Split the state by layer, each part [B, M]."""
         return list(zip(*(part.unbind(0) for part in state), strict=True))
 
     def _run_layer(
@@ -152,7 +154,7 @@ class GridLSTM(RecurrentLayer):
         index: int,
         lengths: Tensor | None,
     ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
-        """One layer over [T, B, M]: what it hands upwards, and its state at the end [1, B, M]."""
+        """Run one layer over [T, B, M]; return its depth states and its last state [1, B, M]."""
         below, memory = upwards
         index = index % len(self.bias)
         along_time = LayerWeights(
@@ -164,11 +166,11 @@ class GridLSTM(RecurrentLayer):
         return lstm(self._activation(below, before, index, DEPTH), memory), end
 
     def _activation(self, below: Tensor, before: Tensor, index: int, dimension: int) -> Tensor:
-        """What the gates of one dimension's LSTM see of both hidden states, [.., B, 4M]."""
+        """Return the activations of one dimension's LSTM from both hidden states, [.., B, 4M]."""
         place = index % len(self.bias), dimension
         from_below = F.linear(below, self.weight_ih[place], self.bias[place])
         return from_below + F.linear(before, self.weight_hh[place])
 
     def extra_repr(self) -> str:
-        """The options that shape the layer, for printing."""
+        """Return the options that shape the layer, for printing."""
         return f"{self.input_size}, {self.channels}, depth={self.depth}, shared={self.shared}"

@@ -1,4 +1,4 @@
-"""The memory cell of a layer from timestep to timestep, by the layer's own single steps.
+"""The memory cell of a layer over time, from the layer's own single steps (Figure 6).
 
 Dimension letters of this file:
     T       timesteps of the input
@@ -18,11 +18,11 @@ from tlstm.layers.tensorized import TensorizedLSTM
 
 
 class Trajectory(NamedTuple):
-    """What a layer did with one example.
+    """The memory cell and the outputs of a layer over one example.
 
     Attributes:
         cells: mean over the channels of C_t at the diagonal locations (p,..,p), [P, T + L − 1].
-        outputs: the output that belongs to each input, [T, M].
+        outputs: the output of each input, [T, M].
     """
 
     cells: Tensor
@@ -35,8 +35,8 @@ def trajectory(layer: TensorizedLSTM, inputs: Tensor) -> Trajectory:
 
     Args:
         layer: any tensorized LSTM.
-        inputs: [T, input_size]; L − 1 timesteps with a zero projected input follow, as they do
-            where the layer runs over a whole sequence.
+        inputs: [T, input_size]; L − 1 timesteps with a zero projected input follow, as in a whole
+            sequence.
     """
     projected = F.linear(inputs, layer.weight_input, layer.bias_input)
     projected = F.pad(projected, (0, 0, 0, layer.delay))
@@ -50,7 +50,7 @@ def trajectory(layer: TensorizedLSTM, inputs: Tensor) -> Trajectory:
 
 
 def reading_projections(layer: TensorizedLSTM) -> TensorizedLSTM:
-    """The same layer, which reads projected inputs [M]: a zero one is none of any input's."""
+    """Copy the layer with an identity projection: it reads projected inputs [M]."""
     options = constructor_arguments(layer) | {"input_size": layer.channels}
     weight = layer.weight_input
     core = TensorizedLSTM(**options, device=weight.device, dtype=weight.dtype)
@@ -63,6 +63,6 @@ def reading_projections(layer: TensorizedLSTM) -> TensorizedLSTM:
 
 
 def diagonal_means(cell: Tensor) -> Tensor:
-    """The mean over the channels at the locations (p,..,p), [P], of a cell [P, .., P, M]."""
+    """Return the mean over the channels at the locations (p,..,p), [P], of a cell [P, .., P, M]."""
     places = torch.arange(len(cell))
     return cell[(places,) * (cell.dim() - 1)].mean(-1)

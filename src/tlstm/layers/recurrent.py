@@ -1,4 +1,4 @@
-"""The manners of torch.nn.LSTM: the forms that a recurrent layer's input and state may take.
+"""The interface of torch.nn.LSTM: every form of a recurrent layer's input and state.
 
 Dimension letters of this file:
     T       timesteps
@@ -25,17 +25,17 @@ State = Tensor | tuple[Tensor, ...]
 
 
 class RecurrentLayer(nn.Module, ABC):
-    """A recurrent layer that reads whole sequences, streams and single timesteps.
+    """A recurrent layer for whole sequences, streams and single timesteps.
 
-    A subclass gives the computation on time-major batches; this class reads whatever a user of
-    torch.nn.LSTM would pass, checks it, and gives the result back in the same form.
+    A subclass computes time-major batches. This class accepts every form of input of
+    torch.nn.LSTM, checks it, and returns the result in the same form.
 
     Attributes:
         input_size: features of the input, I.
         channels: channels of the output, M.
-        batch_first: whether batches come as [B, T, I] instead of [T, B, I].
-        delay: timesteps from an input to the output that belongs to it.
-        state_names: what the state is made of, in order.
+        batch_first: True for batches [B, T, I] instead of [T, B, I].
+        delay: timesteps from an input to its output.
+        state_names: the parts of the state, in order.
         state_batch_axis: the axis of the examples in each part of the state.
     """
 
@@ -51,17 +51,19 @@ class RecurrentLayer(nn.Module, ABC):
 
     @abstractmethod
     def state_shape(self, batch_size: int) -> tuple[int, ...]:
-        """The shape of each part of the state of `batch_size` examples."""
+        """Return the shape of each part of the state of `batch_size` examples."""
 
     @abstractmethod
-    def run(
+    def forward_sequence(
         self, steps: Tensor, state: tuple[Tensor, ...], stream: bool, lengths: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The whole computation on [T, B, I]: (output [T, B, M], state)."""
+        """Run over [T, B, I]; return (output [T, B, M], state)."""
 
     @abstractmethod
-    def advance(self, step: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """One timestep on [B, I]: (output [B, M], state)."""
+    def forward_step(
+        self, step: Tensor, state: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Run one timestep on [B, I]; return (output [B, M], state)."""
 
     def forward(
         self,
@@ -76,21 +78,20 @@ class RecurrentLayer(nn.Module, ABC):
         Args:
             input: [T, B, I]; [B, T, I] with batch_first; [T, I] for one example; or a
                 PackedSequence.
-            state: as returned; zeros where it is not given.
-            stream: False: the output at t belongs to the input at t, and `delay` more timesteps
-                with no input bring out the last ones. True: exactly T timesteps; the output at
+            state: as returned by an earlier call; None for zeros.
+            stream: False: the output at t belongs to the input at t, and `delay` further timesteps
+                without input bring out the last ones. True: exactly T timesteps; the output at
                 t belongs to the input at t − delay, which may be of an earlier call.
-            lengths: [B], how many timesteps of each example count; what follows them changes
+            lengths: [B], the number of timesteps of each example that count; later ones change
                 nothing, and their outputs are zero.
 
         Returns:
-            The output, [T, B, M] in the form of the input, and the state: what the layer held
-            when it had just read the last input (of each example's own length). It goes on with
-            any later call, so that `layer(a)` and then `layer(b, state)` give for b what
-            `layer(cat(a, b))` gives.
+            The output, [T, B, M] in the form of the input, and the state just after the last
+            input (of each example's own length). A later call continues from it: `layer(a)` and
+            then `layer(b, state)` give for b the outputs of `layer(cat(a, b))`.
 
         Raises:
-            ValueError: an argument's shape, type or value is not one of these.
+            ValueError: an argument's shape, type or value is none of these.
         """
         if isinstance(input, PackedSequence):
             if lengths is not None:
@@ -114,32 +115,31 @@ class RecurrentLayer(nn.Module, ABC):
         return (output.transpose(0, 1) if self.batch_first else output), state
 
     def step(self, input: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Run one timestep, for use in real time; the same as a stream of one.
+        """Run one timestep, for real-time use; the same as a stream of one.
 
         Args:
             input: [B, I], or [I] for one example.
-            state: as returned; zeros where it is not given.
+            state: as returned by an earlier call; None for zeros.
 
         Returns:
-            The output that belongs to the input `delay` timesteps ago, [B, M] or [M], and the
-            state.
+            The output for the input `delay` timesteps ago, [B, M] or [M], and the state.
 
         Raises:
-            ValueError: an argument's shape or type is not one of these.
+            ValueError: an argument's shape or type is none of these.
         """
         self._check_input(input, dimensions=(1, 2))
         if input.dim() == 1:
             output, state = self.step(input.unsqueeze(0), self._batch_of_one(state))
             return output.squeeze(0), self._only_one(state)
-        output, parts = self.advance(input, self._read_state(state, input.shape[0]))
+        output, parts = self.forward_step(input, self._read_state(state, input.shape[0]))
         return output, self._public(parts)
 
     def reset_forget_bias(self) -> None:
-        """Set the biases of the forget gates to what they begin with; an RNN has none."""
+        """Set the biases of the forget gates to their initial value; an RNN has none."""
 
     def initial_state(self, batch_size: int) -> State:
-        """The zero state of `batch_size` examples, in the weights' dtype and on their device."""
-        weight = self.a_weight()
+        """Return the zero state of `batch_size` examples, of the weights' dtype and device."""
+        weight = self.any_parameter()
         shape = self.state_shape(batch_size)
         return self._public(tuple(weight.new_zeros(shape) for _ in self.state_names))
 
@@ -149,16 +149,16 @@ class RecurrentLayer(nn.Module, ABC):
         head: nn.Linear | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write the layer to a safetensors file: its weights and what it is made with.
+        """Write the layer to a safetensors file: its weights and its constructor's arguments.
 
         Args:
-            path: the file, which is replaced where it is there.
-            head: kept beside the layer; `tlstm.layer_file.read_head` reads it.
-            about: what else is to be known, in JSON's types; `read_about` reads it.
+            path: the file; an existing one is replaced.
+            head: stored with the layer; `tlstm.layers.serialization.read_head` reads it.
+            about: further facts, in JSON's types; `read_about` reads them.
 
         Raises:
             OSError: the file cannot be written.
-            ValueError: about is not made of what JSON can hold.
+            ValueError: JSON cannot hold about.
         """
         write_layer(Path(path), self, head, about)
 
@@ -169,16 +169,16 @@ class RecurrentLayer(nn.Module, ABC):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> Self:
-        """The layer that a file holds; nothing in the file is executed.
+        """Load a layer from a file; nothing in the file is executed.
 
         Args:
-            path: as `to_file` or `python -m tlstm.export` wrote it.
+            path: of a file that `to_file` or `python -m tlstm.export` wrote.
             device: of the weights.
-            dtype: of the weights; that of the file where it is not given.
+            dtype: of the weights; None for the file's.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: it holds no layer or one of another class, or it is damaged.
+            ValueError: it is damaged, or holds no layer or one of another class.
         """
         found = read_layer(Path(path))
         if found.layer != cls.__name__:
@@ -194,8 +194,8 @@ class RecurrentLayer(nn.Module, ABC):
             raise ValueError(f"{path} does not make a {cls.__name__}: {error}") from error
         return layer
 
-    def a_weight(self) -> Tensor:
-        """One of the weights, which all have one dtype and device."""
+    def any_parameter(self) -> Tensor:
+        """Return one of the weights; all have one dtype and device."""
         return next(self.parameters())
 
     def _run_batch(
@@ -211,9 +211,11 @@ class RecurrentLayer(nn.Module, ABC):
             raise ValueError("input must have at least one timestep, got none")
         if lengths is not None:
             lengths = _read_lengths(lengths, time, batch_size, steps.device)
-            # Before anything is computed, so that not even NaN can reach a gradient
-            steps = steps.masked_fill(beyond(lengths, time), 0)
-        output, parts = self.run(steps, self._read_state(state, batch_size), stream, lengths)
+            # Before any computation, so that not even NaN can reach a gradient
+            steps = steps.masked_fill(padding_mask(lengths, time), 0)
+        output, parts = self.forward_sequence(
+            steps, self._read_state(state, batch_size), stream, lengths
+        )
         return output, self._public(parts)
 
     def _check_input(self, input: Tensor, dimensions: tuple[int, ...]) -> None:
@@ -228,7 +230,7 @@ class RecurrentLayer(nn.Module, ABC):
         self._check_dtype("input", input)
 
     def _check_dtype(self, name: str, tensor: Tensor) -> None:
-        dtype = self.a_weight().dtype
+        dtype = self.any_parameter().dtype
         if tensor.dtype != dtype and not (
             tensor.is_floating_point() and torch.is_autocast_enabled(tensor.device.type)
         ):
@@ -263,8 +265,8 @@ class RecurrentLayer(nn.Module, ABC):
         return self._public(tuple(part.squeeze(self.state_batch_axis) for part in parts))
 
 
-def beyond(lengths: Tensor, time: int) -> Tensor:
-    """Where a timestep is beyond an example's length, [T, B, 1]."""
+def padding_mask(lengths: Tensor, time: int) -> Tensor:
+    """Return True where a timestep is beyond an example's length, [T, B, 1]."""
     return (torch.arange(time, device=lengths.device).unsqueeze(1) >= lengths).unsqueeze(-1)
 
 
@@ -278,14 +280,14 @@ def _read_lengths(
         raise ValueError(f"{message}, got {lengths!r}") from error
     if read.shape != (batch_size,) or read.is_floating_point() or read.dtype == torch.bool:
         raise ValueError(f"{message}, got shape {list(read.shape)} of {read.dtype}")
-    # What a traced program is given later cannot be looked at now
+    # Tracing does not know the values of later calls
     if not torch.compiler.is_compiling() and (read.min() < 1 or read.max() > time):
         raise ValueError(f"lengths must be between 1 and {time} timesteps, got {read.tolist()}")
     return read
 
 
 def _pack_like(output: Tensor, packed: PackedSequence) -> PackedSequence:
-    """The output [T, B, M] in the order and with the lengths of the packed input."""
+    """Pack the output [T, B, M] in the order and with the lengths of the packed input."""
     if packed.sorted_indices is not None:
         output = output.index_select(1, packed.sorted_indices)
     rows = [output[t, :size] for t, size in enumerate(packed.batch_sizes.tolist())]

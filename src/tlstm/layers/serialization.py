@@ -1,12 +1,12 @@
-"""Layers in files: safetensors of the weights, with what the layer is made with; no code.
+"""Layers in files: safetensors of the weights and the constructor's arguments; no code.
 
-The tensors are "layer.<name>" by the names of the layer's `state_dict` and, where there is one,
-"head.weight" [output_size, M] and "head.bias" [output_size]. The metadata, text by text, are:
+The tensors are "layer.<name>" by the names of the layer's `state_dict` and, if there is a head,
+"head.weight" [output_size, M] and "head.bias" [output_size]. The metadata are texts:
 
     format      "tlstm 1"
     layer       the class, "TensorizedLSTM"
     arguments   of its constructor, as JSON
-    about       what else is to be known, as JSON: `tlstm.export` writes where the weights come from
+    about       further facts, as JSON: `tlstm.export` writes the origin of the weights
 """
 
 import inspect
@@ -25,18 +25,18 @@ from tlstm.utils import (
 )
 
 FORMAT = "tlstm 1"
-OF_THE_MACHINE = ("implementation", "device", "dtype")  # what a file leaves to who loads it
+OF_THE_MACHINE = ("implementation", "device", "dtype")  # arguments that a file does not fix
 
 
 class LayerFile(NamedTuple):
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
         layer: the layer's class.
         arguments: of its constructor.
         weights: its `state_dict`.
-        head: weight and bias of the linear head beside it; empty where there is none.
-        about: what else is to be known.
+        head: weight and bias of the linear head; empty without one.
+        about: further facts.
     """
 
     layer: str
@@ -47,18 +47,18 @@ class LayerFile(NamedTuple):
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """The type of the weights, None where there are none."""
+        """The type of the weights, None if there are none."""
         return next((tensor.dtype for tensor in self.weights.values()), None)
 
 
 def write_layer(
     path: Path, layer: nn.Module, head: nn.Linear | None, about: Mapping[str, Any] | None
 ) -> None:
-    """Write a layer, whole or not at all.
+    """Write a layer to a file, completely or not at all.
 
     Raises:
         OSError: it cannot be written.
-        ValueError: about is not made of what JSON can hold.
+        ValueError: JSON cannot hold about.
     """
     modules = {"layer": layer} | ({} if head is None else {"head": head})
     tensors = {
@@ -80,20 +80,20 @@ def write_layer(
 
 
 def constructor_arguments(layer: nn.Module) -> dict[str, Any]:
-    """What a layer was made with, all but what depends on the machine."""
+    """Return the arguments of a layer's constructor, except those that depend on the machine."""
     names = inspect.signature(type(layer)).parameters
     return {name: getattr(layer, name) for name in names if name not in OF_THE_MACHINE}
 
 
 def read_layer(path: Path) -> LayerFile:
-    """What a file holds; nothing in it is executed.
+    """Read a file; nothing in it is executed.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it holds no layer, or it is damaged.
     """
     with path.open("rb"):
-        pass  # raises what keeps it from being read, in the system's words
+        pass  # if it cannot be read, raises the system's own OSError
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -108,7 +108,7 @@ def read_layer(path: Path) -> LayerFile:
 
 
 def read_head(path: str | Path) -> nn.Linear:
-    """The linear head beside a layer: logits [.., output_size] of the layer's output [.., M].
+    """Read the linear head of a layer: logits [.., output_size] of the layer's output [.., M].
 
     Raises:
         OSError: the file cannot be read.
@@ -124,7 +124,7 @@ def read_head(path: str | Path) -> nn.Linear:
 
 
 def read_about(path: str | Path) -> dict[str, Any]:
-    """What is to be known of a layer, as `tlstm.export` wrote it down: run, task, test metrics.
+    """Read the further facts of a layer; `tlstm.export` writes run, task and test metrics.
 
     Raises:
         OSError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""sRNN and sLSTM: stacks of L layers of M units, which the tensorized layers are compared with.
+"""sRNN and sLSTM: stacks of L layers of M units, the baselines of the paper.
 
 The paper's baseline shares its parameters across all layers and projects the input to M
 channels first.
@@ -8,7 +8,7 @@ Dimension letters of this file:
     B       examples
     L       layers
     M       channels
-    G       what the gates need: 4 for the LSTM (PyTorch's order i, f, g, o), 1 for the RNN
+    G       gates: 4 for the LSTM (PyTorch's order i, f, g, o), 1 for the RNN
 """
 
 from abc import abstractmethod
@@ -26,17 +26,16 @@ from tlstm.utils import (
 
 
 class Stack(RecurrentLayer):
-    """What sRNN and sLSTM share: the input's projection and the layers' weights.
+    """The common part of sRNN and sLSTM: the input's projection and the layers' weights.
 
-    Whole sequences run through torch's own kernels, on a GPU those of cuDNN; single timesteps
-    are written out, and are the oracle of the kernels. There is no delay: a stream and a whole
-    sequence are the same.
+    Whole sequences run through torch's own kernels, cuDNN's on a GPU. Single timesteps are written
+    out; they are the kernels' oracle. There is no delay: a stream equals a whole sequence.
 
     Attributes:
         depth: L.
-        shared: whether all layers have the same parameters.
+        shared: True if all layers have the same parameters.
         weight_input: [M, input_size]; bias_input: [M].
-        weight_ih: [n, G·M, M], of a layer's input; n is 1 where shared, else L.
+        weight_ih: [n, G·M, M], of a layer's input; n is 1 if shared, else L.
         weight_hh: [n, G·M, M], of its hidden state.
         bias: [n, G·M].
     """
@@ -71,7 +70,7 @@ class Stack(RecurrentLayer):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the weights anew, uniform within ±1/√fan-in, the Torch7 default [ours].
+        """Draw new weights, uniform within ±1/√fan-in, the Torch7 default [ours].
 
         The fan-in of a layer is 2M: its input and its hidden state are one vector.
         """
@@ -82,13 +81,13 @@ class Stack(RecurrentLayer):
             parameter.uniform_(-layer, layer)
 
     def state_shape(self, batch_size: int) -> tuple[int, ...]:
-        """[L, B, M], as torch.nn.LSTM has it."""
+        """Return [L, B, M], as in torch.nn.LSTM."""
         return (self.depth, batch_size, self.channels)
 
-    def run(
+    def forward_sequence(
         self, steps: Tensor, state: tuple[Tensor, ...], stream: bool, lengths: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The computation of a sequence through torch's kernels."""
+        """Run over a sequence through torch's kernels."""
         projected = F.linear(steps, self.weight_input, self.bias_input)
         distinct = [
             LayerWeights(*weights)
@@ -97,8 +96,10 @@ class Stack(RecurrentLayer):
         layers = [distinct[index % len(distinct)] for index in range(self.depth)]
         return run_stack(self.kernel, projected, state, layers, lengths)
 
-    def advance(self, step: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """One timestep on [B, input_size], layer by layer."""
+    def forward_step(
+        self, step: Tensor, state: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Run one timestep on [B, input_size], layer by layer."""
         below = F.linear(step, self.weight_input, self.bias_input)
         layers = []
         for index, parts in enumerate(zip(*(part.unbind(0) for part in state), strict=True)):
@@ -110,15 +111,15 @@ class Stack(RecurrentLayer):
     def _layer_step(
         self, below: Tensor, state: tuple[Tensor, ...], index: int
     ) -> tuple[Tensor, ...]:
-        """The next state of one layer: [B, M] from below, each part of its state [B, M]."""
+        """Return the next state of one layer: [B, M] from below, each part of its state [B, M]."""
 
     def _activation(self, below: Tensor, hidden: Tensor, index: int) -> Tensor:
-        """What the gates of one layer see, [B, G·M]."""
+        """Return the activations of one layer, [B, G·M]."""
         from_below = F.linear(below, self.weight_ih[index], self.bias[index])
         return from_below + F.linear(hidden, self.weight_hh[index])
 
     def extra_repr(self) -> str:
-        """The options that shape the layer, for printing."""
+        """Return the options that shape the layer, for printing."""
         return f"{self.input_size}, {self.channels}, depth={self.depth}, shared={self.shared}"
 
 
@@ -158,14 +159,14 @@ class StackedLSTM(Stack):
         input_size: features of the input.
         channels: M, units of every layer.
         depth: L, the number of layers.
-        shared: whether all layers share their parameters (the paper's baseline).
-        forget_bias: what the bias of the forget gates starts with.
-        batch_first: whether batches come as [B, T, input_size].
+        shared: True if all layers share their parameters (the paper's baseline).
+        forget_bias: the initial bias of the forget gates.
+        batch_first: True for batches [B, T, input_size].
         device: of the weights.
         dtype: of the weights.
 
     Raises:
-        ValueError: a size cannot be; the message names it and what it may be.
+        ValueError: a size is out of range; the message names it and its range.
     """
 
     gates = 4
@@ -188,7 +189,7 @@ class StackedLSTM(Stack):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the weights anew; the forget gates' bias is `forget_bias`."""
+        """Draw new weights; the forget gates' bias is `forget_bias`."""
         super().reset_parameters()
         self.reset_forget_bias()
 

@@ -1,4 +1,4 @@
-"""The layers: tensorized RNN and LSTM over whole sequences, streams and single timesteps.
+"""The tensorized RNN and LSTM over whole sequences, streams and single timesteps.
 
 Dimension letters of this file:
     T       timesteps
@@ -17,14 +17,19 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor, nn
 
-from tlstm.layers.recurrent import RecurrentLayer, beyond
-from tlstm.ops import geometry
-from tlstm.ops import reference as cell
-from tlstm.ops.arguments import Weights
-from tlstm.ops.dispatch import Implementation, asked_for, choose, operands, report
-from tlstm.ops.eager import step as lean_step
+from tlstm.layers.recurrent import RecurrentLayer, padding_mask
+from tlstm.ops import geometry, reference
+from tlstm.ops.dispatch import (
+    Implementation,
+    compute_dtype,
+    report,
+    requested_implementation,
+    resolve_implementation,
+)
+from tlstm.ops.eager import cpu_step
 from tlstm.ops.operator import Kernels, sequence
 from tlstm.ops.projection import is_worthwhile, project
+from tlstm.ops.shapes import Weights
 from tlstm.utils import (
     at_least,
     true_or_false,
@@ -34,13 +39,13 @@ NormalizationKind = Literal["channel", "layer"]
 
 
 class TensorizedLayer(RecurrentLayer):
-    """What the tensorized RNN and LSTM share: the input, the delay, the weights' shapes.
+    """The common part of the tensorized RNN and LSTM: input, delay, shapes of the weights.
 
     Attributes:
         tensor_size: locations along each location axis, P.
         rank: rank of the hidden tensor, D.
         kernel_size: K.
-        depth: L, timesteps from an input to the output that it first reaches.
+        depth: L, timesteps from an input to the first output that it reaches.
         delay: L − 1.
         weight_input: Wˣ, [M, input_size].
         bias_input: bˣ, [M].
@@ -59,7 +64,7 @@ class TensorizedLayer(RecurrentLayer):
         implementation: Implementation | None,
     ) -> None:
         super().__init__(input_size, channels, batch_first)
-        self.implementation = asked_for(implementation)
+        self.implementation = requested_implementation(implementation)
         self.tensor_size = at_least("tensor_size", tensor_size, 1)
         self.rank = at_least("rank", rank, 2)
         self.kernel_size = at_least("kernel_size", kernel_size, 2)
@@ -69,7 +74,7 @@ class TensorizedLayer(RecurrentLayer):
     def _create_weights(
         self, convolved: int, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> None:
-        """Make the weights of a layer whose hidden convolution makes `convolved` channels."""
+        """Create the weights; the hidden convolution makes `convolved` channels."""
 
         def parameter(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
@@ -82,7 +87,7 @@ class TensorizedLayer(RecurrentLayer):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the weights anew, uniform within ±1/√fan-in, the Torch7 default [ours]."""
+        """Draw new weights, uniform within ±1/√fan-in, the Torch7 default [ours]."""
         for weight, bias in (
             (self.weight_input, self.bias_input),
             (self.weight_hidden, self.bias_hidden),
@@ -91,40 +96,40 @@ class TensorizedLayer(RecurrentLayer):
             weight.uniform_(-bound, bound)
             bias.uniform_(-bound, bound)
 
-    def a_weight(self) -> Tensor:
-        """One of the weights, found at once: single timesteps ask for it."""
+    def any_parameter(self) -> Tensor:
+        """Return one of the weights without a search, for the speed of single timesteps."""
         return self.weight_hidden
 
     def state_shape(self, batch_size: int) -> tuple[int, ...]:
-        """[B, P.., M]."""
+        """Return [B, P.., M]."""
         return (batch_size, *[self.tensor_size] * (self.rank - 1), self.channels)
 
-    def run(
+    def forward_sequence(
         self, steps: Tensor, state: tuple[Tensor, ...], stream: bool, lengths: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The computation of a sequence, timestep by timestep.
+        """Run over a sequence.
 
         A whole sequence runs T + L − 1 timesteps, the last L − 1 with a zero projected input
         [ours]; a stream runs T.
         """
         time = steps.shape[0]
-        chosen = self._choose(steps)
+        chosen = self._resolve(steps)
         projected = self._project(steps, chosen)
         if lengths is not None:
-            after = beyond(lengths, time)
+            after = padding_mask(lengths, time)
             projected = projected.masked_fill(after, 0)
         if not stream:
             projected = F.pad(projected, (0, 0, 0, 0, 0, self.delay))
 
         if chosen == "autograd":
-            output, state = self._one_by_one(projected, state, lengths, time)
+            output, state = self._stepwise(projected, state, lengths, time)
         else:
-            output, state = self._at_once(projected, state, lengths, time, chosen)
+            output, state = self._fused(projected, state, lengths, time, chosen)
         if lengths is not None:
             output = output.masked_fill(after, 0)
         return output, state
 
-    def _at_once(
+    def _fused(
         self,
         projected: Tensor,
         state: tuple[Tensor, ...],
@@ -132,7 +137,7 @@ class TensorizedLayer(RecurrentLayer):
         time: int,
         kernels: Kernels,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """All the timesteps as one operation, with a backward pass of its own."""
+        """Run all timesteps as one operation with its own backward pass."""
         normalization = self._normalization()
         kind, gain, bias = normalization or ("", None, None)
         return sequence(
@@ -141,19 +146,19 @@ class TensorizedLayer(RecurrentLayer):
             Weights(self.weight_hidden, self.bias_hidden, gain, bias),
             lengths,
             time,
-            operands(projected.device, self.weight_hidden.dtype),
+            compute_dtype(projected.device, self.weight_hidden.dtype),
             kind,
             kernels,
         )
 
-    def _one_by_one(
+    def _stepwise(
         self, projected: Tensor, state: tuple[Tensor, ...], lengths: Tensor | None, time: int
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The timesteps as the cell writes them, under autograd."""
+        """Run the reference's equations timestep by timestep, under autograd."""
         outputs = []
         last = state
         for t, step in enumerate(projected.unbind(0), start=1):
-            state = self._next_state(step, state, cell)
+            state = self._next_state(step, state, reference)
             outputs.append(self._read_out(state[0]))
             if lengths is not None:
                 last = _where(lengths == t, state, last)
@@ -161,12 +166,12 @@ class TensorizedLayer(RecurrentLayer):
                 last = state
         return torch.stack(outputs[-time:]), last
 
-    def _choose(self, steps: Tensor) -> Implementation:
-        """The implementation for tensors on this one's device, noted in the debug log."""
-        chosen = choose(
+    def _resolve(self, steps: Tensor) -> Implementation:
+        """Return the implementation for tensors on this one's device, and log it."""
+        chosen = resolve_implementation(
             self.implementation,
             steps.device,
-            operands(steps.device, self.weight_hidden.dtype),
+            compute_dtype(steps.device, self.weight_hidden.dtype),
             self.rank,
             self.kernel_size ** (self.rank - 1),
         )
@@ -174,41 +179,49 @@ class TensorizedLayer(RecurrentLayer):
             report(type(self).__name__, steps.device, chosen)
         return chosen
 
-    def _normalization(self) -> cell.Normalization | None:
-        """The memory cell's; none here."""
+    def _normalization(self) -> reference.Normalization | None:
+        """Return the memory cell's normalization; an RNN has none."""
         return None
 
-    def advance(self, step: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """One timestep on [B, input_size]."""
-        chosen = self._choose(step)
+    def forward_step(
+        self, step: Tensor, state: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Run one timestep on [B, input_size]."""
+        chosen = self._resolve(step)
         projected = self._project(step, chosen)
         if chosen == "triton":
-            output, state = self._at_once(projected.unsqueeze(0), state, None, 1, chosen)
+            output, state = self._fused(projected.unsqueeze(0), state, None, 1, chosen)
             return output.squeeze(0), state
-        # The lean step keeps to what is quick on a CPU, and gives no gradients
-        lean = (
+        # `cpu_step` is the fastest on a CPU, and has no gradients
+        without_gradients = (
             chosen == "pytorch"
             and projected.device.type == "cpu"
             and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
             and not torch.compiler.is_compiling()
         )
-        state = self._next_state(projected, state, lean_step if lean else cell)
+        state = self._next_state(projected, state, cpu_step if without_gradients else reference)
         return self._read_out(state[0]), state
 
     @abstractmethod
     def _next_state(
-        self, projected: Tensor, state: tuple[Tensor, ...], cells: ModuleType
+        self, projected: Tensor, state: tuple[Tensor, ...], equations: ModuleType
     ) -> tuple[Tensor, ...]:
-        """The state after one timestep with the projected input [B, M], by a module's functions."""
+        """Return the state after one timestep with the projected input [B, M].
+
+        Args:
+            projected: x_t Wˣ + bˣ, [B, M].
+            state: H_{t−1} and, of an LSTM, C_{t−1}.
+            equations: the module with `rnn_step` and `lstm_step`.
+        """
 
     def _project(self, input: Tensor, chosen: Implementation) -> Tensor:
-        """The projected input, x Wˣ + bˣ, [.., M].
+        """Return the projected input, x Wˣ + bˣ, [.., M].
 
-        Only under autograd does autocast reach it; elsewhere the weights' own type saves copies
-        and keeps the gradient of Wˣ exact, except where the kernels find it large.
+        Autocast applies to "autograd" and to the kernels' large projections. Elsewhere the weights'
+        own type saves copies and keeps the gradient of Wˣ exact.
         """
         dtype = self.weight_input.dtype
-        inner = operands(input.device, dtype)
+        inner = compute_dtype(input.device, dtype)
         if chosen == "triton" and is_worthwhile(self.weight_input):
             return project(input, self.weight_input, self.bias_input, inner)
         if chosen == "autograd" or inner == dtype:
@@ -217,15 +230,15 @@ class TensorizedLayer(RecurrentLayer):
             return F.linear(input.to(dtype), self.weight_input, self.bias_input)
 
     def _read_out(self, hidden: Tensor) -> Tensor:
-        """The corner opposite to the input, H[P,..,P], [B, M]."""
+        """Return the corner opposite to the input, H[P,..,P], [B, M]."""
         return hidden.flatten(1, -2)[:, -1]
 
     def extra_repr(self) -> str:
-        """The options that shape the layer and what it runs by, for printing."""
+        """Return the options that shape the layer and its implementation, for printing."""
         return (
             f"{self.input_size}, {self.channels}, tensor_size={self.tensor_size}, "
             f"rank={self.rank}, kernel_size={self.kernel_size}, depth={self.depth}, "
-            f"implementation={self._choose(self.weight_hidden)!r}"
+            f"implementation={self._resolve(self.weight_hidden)!r}"
         )
 
 
@@ -256,19 +269,19 @@ class TensorizedRNN(TensorizedLayer):
         self.reset_parameters()
 
     def _next_state(
-        self, projected: Tensor, state: tuple[Tensor, ...], cells: ModuleType
+        self, projected: Tensor, state: tuple[Tensor, ...], equations: ModuleType
     ) -> tuple[Tensor, ...]:
         (hidden,) = state
-        return (cells.rnn_step(projected, hidden, self.weight_hidden, self.bias_hidden),)
+        return (equations.rnn_step(projected, hidden, self.weight_hidden, self.bias_hidden),)
 
 
 class TensorizedLSTM(TensorizedLayer):
-    """A tensorized LSTM (tLSTM) with the manners of torch.nn.LSTM.
+    """A tensorized LSTM (tLSTM) with the interface of torch.nn.LSTM.
 
     Its hidden state is a tensor of P×..×P locations with M channels each. A larger tensor makes
     it wider with no more parameters, and deeper at hardly more runtime: the output is delayed
-    by L − 1 timesteps, in which what a deep network computes for a timestep is merged into the
-    computation of the next ones (sections 2.1–2.3 of the paper).
+    by L − 1 timesteps, and the deep computation for a timestep is merged into the computation of
+    the next ones (sections 2.1–2.3 of the paper).
 
         >>> layer = TensorizedLSTM(input_size=8, channels=16, tensor_size=4, rank=3)
         >>> output, (h, c) = layer(torch.randn(10, 2, 8))
@@ -281,25 +294,25 @@ class TensorizedLSTM(TensorizedLayer):
         tensor_size: P, locations along each location axis.
         rank: D ≥ 2, rank of the hidden tensor: 2 gives P×M, 3 gives P×P×M, and so on.
         kernel_size: K ≥ 2. K = 3 has feedback, K = 2 has none ("−F").
-        memory_convolution: whether every location convolves the memory cell with a kernel of
-            its own (section 2.3); without it, "−M".
+        memory_convolution: True if every location convolves the memory cell with its own kernel
+            (section 2.3); without it, "−M".
         normalization: of the memory cell on its way to the hidden state: "channel" (CN), every
             location over its own channels, with gain and bias of shape [P.., M]; "layer" (LN),
             over all locations and channels, with gain and bias of shape [M] [ours]; or None.
-            Mind that LN is not causal at L > 1: its mean and variance take in locations that
-            have read later inputs, so that y_t depends on x up to x_{t+L−1}.
-        forget_bias: what the bias of the forget gate starts with: 1, or 4 for MNIST [paper].
-        batch_first: whether batches come as [B, T, input_size].
-        implementation: "autograd" runs `tlstm.cell` step by step under autograd; "pytorch" the
-            whole sequence as one operation with a backward pass of its own; "triton" the same
-            in kernels for NVIDIA GPUs. None: what the environment variable TLSTM_IMPLEMENTATION
-            asks for, or else the fastest that the tensors allow.
+            LN is not causal at L > 1: its mean and variance include locations that have read
+            later inputs, so that y_t depends on x up to x_{t+L−1}.
+        forget_bias: the initial bias of the forget gate: 1, or 4 for MNIST [paper].
+        batch_first: True for batches [B, T, input_size].
+        implementation: "autograd" runs `tlstm.ops.reference` step by step under autograd;
+            "pytorch" the whole sequence as one operation with its own backward pass; "triton" the
+            same in kernels for NVIDIA GPUs. None: the one that the environment variable
+            TLSTM_IMPLEMENTATION names, or else the fastest that the tensors allow.
         device: of the weights.
         dtype: of the weights.
 
     Memory: for the backward pass "triton" keeps, for every timestep, example and location, K^S·M
-    numbers that the kernel reads and 4M + K^S of A_t in the operands' type, and M of C_t in
-    float32; "pytorch" some 8M numbers. Without gradients nothing is kept.
+    numbers of the kernel's input and 4M + K^S of A_t in the compute dtype, and M of C_t in
+    float32; "pytorch" about 8M numbers. Without gradients nothing is kept.
 
     Attributes:
         depth: L = ⌈P / r⌉ with r = ⌊K / 2⌋.
@@ -310,7 +323,7 @@ class TensorizedLSTM(TensorizedLayer):
         normalization_gain: Γ; normalization_bias: B.
 
     Raises:
-        ValueError: an argument cannot be; the message names it and what it may be.
+        ValueError: an argument is out of range; the message names it and its range.
     """
 
     def __init__(
@@ -348,7 +361,7 @@ class TensorizedLSTM(TensorizedLayer):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the weights anew; the forget gate's bias is `forget_bias`, the norm's gain 1."""
+        """Draw new weights; the forget gate's bias is `forget_bias`, the norm's gain 1."""
         super().reset_parameters()
         self.reset_forget_bias()
         if self.normalization is not None:
@@ -361,10 +374,10 @@ class TensorizedLSTM(TensorizedLayer):
         self.bias_hidden[2 * self.channels : 3 * self.channels].fill_(self.forget_bias)
 
     def _next_state(
-        self, projected: Tensor, state: tuple[Tensor, ...], cells: ModuleType
+        self, projected: Tensor, state: tuple[Tensor, ...], equations: ModuleType
     ) -> tuple[Tensor, ...]:
         hidden, memory = state
-        return cells.lstm_step(
+        return equations.lstm_step(
             projected,
             hidden,
             memory,
@@ -373,15 +386,15 @@ class TensorizedLSTM(TensorizedLayer):
             self._normalization(),
         )
 
-    def _normalization(self) -> cell.Normalization | None:
+    def _normalization(self) -> reference.Normalization | None:
         if self.normalization is None:
             return None
-        return cell.Normalization(
+        return reference.Normalization(
             self.normalization, self.normalization_gain, self.normalization_bias
         )
 
     def extra_repr(self) -> str:
-        """The options that shape the layer and what it runs by, for printing."""
+        """Return the options that shape the layer and its implementation, for printing."""
         return (
             f"{super().extra_repr()}, memory_convolution={self.memory_convolution}, "
             f"normalization={self.normalization!r}, forget_bias={self.forget_bias}"
@@ -391,7 +404,7 @@ class TensorizedLSTM(TensorizedLayer):
 def _where(
     condition: Tensor, first: tuple[Tensor, ...], second: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
-    """Row by row [B], the parts of the first state or of the second."""
+    """Choose by example [B] between the parts of two states."""
     return tuple(
         torch.where(condition.reshape(-1, *[1] * (a.dim() - 1)), a, b)
         for a, b in zip(first, second, strict=True)

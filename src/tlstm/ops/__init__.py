@@ -1,5 +1,7 @@
-"""The fast path: a whole sequence's forward and backward by hand, on buffers written in place.
+"""The computation, from tensors to tensors. START HERE: `reference.py` has the equations.
 
-`sequence` is the operator that the layers call; `pytorch` computes it in PyTorch operations on
-any device, `triton` with kernels for NVIDIA GPUs. `cell.py` under autograd is their oracle.
+`reference` is one timestep as section 2 of the paper writes it; under autograd it is the oracle of
+all the rest. `operator.sequence` is the fast path that the layers call: a whole sequence forward
+and backward, in PyTorch operations on any device (`eager`) or in kernels for NVIDIA GPUs
+(`triton`).
 """

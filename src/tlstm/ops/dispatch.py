@@ -1,4 +1,4 @@
-"""Which implementation of a layer runs: asked for, or the best that the machine can."""
+"""The implementation that a layer runs: the requested one, or the fastest for its tensors."""
 
 import logging
 import os
@@ -17,11 +17,13 @@ ENVIRONMENT_VARIABLE = "TLSTM_IMPLEMENTATION"
 log = logging.getLogger(__name__)
 
 
-def asked_for(implementation: str | None) -> Implementation | None:
-    """What the argument or else the environment variable asks for, None for the best there is.
+def requested_implementation(implementation: str | None) -> Implementation | None:
+    """Return the implementation that the argument or the environment variable requests.
+
+    None stands for the fastest.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: the requested implementation does not exist.
     """
     name, value = "implementation", implementation
     if value is None:
@@ -31,10 +33,10 @@ def asked_for(implementation: str | None) -> Implementation | None:
     return value  # type: ignore[return-value]
 
 
-def operands(device: torch.device, dtype: torch.dtype) -> torch.dtype:
-    """The type of the matrix products' operands: autocast's where it is on, else the weights'.
+def compute_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """Return the type of the matrix products' operands: autocast's if it is on, else the weights'.
 
-    Autocast leaves float64 as it is, and there is none without a device.
+    Autocast leaves float64 unchanged and does not exist on the meta device.
     """
     exempt = dtype == torch.float64 or device.type == "meta"
     if not exempt and torch.is_autocast_enabled(device.type):
@@ -42,41 +44,52 @@ def operands(device: torch.device, dtype: torch.dtype) -> torch.dtype:
     return dtype
 
 
-def choose(
-    asked: Implementation | None, device: torch.device, operands: torch.dtype, rank: int, taps: int
+def resolve_implementation(
+    requested: Implementation | None,
+    device: torch.device,
+    compute_dtype: torch.dtype,
+    rank: int,
+    taps: int,
 ) -> Implementation:
-    """The implementation for these tensors.
+    """Return the implementation for these tensors.
+
+    Args:
+        requested: an implementation; None for the fastest.
+        device: of the tensors.
+        compute_dtype: the type of the matrix products' operands.
+        rank: D of the hidden tensor.
+        taps: K^S.
 
     Raises:
-        ValueError: the one that was asked for cannot.
+        ValueError: the requested implementation cannot take them.
     """
-    if asked == "autograd":
-        return asked
+    if requested == "autograd":
+        return requested
     if _being_transformed():
-        if asked is None:
+        if requested is None:
             return "autograd"
         raise ValueError(
-            f"implementation {asked!r} takes no torch.func transforms and no forward-mode "
+            f"implementation {requested!r} takes no torch.func transforms and no forward-mode "
             "derivatives; 'autograd' does"
         )
-    if asked == "pytorch":
-        return asked
-    obstacle = _obstacle_to_kernels(device, operands, rank, taps)
+    if requested == "pytorch":
+        return requested
+    obstacle = _obstacle_to_kernels(device, compute_dtype, rank, taps)
     if obstacle is None:
         return "triton"
-    if asked == "triton":
+    if requested == "triton":
         raise ValueError(f"implementation 'triton' {obstacle}; 'pytorch' can")
     return "pytorch"
 
 
 @cache
 def report(layer: str, device: torch.device, chosen: Implementation) -> None:
-    """Say once in the debug log what layers take on a device."""
+    """Write to the debug log, once for each, the implementation of a layer on a device."""
     log.debug("%s on %s: implementation %r", layer, device, chosen)
 
 
 def _being_transformed() -> bool:
-    """Whether the tensors may carry derivatives that an operator of one's own would drop."""
+    """Return True if the tensors may carry derivatives that a custom operator would drop."""
     if torch.compiler.is_compiling():
         return False
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
@@ -84,9 +97,9 @@ def _being_transformed() -> bool:
 
 @torch.compiler.assume_constant_result
 def _obstacle_to_kernels(
-    device: torch.device, operands: torch.dtype, rank: int, taps: int
+    device: torch.device, compute_dtype: torch.dtype, rank: int, taps: int
 ) -> str | None:
-    """Why the kernels cannot take these tensors, if they cannot."""
+    """Return the reason why the kernels cannot take these tensors, or None."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if not interpreted and (device.type != "cuda" or torch.version.cuda is None):
         return f"needs an NVIDIA GPU, and the tensors are on {device.type}"
@@ -94,8 +107,8 @@ def _obstacle_to_kernels(
         return "needs the package triton"
     if rank > 3 or taps > 32:
         return f"takes ranks 2 and 3 with at most 32 taps, not rank {rank} with {taps}"
-    if operands not in (torch.float32, torch.bfloat16, torch.float16):
-        return f"takes float32, bfloat16 and float16, not {operands}"
+    if compute_dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"takes float32, bfloat16 and float16, not {compute_dtype}"
     if interpreted:
         return None
     if torch.cuda.get_device_capability(device) < (8, 0):

@@ -1,12 +1,12 @@
-"""Depth, padding and tensor size: the arithmetic that kernel and tensor sizes imply.
+"""Depth, padding and tensor size: the arithmetic of kernel and tensor sizes.
 
 P is the tensor size (locations along each location axis), K the kernel size, r the kernel's
-radius, L the depth: the number of timesteps from an input to the output that it first reaches.
+radius, L the depth: the number of timesteps from an input to the first output that it reaches.
 """
 
 
 def radius(kernel_size: int) -> int:
-    """Locations that information can move towards the output in one timestep.
+    """Return the locations that information moves towards the output in one timestep.
 
     r = (K − K mod 2) / 2 [paper].
     """
@@ -14,7 +14,7 @@ def radius(kernel_size: int) -> int:
 
 
 def padding(kernel_size: int) -> tuple[int, int]:
-    """Locations that the kernel reads before and after a location: (r, K − 1 − r).
+    """Return the locations that the kernel reads before and after its own: (r, K − 1 − r).
 
     K = 3 reads p−1, p, p+1. K = 2 reads p−1, p: without p+1 there is no feedback.
     """
@@ -23,13 +23,13 @@ def padding(kernel_size: int) -> tuple[int, int]:
 
 
 def depth(tensor_size: int, kernel_size: int) -> int:
-    """L = ⌈2P / (K − K mod 2)⌉ = ⌈P / r⌉ [paper].
+    """Return L = ⌈2P / (K − K mod 2)⌉ = ⌈P / r⌉ [paper].
 
-    It is the smallest delay for which an output has seen x₁..x_t and none of x_{t+1}.
+    It is the smallest delay for which an output depends on x₁..x_t and not on x_{t+1}.
     """
     return -(-tensor_size // radius(kernel_size))
 
 
 def tensor_size(depth: int, kernel_size: int) -> int:
-    """The largest tensor size P that has this depth: P = L·r."""
+    """Return the largest tensor size P that has this depth: P = L·r."""
     return depth * radius(kernel_size)

@@ -2,20 +2,20 @@
 
 Dimension letters of this file:
     R, C    rows and columns of the product
-    N       what it sums over
+    N       the summed axis
 """
 
 import torch
 from torch import Tensor
 
-# Multiply-adds from which oneDNN's product is worth its dearer call
+# Multiply-adds from which oneDNN's faster product outweighs its slower call
 ONEDNN_ARITHMETIC = 2**20
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def product(left: Tensor, right: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Left [R, N] · right [N, C] + bias [C], in a type that is the operands' or a larger one."""
+    """Return left [R, N] · right [N, C] + bias [C], in the operands' type or a wider one."""
     if _suits_onednn(left, right, dtype):
         return _onednn(left, right, bias)
     if left.dtype == dtype:
@@ -25,7 +25,7 @@ def product(left: Tensor, right: Tensor, bias: Tensor | None, dtype: torch.dtype
 
 
 def multiply(left: Tensor, right: Tensor, bias: Tensor, out: Tensor) -> None:
-    """Left [R, N] · right [N, C] + bias [C], into `out`, whose axes but the last hold the rows."""
+    """Write left [R, N] · right [N, C] + bias [C] into `out` [.., C], R being its leading axes."""
     if (
         left.dtype == out.dtype
         and out.is_contiguous()
@@ -47,10 +47,10 @@ def accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 def _suits_onednn(left: Tensor, right: Tensor, dtype: torch.dtype) -> bool:
-    """Whether oneDNN is the fastest: for large enough products in float32 on a CPU.
+    """Return True for products that oneDNN computes fastest: large ones in float32 on a CPU.
 
     PyTorch gives these to its BLAS. That is mostly MKL, which uses AVX-512 on Intel's processors
-    only; oneDNN, which PyTorch brings along as well, uses it wherever it is there.
+    only; oneDNN, a part of PyTorch too, uses it on every processor that has it.
     """
     return (
         HAS_ONEDNN
@@ -61,9 +61,9 @@ def _suits_onednn(left: Tensor, right: Tensor, dtype: torch.dtype) -> bool:
 
 
 def _onednn(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
-    """Left · right + bias, by the operator to which torch.compile lowers a linear layer.
+    """Return left · right + bias, by the operator to which torch.compile lowers a linear layer.
 
-    A right factor with gaps between its rows would take it a thousand times as long.
+    A right factor with gaps between its rows makes it a thousand times slower.
     """
     if not right.T.is_contiguous():
         right = right.contiguous()
@@ -72,5 +72,5 @@ def _onednn(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _mixed(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
-    """Left · right of operands of a smaller type than the sum's."""
+    """Return left · right in a wider type than the operands'."""
     return torch.mm(left, right, out_dtype=dtype) if left.is_cuda else (left @ right).to(dtype)

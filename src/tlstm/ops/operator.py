@@ -1,7 +1,7 @@
-"""The operators that PyTorch sees: the whole sequence, forward and backward.
+"""The operators as PyTorch knows them: the whole sequence, forward and backward.
 
 They are registered with `torch.library`, with shapes for tracing and a formula for autograd, so
-that `torch.compile`, `torch.export` and DistributedDataParallel take them for one operation.
+that `torch.compile`, `torch.export` and DistributedDataParallel treat them as one operation.
 
 Dimension letters of this file:
     T       timesteps that are computed
@@ -20,12 +20,11 @@ import torch
 from torch import Tensor
 
 from tlstm.ops import eager
-from tlstm.ops.arguments import Weights
-from tlstm.ops.shapes import Sizes
+from tlstm.ops.shapes import Sizes, Weights
 
 Kernels = Literal["pytorch", "triton"]
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-HISTORY = 5  # tensors that the longest of the histories has
+MAX_SAVED_TENSORS = 5  # fields of the longest of the SavedTensors
 
 
 def sequence(
@@ -34,19 +33,19 @@ def sequence(
     weights: Weights,
     lengths: Tensor | None,
     time: int,
-    operands: torch.dtype,
+    compute_dtype: torch.dtype,
     normalization: str,
     kernels: Kernels,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """A tensorized RNN or LSTM over a sequence (section 2 of the paper).
+    """Run a tensorized RNN or LSTM over a sequence (section 2 of the paper).
 
     Args:
         projected: x_t Wˣ + bˣ of every step, [T, B, M].
         state: H_0 and, of an LSTM, C_0, each [B, P.., M].
-        weights: what is learnt.
-        lengths: [B], after how many steps the state of each example is taken; None: `time`.
-        time: how many of the steps, the last ones, give an output.
-        operands: the type of the operands of the matrix products; the output's.
+        weights: Wʰ and bʰ, gain and bias of the normalization.
+        lengths: [B], the step after which each example's state is returned; None: `time`.
+        time: the number of steps that give an output; they are the last ones.
+        compute_dtype: the type of the matrix products' operands and of the output.
         normalization: "channel", "layer" or "" for none.
         kernels: "pytorch" or "triton".
 
@@ -59,13 +58,13 @@ def sequence(
         argument is not None and argument.requires_grad for argument in arguments
     )
     output, last_hidden, last_cell, *_ = _forward(
-        *arguments, lengths, time, operands, normalization, kernels, keep
+        *arguments, lengths, time, compute_dtype, normalization, kernels, keep
     )
     return output, (last_hidden,) if cell is None else (last_hidden, last_cell)
 
 
 def _module(kernels: str) -> Any:
-    """Where the computation is; the kernels are imported only where they are used."""
+    """Return the package that computes; the kernels are imported only if they are used."""
     if kernels == "triton":
         from tlstm.ops import triton
 
@@ -74,18 +73,18 @@ def _module(kernels: str) -> Any:
 
 
 @contextlib.contextmanager
-def where(tensor: Tensor) -> Iterator[None]:
-    """On the tensor's device, and with products of the types that are asked for.
+def device_and_autocast_off(tensor: Tensor) -> Iterator[None]:
+    """Select the tensor's device, and turn autocast off so that products keep their types.
 
-    Autocast may be on, as when a backward pass is inside it.
+    Autocast may be on: a backward pass can run inside it.
     """
     with torch.cuda.device_of(tensor), torch.autocast(tensor.device.type, enabled=False):
         yield
 
 
-def _filled(history: tuple[Tensor, ...], like: Tensor) -> tuple[Tensor, ...]:
-    """A history with empty tensors after it, as the operator returns the same number of all."""
-    return (*history, *(like.new_empty([0]) for _ in range(HISTORY - len(history))))
+def _filled(saved: tuple[Tensor, ...], like: Tensor) -> tuple[Tensor, ...]:
+    """Return the saved tensors, padded with empty ones: the operator returns a fixed number."""
+    return (*saved, *(like.new_empty([0]) for _ in range(MAX_SAVED_TENSORS - len(saved))))
 
 
 @torch.library.custom_op("tlstm::sequence", mutates_args=())
@@ -95,29 +94,29 @@ def _forward(
     cell: Tensor | None,
     weight: Tensor,
     bias: Tensor,
-    gain: Tensor | None,
-    shift: Tensor | None,
+    norm_gain: Tensor | None,
+    norm_bias: Tensor | None,
     lengths: Tensor | None,
     time: int,
-    operands: torch.dtype,
+    compute_dtype: torch.dtype,
     normalization: str,
     kernels: str,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    with where(hidden):
-        output, last_hidden, last_cell, history = _module(kernels).forward_sequence(
+    with device_and_autocast_off(hidden):
+        output, last_hidden, last_cell, saved = _module(kernels).forward_sequence(
             projected,
             hidden,
             cell,
-            Weights(weight, bias, gain, shift),
+            Weights(weight, bias, norm_gain, norm_bias),
             lengths,
             time,
-            operands,
+            compute_dtype,
             normalization,
             keep,
         )
     last_cell = hidden.new_empty([0]) if last_cell is None else last_cell.contiguous()
-    return output, last_hidden.contiguous(), last_cell, *_filled(history, hidden)
+    return output, last_hidden.contiguous(), last_cell, *_filled(saved, hidden)
 
 
 @_forward.register_fake
@@ -127,20 +126,20 @@ def _(
     cell: Tensor | None,
     weight: Tensor,
     bias: Tensor,
-    gain: Tensor | None,
-    shift: Tensor | None,
+    norm_gain: Tensor | None,
+    norm_bias: Tensor | None,
     lengths: Tensor | None,
     time: int,
-    operands: torch.dtype,
+    compute_dtype: torch.dtype,
     normalization: str,
     kernels: str,
     keep: bool,
 ) -> Outputs:
     sizes = Sizes.of(projected, hidden, cell, weight, time)
-    output = projected.new_empty([time, sizes.batch_size, sizes.channels], dtype=operands)
+    output = projected.new_empty([time, sizes.batch_size, sizes.channels], dtype=compute_dtype)
     last_cell = hidden.new_empty([0]) if cell is None else cell.new_empty(cell.shape)
-    history = _module(kernels).empty_history(sizes, operands, keep, hidden)
-    return output, hidden.new_empty(hidden.shape), last_cell, *_filled(history, hidden)  # type: ignore[return-value]
+    saved = _module(kernels).empty_saved_tensors(sizes, compute_dtype, keep, hidden)
+    return output, hidden.new_empty(hidden.shape), last_cell, *_filled(saved, hidden)  # type: ignore[return-value]
 
 
 @torch.library.custom_op("tlstm::sequence_backward", mutates_args=())
@@ -153,16 +152,16 @@ def _backward(
     cell: Tensor | None,
     weight: Tensor,
     bias: Tensor,
-    gain: Tensor | None,
-    shift: Tensor | None,
+    norm_gain: Tensor | None,
+    norm_bias: Tensor | None,
     lengths: Tensor | None,
     time: int,
     normalization: str,
     kernels: str,
-    history: list[Tensor],
+    saved: list[Tensor],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     module = _module(kernels)
-    with where(hidden):
+    with device_and_autocast_off(hidden):
         gradients = module.backward_sequence(
             grad_output,
             grad_hidden,
@@ -170,11 +169,11 @@ def _backward(
             projected,
             hidden,
             cell,
-            Weights(weight, bias, gain, shift),
+            Weights(weight, bias, norm_gain, norm_bias),
             lengths,
             time,
             normalization,
-            module.History(*history[: len(module.History._fields)]),
+            module.SavedTensors(*saved[: len(module.SavedTensors._fields)]),
         )
     return tuple(  # type: ignore[return-value]
         hidden.new_empty([0]) if one is None else one.contiguous() for one in gradients
@@ -191,40 +190,40 @@ def _(
     cell: Tensor | None,
     weight: Tensor,
     bias: Tensor,
-    gain: Tensor | None,
-    shift: Tensor | None,
+    norm_gain: Tensor | None,
+    norm_bias: Tensor | None,
     lengths: Tensor | None,
     time: int,
     normalization: str,
     kernels: str,
-    history: list[Tensor],
+    saved: list[Tensor],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    arguments = (projected, hidden, cell, weight, bias, gain, shift)
+    arguments = (projected, hidden, cell, weight, bias, norm_gain, norm_bias)
     return tuple(  # type: ignore[return-value]
         hidden.new_empty([0]) if one is None else one.new_empty(one.shape) for one in arguments
     )
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    """Keep for the backward pass the arguments, and the history that the forward pass wrote."""
+    """Keep the arguments and the saved tensors for the backward pass."""
     time, _, normalization, kernels, ctx.kept = inputs[8:]
     ctx.options = (time, normalization, kernels)
-    ctx.given = [argument is not None for argument in inputs[:8]]
+    ctx.present = [argument is not None for argument in inputs[:8]]
     ctx.save_for_backward(*(each for each in inputs[:8] if each is not None), *output[3:])
     ctx.mark_non_differentiable(*output[3:])
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The gradients of all the arguments."""
+    """Return the gradients of all the arguments."""
     if not ctx.kept:
         raise RuntimeError(
-            "the gradients of a tensorized layer are not there where it was exported without "
-            "them; export it with gradients enabled"
+            "a tensorized layer that was exported without gradients has none; "
+            "export it with gradients enabled"
         )
     saved = iter(ctx.saved_tensors)
-    inputs = [next(saved) if given else None for given in ctx.given]
-    has_cell = ctx.given[2]
+    inputs = [next(saved) if present else None for present in ctx.present]
+    has_cell = ctx.present[2]
     gradients = _backward(
         grads[0],
         grads[1],
@@ -233,17 +232,17 @@ def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]
         *ctx.options,
         list(saved),
     )
-    of_inputs = zip(gradients, ctx.given[:7], strict=True)
-    return (*(gradient if given else None for gradient, given in of_inputs), *[None] * 6)
+    of_inputs = zip(gradients, ctx.present[:7], strict=True)
+    return (*(gradient if present else None for gradient, present in of_inputs), *[None] * 6)
 
 
-def no_second(ctx: Any, *grads: Tensor | None) -> None:
-    """The formula of what has no derivatives of its own."""
+def refuse_double_backward(ctx: Any, *grads: Tensor | None) -> None:
+    """Refuse a second derivative."""
     raise RuntimeError(
-        "the gradient of a tensorized layer's gradient (double backward) is not there in its fast "
-        "implementations; make the layer with implementation='autograd'"
+        "the fast implementations of a tensorized layer have no double backward; "
+        "make the layer with implementation='autograd'"
     )
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)
-_backward.register_autograd(no_second)
+_backward.register_autograd(refuse_double_backward)

@@ -1,7 +1,7 @@
-"""One timestep of a tensorized RNN and LSTM, as the paper writes it.
+"""The equations: one timestep of a tensorized RNN and LSTM, as the paper writes it.
 
-Read it beside section 2 of the paper. It is the oracle of every faster path, and it works for
-any rank, kernel size and tensor size.
+Read it together with section 2 of the paper. It is the oracle of every faster path, for any rank,
+kernel size and tensor size.
 
 Dimension letters of this file:
     B       examples
@@ -23,7 +23,7 @@ NORMALIZATION_EPSILON = 1e-5
 
 
 class Normalization(NamedTuple):
-    """How the memory cell is normalized on its way to the hidden state.
+    """The normalization of the memory cell on its way to the hidden state.
 
     Attributes:
         kind: "channel": every location over its own M channels (CN [paper]);
@@ -38,7 +38,7 @@ class Normalization(NamedTuple):
 
 
 def rnn_step(projected: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """H_t of a tensorized RNN: the tanh of the hidden convolution.
+    """Return H_t of a tensorized RNN: the tanh of the hidden convolution.
 
     Args:
         projected: x_t Wˣ + bˣ, [B, M].
@@ -60,10 +60,10 @@ def lstm_step(
     bias: Tensor,
     normalization: Normalization | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """H_t and C_t of a tensorized LSTM.
+    """Return H_t and C_t of a tensorized LSTM.
 
-    The memory cell is convolved where the hidden convolution makes more than the 4M channels of
-    the four gates.
+    The memory cell is convolved if the hidden convolution makes more channels than the 4M of the
+    four gates.
 
     Args:
         projected: x_t Wˣ + bˣ, [B, M].
@@ -89,10 +89,10 @@ def lstm_step(
 
 
 def hidden_convolution(projected: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A_t = Hcat_{t−1} ⊛ {Wʰ, bʰ}.
+    """Return A_t = Hcat_{t−1} ⊛ {Wʰ, bʰ}.
 
-    Hcat is H_{t−1} with one more location before each axis: the input at their common corner,
-    zeros in the rest. Zero padding, r − 1 before and K − 1 − r after, keeps P locations.
+    Hcat is H_{t−1} with one more location before each axis: the input at the common corner of
+    these, zeros elsewhere. Zero padding, r − 1 before and K − 1 − r after, keeps P locations.
 
     Returns:
         A_t, [B, P.., O].
@@ -109,10 +109,10 @@ def hidden_convolution(projected: Tensor, hidden: Tensor, weight: Tensor, bias: 
 
 
 def memory_convolution(cell: Tensor, kernels: Tensor, kernel_size: int) -> Tensor:
-    """C^conv: every location convolves the memory cell with a kernel of its own.
+    """Return C^conv: the memory cell, convolved with a kernel of its own at every location.
 
-    C^conv[p] = Σ_k W^c(p)[k] · C[p − r + k], the same for all channels. Beyond the border stand
-    copies of the boundary, so that what is stored is not flushed out.
+    C^conv[p] = Σ_k W^c(p)[k] · C[p − r + k], the same for all channels. Copies of the boundary
+    pad the border, so that what is stored is not flushed out.
 
     Args:
         cell: C_{t−1}, [B, P.., M].
@@ -127,7 +127,7 @@ def memory_convolution(cell: Tensor, kernels: Tensor, kernel_size: int) -> Tenso
 
 
 def neighbourhoods(padded: Tensor, kernel_size: int) -> Tensor:
-    """What a kernel reads at every location: [B, (P+K−1).., M] → [B, P.., M, K^S]."""
+    """Gather a kernel's input at every location: [B, (P+K−1).., M] → [B, P.., M, K^S]."""
     axes = padded.dim() - 2
     size = padded.shape[1] - kernel_size + 1
     for axis in range(1, axes + 1):
@@ -136,7 +136,7 @@ def neighbourhoods(padded: Tensor, kernel_size: int) -> Tensor:
 
 
 def replicate_border(tensor: Tensor, before: int, after: int) -> Tensor:
-    """Copies of the boundary before and after each location axis of [B, P.., M]."""
+    """Pad each location axis of [B, P.., M] with copies of its boundary."""
     for axis in range(1, tensor.dim() - 1):
         first, last = tensor.narrow(axis, 0, 1), tensor.narrow(axis, tensor.shape[axis] - 1, 1)
         tensor = torch.cat([first] * before + [tensor] + [last] * after, dim=axis)
@@ -144,7 +144,7 @@ def replicate_border(tensor: Tensor, before: int, after: int) -> Tensor:
 
 
 def normalize(cell: Tensor, normalization: Normalization | None) -> Tensor:
-    """Norm(C_t), [B, P.., M]: by channel, by layer or not at all."""
+    """Return Norm(C_t), [B, P.., M]: by channel, by layer or not at all."""
     if normalization is None:
         return cell
     shape = cell.shape[-1:] if normalization.kind == "channel" else cell.shape[1:]

@@ -1,14 +1,16 @@
-"""The sizes of one call, and the windows that a kernel reads.
+"""The sizes of one call, its weights and their gradients, and the windows that a kernel reads.
 
 Dimension letters of this file:
     B       examples
     P..     the location axes, one for each of S = D − 1, each P long
     K..     the kernel's axes, one for each of S
     M       channels
+    O       channels that the hidden convolution makes
 """
 
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +20,7 @@ from tlstm.ops.geometry import padding
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the shapes of a call's tensors say.
+    """The sizes of one call.
 
     Attributes:
         steps: timesteps that are computed.
@@ -46,7 +48,7 @@ class Sizes:
     def of(
         cls, projected: Tensor, hidden: Tensor, cell: Tensor | None, weight: Tensor, time: int
     ) -> "Sizes":
-        """Read them off [T, B, M], [B, P.., M] and Wʰ [O, M, K..]."""
+        """Read the sizes off [T, B, M], [B, P.., M] and Wʰ [O, M, K..]."""
         gates = 1 if cell is None else 4
         channels = hidden.shape[-1]
         return cls(
@@ -88,12 +90,40 @@ class Sizes:
 
     @property
     def padded_grid(self) -> list[int]:
-        """The location axes with what the kernel reads beyond them, (P+K−1).."""
+        """The location axes with their padding, (P+K−1).."""
         return [self.tensor_size + self.kernel_size - 1] * self.axes
 
 
-def interior(padded: Tensor, sizes: Sizes) -> Tensor:
-    """The locations inside their padding: [.., (P+K−1).., M] → [.., P.., M]."""
+class Weights(NamedTuple):
+    """The weights of a call.
+
+    Attributes:
+        hidden: Wʰ, [O, M, K..].
+        bias: bʰ, [O].
+        norm_gain: Γ, [P.., M] or [M]; None without normalization.
+        norm_bias: B, of the same shape.
+    """
+
+    hidden: Tensor
+    bias: Tensor
+    norm_gain: Tensor | None
+    norm_bias: Tensor | None
+
+
+class Gradients(NamedTuple):
+    """The gradients of the operator's arguments, None for absent arguments."""
+
+    projected: Tensor
+    hidden: Tensor
+    cell: Tensor | None
+    weight: Tensor
+    bias: Tensor
+    norm_gain: Tensor | None
+    norm_bias: Tensor | None
+
+
+def unpad(padded: Tensor, sizes: Sizes) -> Tensor:
+    """Select the locations inside their padding: [.., (P+K−1).., M] → [.., P.., M]."""
     before, _ = padding(sizes.kernel_size)
     for axis in range(-1 - sizes.axes, -1):
         padded = padded.narrow(axis, before, sizes.tensor_size)
@@ -101,7 +131,7 @@ def interior(padded: Tensor, sizes: Sizes) -> Tensor:
 
 
 def windows(padded: Tensor, sizes: Sizes) -> Tensor:
-    """What the kernel reads at every location: [.., (P+K−1).., M] → view [.., P.., K.., M]."""
+    """View the kernel's input at every location: [.., (P+K−1).., M] → [.., P.., K.., M]."""
     axes = range(-1 - sizes.axes, -1)
     lead = padded.dim() - 1 - sizes.axes
     strides = [padded.stride(axis) for axis in axes]
@@ -112,9 +142,9 @@ def windows(padded: Tensor, sizes: Sizes) -> Tensor:
 
 
 def sources(tensor_size: int, axes: int, kernel_size: int, device: torch.device) -> Tensor:
-    """Which location every tap of the memory convolution reads, [P^S, K^S].
+    """Return the location that each tap of the memory convolution reads, [P^S, K^S].
 
-    Beyond the border it is the boundary's own.
+    A tap beyond the border reads the boundary.
     """
     before, _ = padding(kernel_size)
     location = torch.arange(tensor_size, device=device).unsqueeze(1)

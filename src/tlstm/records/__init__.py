@@ -1,1 +1,1 @@
-"""What was measured: the records of runs and of the benchmark; imports no torch."""
+"""The records of runs and of the benchmark, which hold what was measured; imports no torch."""

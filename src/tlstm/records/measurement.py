@@ -1,44 +1,35 @@
-"""The record of a measurement: one case computed by one competitor, and how it is written.
+"""The record of a measurement: one case computed by one competitor; its files and its store.
 
-Times are microseconds per timestep of the whole batch where a name says microseconds, and
-seconds where it says seconds.
+`python -m tlstm.bench` writes files `runs/runtime/<time>.jsonl`; `python -m tlstm.results collect`
+adds their lines to `results/runtime/records.jsonl`, whose lines are only ever added. Times are
+microseconds per timestep of the whole batch where a name says microseconds, else seconds.
 """
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
+from filelock import FileLock
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from tlstm.records.schema import (
-    Count,
-    Hardware,
-    Name,
-    Seconds,
-    Size,
-)
-from tlstm.utils import (
-    replace_file,
-)
+from tlstm.records.schema import Count, Hardware, Name, Seconds, Size
+from tlstm.utils import replace_file
 
 Suite = Literal["targets", "tasks", "size", "step"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 Implementation = Literal["triton", "pytorch", "autograd", "torch.compile", "nn.LSTM", "nn.LSTMCell"]
 Microseconds = Annotated[float, Field(gt=0)]
 
-SUITES: tuple[Suite, ...] = ("targets", "tasks", "size", "step")
-IMPLEMENTATIONS: tuple[Implementation, ...] = (
-    "triton",
-    "pytorch",
-    "autograd",
-    "torch.compile",
-    "nn.LSTM",
-    "nn.LSTMCell",
-)
+EXPERIMENT = "runtime"
+SUITES: tuple[Suite, ...] = get_args(Suite)
+IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 OURS: tuple[Implementation, ...] = ("triton", "pytorch")
 STACKS: tuple[Implementation, ...] = ("nn.LSTM", "nn.LSTMCell")
+UNKNOWN = "—"
 DIGITS = 5  # of a time that is recorded
+FORMAT: Literal[2] = 2
+LOCK_SECONDS = 120.0
 
 
 class _Frozen(BaseModel):
@@ -46,23 +37,23 @@ class _Frozen(BaseModel):
 
 
 class Target(_Frozen):
-    """What forward and backward should take on one NVIDIA H200.
+    """The time of forward and backward on one NVIDIA H200, microseconds per timestep.
 
     Attributes:
-        must: microseconds per timestep, at most.
-        aim: microseconds per timestep, what to hope for.
+        required: at most.
+        goal: better still.
     """
 
-    must: Microseconds
-    aim: Microseconds
+    required: Microseconds
+    goal: Microseconds
 
 
 class Case(_Frozen):
-    """What is computed.
+    """A computation at the sizes of a task.
 
     Attributes:
-        suite: what it is measured for.
-        task: whose sizes they are: "addition".
+        suite: its purpose.
+        task: the name of the task: "addition".
         model: the configuration's name: "tlstm_3d_cn".
         label: the paper's name: "3D tLSTM+CN".
         depth: L.
@@ -74,7 +65,7 @@ class Case(_Frozen):
         normalization: CN, LN or none.
         input_size: features of the input.
         batch_size: B.
-        timesteps: T; exactly so many are computed.
+        timesteps: T that are computed.
         target: None where there is none.
     """
 
@@ -96,12 +87,12 @@ class Case(_Frozen):
 
     @property
     def name(self) -> str:
-        """What sets it apart within its suite."""
+        """The name within its suite."""
         return f"{self.task}-{self.model}-L{self.depth}-M{self.channels}"
 
     @property
     def is_stack(self) -> bool:
-        """Whether it is a stack of layers, which only PyTorch's own modules compute."""
+        """True for a stack of layers, which only PyTorch's own modules compute."""
         return self.rank == 1
 
     @property
@@ -123,7 +114,7 @@ class Case(_Frozen):
 
 
 class Competitor(_Frozen):
-    """Who computes it and how.
+    """An implementation with its precision.
 
     Attributes:
         implementation: "triton" and "pytorch" are the layer's fast paths; "autograd" is the
@@ -131,21 +122,21 @@ class Competitor(_Frozen):
             compiled; "nn.LSTM" and "nn.LSTMCell" are stacks of L layers of M channels.
         precision: of matrix products; "tf32" is float32 with TF32 products. bfloat16 is
             autocast for the layers, and the weights' own type for nn.LSTM, as is float16.
-        captured: whether it is replayed from a CUDA graph.
+        cuda_graph: whether it is replayed from a CUDA graph.
     """
 
     implementation: Implementation
     precision: Precision
-    captured: bool
+    cuda_graph: bool
 
     @property
     def name(self) -> str:
         """For people: "triton, bfloat16, graph"."""
-        return f"{self.implementation}, {self.precision}" + (", graph" if self.captured else "")
+        return f"{self.implementation}, {self.precision}" + (", graph" if self.cuda_graph else "")
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is a fast path of the layer."""
+        """True for a fast path of the layer."""
         return self.implementation in OURS
 
 
@@ -154,32 +145,32 @@ class Timing(_Frozen):
 
     Attributes:
         microseconds: per timestep, one number for each repetition.
-        median: of them.
-        low: their lower quartile.
-        high: their upper quartile.
-        repeats: how many.
     """
 
-    microseconds: list[Microseconds]
-    median: Microseconds
-    low: Microseconds
-    high: Microseconds
-    repeats: Size
+    microseconds: Annotated[list[Microseconds], Field(min_length=1)]
 
     @classmethod
     def of(cls, seconds: Sequence[float], timesteps: int) -> "Timing":
-        """From the seconds that each pass over so many timesteps took."""
-        each = [_rounded(1e6 * value / timesteps) for value in seconds]
-        low, high = each[0], each[0]
-        if len(each) > 1:
-            low, _, high = quantiles(each, n=4, method="inclusive")
-        return cls(
-            microseconds=each,
-            median=_rounded(median(each)),
-            low=_rounded(low),
-            high=_rounded(high),
-            repeats=len(each),
-        )
+        """Return the timing of passes over T timesteps that took these seconds."""
+        return cls(microseconds=[_rounded(1e6 * value / timesteps) for value in seconds])
+
+    @property
+    def repeats(self) -> int:
+        """The number of repetitions."""
+        return len(self.microseconds)
+
+    @property
+    def median(self) -> float:
+        """The median of all repetitions."""
+        return _rounded(median(self.microseconds))
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The lower and the upper quartile."""
+        if self.repeats == 1:
+            return self.median, self.median
+        low, _, high = quantiles(self.microseconds, n=4, method="inclusive")
+        return _rounded(low), _rounded(high)
 
 
 def _rounded(value: float) -> float:
@@ -187,11 +178,11 @@ def _rounded(value: float) -> float:
 
 
 class Pass(_Frozen):
-    """What one kind of pass takes.
+    """The cost of one kind of pass.
 
     Attributes:
         timing: None where the pass failed.
-        peak_memory: bytes at its peak, beside weights and input.
+        peak_memory: bytes at its peak, without weights and input.
         kernels: GPU kernels per timestep; None where they were not counted.
         first_call_seconds: the first call, in which kernels are compiled.
         capture_seconds: the capture of its CUDA graph.
@@ -208,7 +199,7 @@ class Errors(_Frozen):
     """Relative root mean square errors against the equations in float64, over all draws together.
 
     Attributes:
-        timesteps: of a sequence that they were measured on; all draws have as many.
+        timesteps: T of every draw.
         output: of the output.
         gradient: of the gradient that is worst.
         worst: the name of its parameter.
@@ -220,30 +211,22 @@ class Errors(_Frozen):
     worst: str
 
 
-class Floor(_Frozen):
-    """What the arithmetic alone takes, measured in the same run.
+class Roofline(_Frozen):
+    """The time of the arithmetic alone, measured in the same run.
 
     Attributes:
         operations: floating-point operations of a forward pass, per timestep; forward and
             backward take three times as many.
         rate: operations per second of a large matrix product.
         rate_precision: of that product: bfloat16 on a GPU.
-        products: the case's three matrix products alone, back to back, microseconds per
-            timestep; None where they were not measured.
-        aligned: whether their sizes were rounded up to multiples of eight. The library takes
-            several times as long where they were not, which is then no floor to be shown.
+        products: the case's three matrix products alone, back to back, their sizes rounded up
+            to multiples of eight, microseconds per timestep; None where they were not measured.
     """
 
     operations: Size
     rate: Annotated[float, Field(gt=0)]
     rate_precision: Precision
     products: Microseconds | None
-    aligned: bool = False
-
-    @property
-    def least_products(self) -> float | None:
-        """The matrix products alone, as fast as the library computes them; None if unknown."""
-        return self.products if self.aligned else None
 
     @property
     def forward(self) -> float:
@@ -261,23 +244,23 @@ class Measurement(_Frozen):
 
     Attributes:
         format: version of this schema.
-        run: when the run began that measured it; its measurements can be compared.
+        run: the time its run began; measurements of one run can be compared.
         quick: whether sequences were short and large cases left out.
-        case: what was computed.
-        competitor: who computed it.
+        case: the computation.
+        competitor: the implementation.
         forward: without gradients.
         training: forward and backward, gradients of all weights; None for single steps.
         errors: None where they were not measured.
-        floor: of the case.
+        roofline: of the case.
         failure: why something is missing, one sentence.
         measured: with its time zone.
         commit: of the code, None outside of a repository.
         modified: whether the code had changes that no commit holds.
         versions: of the packages that matter.
-        hardware: what it ran on.
+        hardware: the machine.
     """
 
-    format: Literal[1] = 1
+    format: Literal[2] = FORMAT
     run: AwareDatetime
     quick: bool
     case: Case
@@ -285,7 +268,7 @@ class Measurement(_Frozen):
     forward: Pass
     training: Pass | None
     errors: Errors | None
-    floor: Floor
+    roofline: Roofline
     failure: str | None
     measured: AwareDatetime
     commit: str | None
@@ -295,8 +278,8 @@ class Measurement(_Frozen):
 
     @property
     def on_gpu(self) -> bool:
-        """Whether it ran on a GPU, where the floor is that of bfloat16."""
-        return self.floor.rate_precision == "bfloat16"
+        """True on a GPU, where the roofline is that of bfloat16."""
+        return self.roofline.rate_precision == "bfloat16"
 
     @property
     def main(self) -> Pass:
@@ -315,28 +298,37 @@ class Measurement(_Frozen):
         return None if each is None else 1e6 * self.case.batch_size / each
 
     @property
-    def least(self) -> float:
-        """The floor of the pass that counts, microseconds per timestep."""
-        return self.floor.forward if self.training is None else self.floor.training
+    def roofline_microseconds(self) -> float:
+        """The roofline of the pass that counts, per timestep."""
+        return self.roofline.forward if self.training is None else self.roofline.training
 
     @property
-    def of_floor(self) -> float | None:
-        """The floor as a fraction of the pass that counts: 1 were perfect.
+    def roofline_share(self) -> float | None:
+        """The roofline as a fraction of the time of the pass that counts, 1 at best.
 
-        None for a stack of layers beside a tensor, whose arithmetic is another.
+        None for a stack of layers measured for a tensor's case, since its arithmetic differs.
         """
-        another = self.competitor.implementation in STACKS and not self.case.is_stack
-        return None if another or not self.microseconds else self.least / self.microseconds
+        differs = self.competitor.implementation in STACKS and not self.case.is_stack
+        if differs or not self.microseconds:
+            return None
+        return self.roofline_microseconds / self.microseconds
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What makes two records the same."""
+        """The identity of a record: equal keys are the same measurement."""
         where = self.hardware.device, self.quick
         return self.run, *where, self.case.suite, self.case.name, self.competitor.name
 
 
+def format_microseconds(value: float | None) -> str:
+    """Return a time to four digits without an exponent, a dash for None."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
 def write(measurements: Iterable[Measurement], path: Path) -> None:
-    """Writes measurements, one line each, whole or not at all.
+    """Write measurements, one line each, all of them or none.
 
     Raises:
         OSError: the file could not be written; the message names it.
@@ -345,7 +337,7 @@ def write(measurements: Iterable[Measurement], path: Path) -> None:
 
 
 def read(path: Path) -> list[Measurement]:
-    """Reads such a file.
+    """Read a file of measurements.
 
     Raises:
         OSError: the file could not be read.
@@ -361,4 +353,74 @@ def _parse(line: bytes, place: str) -> Measurement:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
+        if field == "format":
+            raise ValueError(
+                f"{place} is a measurement of another version, not in format {FORMAT}: "
+                "measure again with python -m tlstm.bench"
+            ) from error
         raise ValueError(f"{place} is not a valid measurement: {field}: {first['msg']}") from error
+
+
+def load(results_dir: Path) -> list[Measurement]:
+    """Return the committed measurements in the order in which they were added; [] if none.
+
+    Raises:
+        ValueError: a line is not a valid measurement; the message names file and line.
+    """
+    path = _store(results_dir)
+    return read(path) if path.exists() else []
+
+
+def _store(results_dir: Path) -> Path:
+    return results_dir / EXPERIMENT / "records.jsonl"
+
+
+def is_file(source: Path) -> bool:
+    """Return whether a path names a file of measurements and no directory of runs."""
+    return source.suffix == ".jsonl"
+
+
+def read_all(source: Path) -> list[Measurement]:
+    """Return all measurements of a directory of runs or of one file; [] if there are none.
+
+    Raises:
+        OSError: a file could not be read.
+        ValueError: a line is not a valid measurement; the message names file and line.
+    """
+    paths = [source] if is_file(source) else sorted((source / EXPERIMENT).glob("*.jsonl"))
+    return [each for path in paths for each in read(path)]
+
+
+def append(measurements: Iterable[Measurement], results_dir: Path) -> int:
+    """Add measurements to the store, without those already there.
+
+    Returns:
+        The number of measurements that were new.
+
+    Raises:
+        OSError: the store could not be locked or written.
+        ValueError: a line of the store is not a valid measurement; nothing is written.
+    """
+    path = _store(results_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f"{path.name}.lock"), timeout=LOCK_SECONDS):
+        there = load(results_dir)
+        known = {each.key for each in there}
+        new = {each.key: each for each in measurements if each.key not in known}
+        if new:
+            write([*there, *new.values()], path)
+    return len(new)
+
+
+def latest(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """Return the measurements of the last run of every case, machine and scale.
+
+    Sequences of another length are another case.
+    """
+
+    def place(each: Measurement) -> tuple[object, ...]:
+        case = each.case
+        return each.hardware.device, each.quick, case.suite, case.name, case.timesteps
+
+    last = {place(each): each.run for each in sorted(measurements, key=lambda m: m.run)}
+    return [each for each in measurements if each.run == last[place(each)]]

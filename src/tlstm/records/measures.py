@@ -1,4 +1,4 @@
-"""What a task is measured by: the accuracy of its answers, or bits per character.
+"""The measure of each task: the accuracy of its answers, or bits per character.
 
 Read from the frame of records (`tlstm.tables.run_table`); imports neither torch nor wandb.
 """
@@ -18,7 +18,7 @@ STANDS_IN_FOR = {
 
 
 class Measure(NamedTuple):
-    """How good a run is.
+    """A number for how good a run is.
 
     Attributes:
         name: in words, "accuracy".
@@ -38,12 +38,13 @@ class Measure(NamedTuple):
 
     @property
     def title(self) -> str:
-        """For the head of a column or an axis: "accuracy (%)"."""
+        """Head of a column or an axis: "accuracy (%)"."""
         return f"{self.name} ({self.unit})" if self.unit else self.name
 
     def of(self, table: pd.DataFrame, moment: str) -> pd.Series:
-        """The measure of every run at a moment: "best", "last" or "test"."""
-        return self.factor * table[f"{moment}_{self.metric}"].astype(float)
+        """Return the measure of every run at a moment: "best", "last" or "test"."""
+        missing = pd.Series(math.nan, table.index)  # as where every run diverged
+        return self.factor * table.get(f"{moment}_{self.metric}", missing).astype(float)
 
 
 ACCURACY = Measure("accuracy", "%", "accuracy", 100, 1, True)
@@ -51,10 +52,10 @@ BITS_PER_CHARACTER = Measure("bits per character", "", "loss", 1 / math.log(2), 
 
 
 def measure_of(task: str) -> Measure:
-    """What a task is measured by; `task` may also be that of data which stand in for its own."""
+    """Return the measure of a task or of its stand-in."""
     return BITS_PER_CHARACTER if original(task) == "wikipedia" else ACCURACY
 
 
 def original(task: str) -> str:
-    """The task that data stand in for, or the task itself."""
+    """Return the task that a stand-in stands for, or the task itself."""
     return STANDS_IN_FOR.get(task, task)

@@ -48,12 +48,12 @@ class MemoryCells(BaseModel):
 
     @property
     def name(self) -> str:
-        """The file's and the picture's, without a suffix."""
+        """Return the name of the file and of the picture, without a suffix."""
         return f"{self.record.scale}-{self.record.task}"
 
     @property
     def delay(self) -> int:
-        """L − 1, timesteps from an input to its output."""
+        """Return L − 1, the timesteps from an input to its output."""
         return self.record.depth - 1
 
     @model_validator(mode="after")
@@ -81,7 +81,7 @@ def write(cells: MemoryCells, results_dir: Path) -> Path:
 
 
 def load(results_dir: Path) -> list[MemoryCells]:
-    """Everything that is stored, by the files' names; [] if nothing is.
+    """Return everything that is stored, by the files' names; [] if nothing is.
 
     Raises:
         OSError: a file cannot be read.
@@ -91,7 +91,7 @@ def load(results_dir: Path) -> list[MemoryCells]:
 
 
 def read(path: Path) -> MemoryCells:
-    """The cells that a file holds.
+    """Return the cells that a file holds.
 
     Raises:
         OSError: it cannot be read.

@@ -61,7 +61,7 @@ TASK_TITLES = {
 def paper_name(
     rank: int, kernel_size: int, memory_convolution: bool, normalization: str | None
 ) -> str:
-    """Such as "2D tLSTM–M" or "3D tLSTM+CN"; kernels that the paper has no name for are told.
+    """Return a name like "2D tLSTM–M" or "3D tLSTM+CN"; others than the paper's kernels are named.
 
     Args:
         rank: D.

@@ -1,4 +1,4 @@
-"""Where a result comes from: the code's commit, the versions, the machine."""
+"""The provenance of a result: the code's commit, the versions, the machine."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ PACKAGES = ("tlstm", "torch", "lightning", "torchmetrics", "numpy", "triton", "h
 
 
 def commit() -> tuple[str | None, bool]:
-    """The commit of the code, and whether the code was changed since.
+    """Return the commit of the code, and True if the code was changed since.
 
     The environment variable GIT_COMMIT tells it where the code is a copy, as in a container.
     Without that and outside of a repository it is None.
@@ -59,7 +59,7 @@ def hardware(gpu: str | None, devices: int, threads: int) -> Hardware:
 
 
 def processor() -> str:
-    """The processor's name, as the system tells it."""
+    """Return the processor's name, as the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

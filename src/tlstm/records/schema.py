@@ -19,43 +19,18 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from tlstm.utils import replace_file
 
-# Settings that runs have not had from the beginning, and what they were without them: where they
-# are just that, a run is the one that it was before
-LATER = {
-    "training.loss": "answer",
-    "training.gradient_clip": 0.0,
-    "training.warm_up": 0,
-    "training.patience": 0,
-    "training.initial_scale": 1.0,
-    "training.initial_range": 0.0,
-    "training.initial_input": "uniform",
-    "training.initial_bias": "uniform",
-    "training.padding": "zero",  # some records have it; nothing read in the delay reaches an answer
-    "task.sha256": None,
-    "task.data.sha256": None,
-    "task.alignment": "left",
-    "task.data.alignment": "left",
-    "task.fewest_digits": 0,
-    "task.data.fewest_digits": 0,
-    "task.most_zeros": 0.0,
-    "task.data.most_zeros": 0.0,
-}
-
-# Those of them that have since got another default, and in which tasks
-REVISED_TASKS = ("addition", "memorization")
-REVISED = ("training.initial_range", "training.initial_input", "training.initial_bias")
-
 
 def _none_if_diverged(value: object) -> object:
-    """A diverged run's NaN or infinite loss, which JSON cannot hold, becomes None."""
+    """Return None for a NaN or infinite loss, which JSON cannot hold."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _diverged_metrics(metrics: object) -> object:
-    """None for every non-finite metric but the accuracy, whose NaN could only be a mistake."""
+    """Return None for non-finite metrics but the accuracy, whose NaN could only be a mistake."""
     if not isinstance(metrics, dict):
         return metrics
     return {
@@ -64,7 +39,17 @@ def _diverged_metrics(metrics: object) -> object:
     }
 
 
+def _of_today(number: object) -> object:
+    """Refuse a record of an earlier format with what to do about it."""
+    if number == 1:
+        raise PydanticCustomError(
+            "format", "format 1; `python -m tlstm.results migrate` brings it to format 2"
+        )
+    return number
+
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Identifier = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -95,7 +80,7 @@ class CurvePoint(_Frozen):
 
 
 class Hardware(_Frozen):
-    """What a run ran on.
+    """Hardware of a run.
 
     Attributes:
         device: "NVIDIA H200", or the processor's name.
@@ -117,10 +102,11 @@ class Record(_Frozen):
 
     Attributes:
         format: version of this schema.
-        identifier: 16 hexadecimal digits, a hash of the configuration that decides the result.
+        identifier: 16 hexadecimal digits, a hash of the settings that decide the result.
+        former_identifiers: those that it had in earlier formats, the oldest first.
         experiment: directory under runs/ and results/, "fig4".
         scale: "smoke", "short" or "paper".
-        task: "addition", "memorization", ...; "digits" where these stood in for MNIST.
+        task: "addition", "memorization", ...
         model: the configuration's name, "tlstm_3d_cn".
         label: the paper's name, "3D tLSTM+CN".
         depth: L.
@@ -148,12 +134,13 @@ class Record(_Frozen):
         modified: whether the code had changes that no commit holds.
         versions: of the packages that matter.
         hardware: what it ran on.
-        overrides: arguments of `python -m tlstm.train` that the run had; see `repeated_by`.
+        overrides: arguments of `python -m tlstm.train` that repeat the run.
         config: the full resolved configuration.
     """
 
-    format: Literal[1] = 1
-    identifier: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    format: Annotated[Literal[2], BeforeValidator(_of_today)] = 2
+    identifier: Identifier
+    former_identifiers: list[Identifier] = []
     experiment: Name
     scale: Name
     task: Name
@@ -197,27 +184,12 @@ class Record(_Frozen):
 
     @property
     def key(self) -> tuple[str, datetime]:
-        """What makes two records the same run: identifier and start."""
+        """Identifier and start, which two records of the same run share."""
         return self.identifier, self.started
-
-    @property
-    def repeated_by(self) -> list[str]:
-        """Arguments of `python -m tlstm.train` that repeat the run, whatever the defaults are."""
-        if self.task not in REVISED_TASKS:
-            return self.overrides
-        given = {text.partition("=")[0] for text in self.overrides}
-        training = self.config.get("training")
-        had = training if isinstance(training, dict) else {}
-        former = [
-            f"{key}={LATER[key]}"
-            for key in REVISED
-            if key not in given and had.get(key.partition(".")[2]) in (None, LATER[key])
-        ]
-        return [*self.overrides, *former]
 
 
 def write_record(record: Record, path: Path) -> None:
-    """Writes a run's record, whole or not at all.
+    """Write a run's record, whole or not at all.
 
     Raises:
         OSError: the file could not be written; the message names it.
@@ -226,7 +198,7 @@ def write_record(record: Record, path: Path) -> None:
 
 
 def read_record(path: Path) -> Record:
-    """Reads a run's record.
+    """Read a run's record.
 
     Raises:
         OSError: the file could not be read.
@@ -236,7 +208,7 @@ def read_record(path: Path) -> Record:
 
 
 def parse_record(content: bytes, place: str) -> Record:
-    """A record from its JSON.
+    """Return a record from its JSON.
 
     Args:
         content: the JSON.

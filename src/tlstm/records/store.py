@@ -23,12 +23,16 @@ from tlstm.utils import replace_file, sentence
 CURVE_POINTS = 120
 LOCK_SECONDS = 120.0
 MOMENTS = ("best", "last", "test")
+NESTED = (  # what no row of a frame holds
+    *("format", "former_identifiers", "curve"),
+    *("config", "versions", "hardware", "overrides"),
+)
 
 
 def thin(
     curve: Sequence[CurvePoint], threshold: float, limit: int = CURVE_POINTS
 ) -> list[CurvePoint]:
-    """At most `limit` points of a curve, spread evenly over its points and over their logarithm.
+    """Thin a curve to `limit` points, spread evenly over its points and over their logarithm.
 
     The first point, the last, the best accuracy, the lowest loss and the first to reach the
     threshold and to pass it always stay.
@@ -55,7 +59,7 @@ def thin(
 
 
 def append(records: Iterable[Record], results_dir: Path) -> int:
-    """Appends records to results/<experiment>/records.jsonl, leaving out those already there.
+    """Append records to results/<experiment>/records.jsonl, leaving out those already there.
 
     Safe with many writers: one at a time holds the store's lock. A failure leaves the store as
     it was. The lines that were there keep every byte.
@@ -104,7 +108,7 @@ def _read_store(store: Path) -> list[Record]:
 
 
 def load(results_dir: Path, experiment: str) -> list[Record]:
-    """The committed records of an experiment in the order they were taken in; [] if none.
+    """Return the committed records of an experiment in the order they were taken in; [] if none.
 
     Raises:
         ValueError: a line is not a valid record; the message names the file and the line.
@@ -113,7 +117,7 @@ def load(results_dir: Path, experiment: str) -> list[Record]:
 
 
 def latest(records: Iterable[Record]) -> list[Record]:
-    """Of every identifier the record that finished last."""
+    """Return the record that finished last for every identifier."""
     newest: dict[str, Record] = {}
     for record in records:
         other = newest.get(record.identifier)
@@ -123,7 +127,7 @@ def latest(records: Iterable[Record]) -> list[Record]:
 
 
 def frame(records: Iterable[Record]) -> pd.DataFrame:
-    """One flat row per run, all but its curve, configuration and versions.
+    """Return one flat row per run, without its curve, configuration and versions.
 
     Metrics become columns best_accuracy, test_loss, ...; `command` repeats the run.
     """
@@ -133,24 +137,23 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def _row(record: Record) -> dict[str, Any]:
-    nested = {"format", "curve", "config", "versions", "hardware", "overrides"}
-    row = record.model_dump(exclude=nested | set(MOMENTS))
+    row = record.model_dump(exclude={*NESTED, *MOMENTS})
     for moment in MOMENTS:
         metrics: dict[str, float | None] = {"accuracy": None, **getattr(record, moment)}
         row |= {f"{moment}_{name}": value for name, value in metrics.items()}
     row |= {name: row[name].astimezone(UTC) for name in ("started", "finished")}
-    command = shlex.join(["python", "-m", "tlstm.train", *record.repeated_by])
+    command = shlex.join(["python", "-m", "tlstm.train", *record.overrides])
     return row | record.hardware.model_dump() | {"command": command}
 
 
 def _record_files(source: Path) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
-    """(experiment, place, how to read it) of every run's record below a directory of runs."""
+    """Yield experiment, place and reader of every run's record below a directory of runs."""
     for path in sorted(source.glob("*/*/record.json")):
         yield path.parent.parent.name, str(path), path.read_bytes
 
 
 def _archived_files(source: Path) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
-    """The same for an archive of such a directory, which is never unpacked."""
+    """Yield the same for an archive of such a directory, which is never unpacked."""
     with tarfile.open(source) as archive:
         for member in archive:
             parts = Path(member.name).parts
@@ -161,7 +164,7 @@ def _archived_files(source: Path) -> Iterator[tuple[str, str, Callable[[], bytes
 
 
 def read_runs(source: Path, experiments: Sequence[str] = ()) -> tuple[list[Record], list[str]]:
-    """Reads the records of finished runs.
+    """Read the records of finished runs.
 
     Args:
         source: directory of runs, <experiment>/<run>/record.json, or a .tar.gz of one.

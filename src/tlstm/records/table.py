@@ -13,13 +13,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from tlstm.records.measures import original
-from tlstm.records.schema import (
-    LATER,
-    Record,
-)
-from tlstm.records.store import (
-    frame,
-)
+from tlstm.records.schema import Record
+from tlstm.records.store import frame
 
 # The order of the paper's figures; whatever else ran comes after them.
 CONFIGURATIONS = (
@@ -52,13 +47,16 @@ TITLES = {  # of tasks whose names are not words
     "python_topics": "Python's documentation, in place of Wikipedia",
 }
 # Sections of a configuration that decide what is learnt, and those of their leaves that do not.
-DECIDING = ("task", "model", "training", "trainer")
+DECIDING = ("task", "model", "initialization", "training", "trainer")
 NOT_DECIDING = (
     *("seed", "accelerator", "devices", "threads", "num_workers", "progress", "data_dir", "path"),
     "label",  # which sets runs apart by itself
 )
 OF_NETWORK = ("model.", "task.channels")  # which one model cannot have as another has it
-VARIED = ("width", "readings", "recipe", "scratch")  # experiments that are not the reproduction's
+OF_WAY = tuple(  # which the name of an initialization says
+    f"initialization.{part}_range" for part in ("hidden", "input", "bias")
+)
+VARIED = ("width", "choices", "recipe", "scratch")  # experiments that are not the reproduction's
 MULTIPLES = {"K": 1_000, "M": 1_000_000}
 UNKNOWN = "—"
 LINE = ["model", "label", "depth", "channels", "variant"]
@@ -75,7 +73,7 @@ class PublishedMark(NamedTuple):
 
 
 def people(number: float) -> str:
-    """A count as people write it, to three digits: 54K, 1.05M, 960."""
+    """Return a count as people write it, to three digits: 54K, 1.05M, 960."""
     rounded = float(f"{number:.3g}")
     for sign, multiple in reversed(MULTIPLES.items()):
         if rounded >= multiple:
@@ -84,14 +82,14 @@ def people(number: float) -> str:
 
 
 def number(text: str) -> float:
-    """The number in a published cell: "298K" is 298000, ">99" is 99."""
+    """Return the number in a published cell: "298K" is 298000, ">99" is 99."""
     digits = text.strip().lstrip(">≈")
     sign = digits[-1:].upper()
     return float(digits[:-1]) * MULTIPLES[sign] if sign in MULTIPLES else float(digits)
 
 
 def read_published(path: Path) -> pd.DataFrame:
-    """The published numbers as text, empty where the paper gives none; tasks by their own names.
+    """Return the published numbers as text, empty where the paper gives none; tasks renamed.
 
     Raises:
         OSError: the file cannot be read.
@@ -100,12 +98,12 @@ def read_published(path: Path) -> pd.DataFrame:
 
 
 def published_rows(published: pd.DataFrame, task: str) -> pd.DataFrame:
-    """The rows that are about a task."""
+    """Return the rows that are about a task."""
     return published[published["task"] == task]
 
 
 def published_marks(published: pd.DataFrame, task: str) -> list[PublishedMark]:
-    """Those of them that say after how many samples, as points of a learning curve."""
+    """Return the rows with a number of samples, as points of a learning curve."""
     rows = published_rows(published, task)
     return [
         PublishedMark(model, int(depth) if depth else None, number(samples), number(value))
@@ -117,20 +115,20 @@ def published_marks(published: pd.DataFrame, task: str) -> list[PublishedMark]:
 
 
 def model_order(model: str) -> tuple[int, str]:
-    """Sorts configurations as the paper does."""
+    """Return a key that sorts configurations as the paper does."""
     known = model in CONFIGURATIONS
     return (CONFIGURATIONS.index(model) if known else len(CONFIGURATIONS), model)
 
 
 def scale_order(scale: str) -> tuple[int, str]:
-    """Sorts scales from the paper's down; smoke is last."""
+    """Return a key that sorts scales from the paper's down; smoke is last."""
     if scale == "smoke":
         return len(SCALES) + 1, scale
     return (SCALES.index(scale) if scale in SCALES else len(SCALES)), scale
 
 
 def describe_task(record: Record) -> str:
-    """What was learnt and how large: "addition of 3-digit integers"."""
+    """Return the task and its size in words: "addition of 3-digit integers"."""
     settings = record.config.get("task")
     try:
         phrase = PHRASES[record.task].format_map(settings if isinstance(settings, dict) else {})
@@ -140,7 +138,7 @@ def describe_task(record: Record) -> str:
 
 
 def describe_hardware(row: Mapping[Hashable, Any]) -> str:
-    """Devices of a frame's row: "2 x NVIDIA H200"; threads are named where it is a processor."""
+    """Return the devices of a frame's row: "2 x NVIDIA H200", or a processor and its threads."""
     device, threads = row["device"], row["threads"]
     if row["devices"] > 1:
         return f"{row['devices']} x {device}"
@@ -150,7 +148,7 @@ def describe_hardware(row: Mapping[Hashable, Any]) -> str:
 
 
 def run_table(records: Sequence[Record], beside: Sequence[Record] = ()) -> pd.DataFrame:
-    """The frame of records in the order of the paper, with what tables and figures group by.
+    """Return the frame of records in the order of the paper, with columns to group by.
 
     Added columns: `hardware`; `task_size`, the task in words; `variant`, the settings by which
     a run differs from other runs of its scale and task, of the model only from those of its name, L
@@ -171,7 +169,7 @@ def run_table(records: Sequence[Record], beside: Sequence[Record] = ()) -> pd.Da
 
 
 def sees_ahead(record: Record) -> bool:
-    """Whether a run's predictions have seen what they predict.
+    """Return True if a run's predictions have seen what they predict.
 
     At L > 1 the mean that LN takes over all locations comes from some that have read later
     characters. Other tasks ask for nothing that is read later.
@@ -187,41 +185,50 @@ def _order(record: Record) -> tuple[object, ...]:
 
 
 def _variants(records: Sequence[Record]) -> list[str]:
-    tasks = [(record.scale, record.task) for record in records]
-    networks = [
-        (*task, record.label, record.depth, record.channels)
-        for task, record in zip(tasks, records, strict=True)
-    ]
     given = [settings(record) for record in records]
     runs = [
-        [
-            (network if name.startswith(OF_NETWORK) else task, name, str(value))
-            for name, value in each.items()
-        ]
-        for task, network, each in zip(tasks, networks, given, strict=True)
+        [(_group(record, each, name), name, str(value)) for name, value in each.items()]
+        for record, each in zip(records, given, strict=True)
     ]
-    compared = Counter(chain(tasks, networks))
+    sizes = Counter(
+        _group(record, each, kind)
+        for record, each in zip(records, given, strict=True)
+        for kind in ("task.", *OF_NETWORK[:1], *OF_WAY[:1])
+    )
     alike = Counter(chain.from_iterable(runs))
     reproduced: dict[tuple[object, str], set[str]] = {}
     for record, run in zip(records, runs, strict=True):
-        for among, name, value in run if record.experiment not in VARIED else ():
-            reproduced.setdefault((among, name), set()).add(value)
+        for group, name, value in run if record.experiment not in VARIED else ():
+            reproduced.setdefault((group, name), set()).add(value)
     return [
         distinct(
             f"{name.rpartition('.')[2]}={value}"
-            for among, name, value in run
-            if alike[among, name, value] < compared[among]
-            and reproduced.get((among, name)) != {value}
+            for group, name, value in run
+            if alike[group, name, value] < sizes[group] and reproduced.get((group, name)) != {value}
         )
         for run in runs
     ]
 
 
+def _group(record: Record, settings: Mapping[str, object], name: str) -> tuple[object, ...]:
+    """Return what the runs have in common that a run's setting is compared with."""
+    task = record.scale, record.task
+    if name.startswith(OF_NETWORK):
+        return *task, record.label, record.depth, record.channels
+    if name in OF_WAY:
+        return *task, settings.get("initialization")
+    return task
+
+
 def settings(record: Record) -> dict[str, object]:
-    """The settings of a run that decide what is learnt, by their dotted names; None is none."""
+    """Return the settings that decide what a run learns, by their dotted names; None is none."""
     leaves = (_leaves(record.config.get(section), section) for section in DECIDING)
     given = chain.from_iterable(leaves)
-    return LATER | {name: value for name, value in given if value is not None}
+    return {
+        name.replace("initialization.name", "initialization"): value
+        for name, value in given
+        if value is not None
+    }
 
 
 def _leaves(node: object, name: str) -> Iterable[tuple[str, object]]:
@@ -234,12 +241,12 @@ def _leaves(node: object, name: str) -> Iterable[tuple[str, object]]:
 
 
 def lines(table: pd.DataFrame) -> list[pd.DataFrame]:
-    """Groups of runs that differ in nothing but their seed, in the table's order."""
+    """Return groups of runs that differ in nothing but their seed, in the table's order."""
     return [runs for _, runs in table.groupby(LINE, sort=False)]
 
 
 def line_names(table: pd.DataFrame, along: str) -> list[str]:
-    """The name of every run's line in a picture against L ("depth") or M ("channels").
+    """Return the name of every run's line in a picture against L ("depth") or M ("channels").
 
     The other one is named where a model has several, and so are the settings of `variant`.
     """
@@ -253,13 +260,13 @@ def line_names(table: pd.DataFrame, along: str) -> list[str]:
 
 
 def label(runs: pd.DataFrame) -> str:
-    """The paper's name of such a group, with what sets it apart from its like."""
+    """Return the paper's name of such a group, with the settings that differ."""
     name, variant = runs["label"].iloc[0], runs["variant"].iloc[0]
     return f"{name} ({variant})" if variant else str(name)
 
 
 def spread(values: pd.Series, digits: int = 1) -> str:
-    """Mean over seeds and half of the range: "99.4 ± 0.3"; a dash where nothing was measured."""
+    """Return the mean over seeds and half of the range: "99.4 ± 0.3"; a dash for no measurement."""
     known = values.dropna().astype(float)
     if known.empty:
         return UNKNOWN
@@ -268,7 +275,7 @@ def spread(values: pd.Series, digits: int = 1) -> str:
 
 
 def samples_text(runs: pd.DataFrame) -> str:
-    """When the runs passed the threshold: mean and range over seeds, and how many did not."""
+    """Return the samples to the threshold: mean and range over seeds, and the seeds without."""
     passed = runs["samples_to_threshold"].dropna()
     missed = runs[runs["samples_to_threshold"].isna()]
     bound = f"not within {people(missed['samples'].min())}" if len(missed) else ""
@@ -281,7 +288,7 @@ def samples_text(runs: pd.DataFrame) -> str:
 
 
 def solved_text(runs: pd.DataFrame) -> str:
-    """Whether the runs passed the threshold: "yes", "no" or "2 of 3 seeds"."""
+    """Return which runs passed the threshold: "yes", "no" or "2 of 3 seeds"."""
     passed = int(runs["samples_to_threshold"].notna().sum())
     if passed in (0, len(runs)):
         return "yes" if passed else "no"
@@ -289,7 +296,7 @@ def solved_text(runs: pd.DataFrame) -> str:
 
 
 def runtime_text(runs: pd.DataFrame) -> str:
-    """Milliseconds per timestep; means are over runs on the same hardware only."""
+    """Return the milliseconds per timestep; means are over runs on the same hardware only."""
     groups = list(runs.groupby("hardware", sort=False)["milliseconds_per_timestep"])
     several = len(groups) > 1
     return "; ".join(
@@ -298,17 +305,17 @@ def runtime_text(runs: pd.DataFrame) -> str:
 
 
 def is_solvable(table: pd.DataFrame) -> bool:
-    """Whether runs of one task end once they pass the threshold; at 100% none can pass it."""
+    """Return True if runs of one task end at the threshold; at 100% none can pass it."""
     return float(table["threshold"].iloc[0]) < 1
 
 
 def percent(fraction: float) -> str:
-    """A fraction in per cent: "99%"."""
+    """Return a fraction in per cent: "99%"."""
     return f"{100 * fraction:g}%"
 
 
 def sizes(table: pd.DataFrame) -> str:
-    """What was learnt, how large, by how wide models: "addition of 15-digit integers, M = 400"."""
+    """Return tasks, sizes and widths: "addition of 15-digit integers, M = 400"."""
     return distinct(
         f"{task}, M = {distinct(runs['channels'], ', ')}"
         for task, runs in table.groupby("task_size", sort=False)
@@ -316,5 +323,5 @@ def sizes(table: pd.DataFrame) -> str:
 
 
 def distinct(values: Iterable[object], between: str = "; ") -> str:
-    """The different values in the order in which they first come."""
+    """Join the different values in the order in which they first come."""
     return between.join(dict.fromkeys(str(value) for value in values))

@@ -1,1 +1,1 @@
-"""What figures, tables, pages and the report are made of; reads records, imports no torch."""
+"""The parts of figures, tables, pages and the report; reads records, imports no torch."""

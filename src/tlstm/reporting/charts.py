@@ -59,18 +59,18 @@ class Chart(NamedTuple):
 
 
 def color(model: str) -> str:
-    """A configuration's colour, the same as in the figures."""
+    """Return a configuration's colour, the same as in the figures."""
     other = OTHER_STYLES[sum(map(ord, model)) % len(OTHER_STYLES)]
     return str(STYLES.get(model, other)["color"])
 
 
 def quality(task: str) -> str:
-    """What the curves of a task show."""
+    """Return the name of the quality that the curves of a task show."""
     return "bits per character" if original(task) == "wikipedia" else "accuracy (%)"
 
 
 def quality_of(task: str, point: CurvePoint) -> float | None:
-    """Its value at a point of a curve; None where the loss was not finite."""
+    """Return the quality at a point of a curve; None where the loss was not finite."""
     if original(task) != "wikipedia":
         return 100 * point.accuracy
     return None if point.loss is None else point.loss / math.log(2)
@@ -79,7 +79,7 @@ def quality_of(task: str, point: CurvePoint) -> float | None:
 def curves(
     table: pd.DataFrame, points: Mapping[str, Sequence[CurvePoint]], name: str
 ) -> list[Chart]:
-    """Learning curves, a picture for every L with the same axes, a line for every run.
+    """Draw learning curves, a picture for every L with the same axes, a line for every run.
 
     Args:
         table: rows of `run_table`, of one scale and one task.
@@ -117,7 +117,7 @@ def _draw_run(panel: figure, run: Mapping[Any, Any], points: Sequence[CurvePoint
 
 
 def against_depth(rows: pd.DataFrame, value: str, title: str, name: str) -> Chart:
-    """Means against L, bars for the range, a line for each configuration.
+    """Draw means against L, bars for the range, a line for each configuration.
 
     Args:
         rows: with columns model, label, depth and `value`.
@@ -157,7 +157,7 @@ def _draw_means(panel: figure, model: str, label: str, source: ColumnDataSource)
 
 
 def _ink(model: str) -> str:
-    """Marks what is drawn in black, which is the colour of the text where the page is dark."""
+    """Mark what is drawn in black, which is the colour of the text where the page is dark."""
     return "ink" if color(model) == INK else ""
 
 

@@ -1,15 +1,17 @@
-"""What the paper claims, each as comparisons between runs.
+"""The paper's claims, each as comparisons between runs.
 
 Each claim is a pure function from the runs of one scale and task to its comparisons, which stand
 for the claim by our choice [ours].
 """
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Literal, NamedTuple
 
-from tlstm.reporting import growth
-from tlstm.reporting.comparison import DEPTHS, GENERATED, LABELS, Finding, Runs, Side
+import pandas as pd
+
+from tlstm.reporting.comparison import DEPTHS, GENERATED, LABELS, Answer, Finding, Runs, Side
 
 Findings = Iterator[Finding]
 Claimed = Callable[[Runs], Findings]
@@ -18,6 +20,9 @@ TENSORIZED = tuple(model for model in LABELS if model != "slstm")
 GROWING = ("tlstm_2d", "tlstm_3d", "tlstm_3d_cn")
 WITHOUT_MEMORY = ("slstm", "tlstm_2d_no_memory_convolution")
 FIRST_SOLVED = {"addition": Side("tlstm_3d_cn", 7), "memorization": Side("tlstm_3d_cn", 10)}
+
+PARAMETERS_LEVEL, PARAMETERS_GROWN = 0.10, 0.25  # shares added from the smallest L to the largest
+HARDLY, HALF, PROPORTIONAL = 0.25, 0.5, 0.75  # exponents [ours]
 
 
 class Claim(NamedTuple):
@@ -39,21 +44,21 @@ class Claim(NamedTuple):
 
 
 def _deeper(runs: Runs) -> Findings:
-    """Claim 1: the deepest of each tLSTM against its own L = 1, of the same M."""
+    """Test claim 1: the deepest of each tLSTM against its own L = 1, of the same M."""
     for model in GROWING:
         yield runs.compare(Side(model, runs.depths[-1]), "better", Side(model, 1))
 
 
 def _cheaper(runs: Runs) -> Findings:
-    """Claim 2: growth of parameters and of runtime with L."""
+    """Test claim 2: growth of parameters and of runtime with L."""
     for model in TENSORIZED if len(runs.table) else ():
-        yield growth.parameters_finding(runs.table, model)
+        yield parameters_finding(runs.table, model)
     for model in LABELS:
-        yield growth.runtime_finding(runs.times, model)
+        yield runtime_finding(runs.times, model)
 
 
 def _memory_convolution(runs: Runs) -> Findings:
-    """Claim 3: the deepest with it beats the deepest without, which gains nothing from depth."""
+    """Test claim 3: the deepest with it beats that without, which gains nothing from depth."""
     deepest = runs.depths[-1]
     for model in WITHOUT_MEMORY:
         yield runs.compare(Side("tlstm_2d", deepest), "better", Side(model, deepest))
@@ -65,7 +70,7 @@ def _memory_convolution(runs: Runs) -> Findings:
 
 
 def _feedback(runs: Runs) -> Findings:
-    """Claim 4: with feedback against without, where L > 1; on Wikipedia at the deepest."""
+    """Test claim 4: with feedback against without, where L > 1; on Wikipedia at the deepest."""
     depths = runs.depths[-1:] if runs.original == "wikipedia" else runs.deep
     relation: Literal["better", "no different"] = (
         "no different" if "mnist" in runs.original else "better"
@@ -75,14 +80,14 @@ def _feedback(runs: Runs) -> Findings:
 
 
 def _tensorization(runs: Runs) -> Findings:
-    """Claim 5: 3D against 2D where L > 1; on Wikipedia, whose M differ, where L ≥ 3."""
+    """Test claim 5: 3D against 2D where L > 1; on Wikipedia, whose M differ, where L ≥ 3."""
     least = 3 if runs.original == "wikipedia" else 2
     for depth in (depth for depth in runs.depths if depth >= least):
         yield runs.compare(Side("tlstm_3d", depth), "better", Side("tlstm_2d", depth))
 
 
 def _normalization(runs: Runs) -> Findings:
-    """Claim 6: CN against none at every L; LN against none at small L, against CN on MNIST."""
+    """Test claim 6: CN against none at every L; LN against none at small L, against CN on MNIST."""
     for depth in runs.depths:
         plain, channel, layer = (
             Side(model, depth) for model in ("tlstm_3d", "tlstm_3d_cn", "tlstm_3d_ln")
@@ -96,7 +101,7 @@ def _normalization(runs: Runs) -> Findings:
 
 
 def _shallow(runs: Runs) -> Findings:
-    """Claim 7: sLSTM and 2D–F against all others at L ≤ 2."""
+    """Test claim 7: sLSTM and 2D–F against all others at L ≤ 2."""
     winners = "slstm", "tlstm_2d_no_feedback"
     others = [model for model in LABELS if model not in winners]
     shallow = [depth for depth in runs.depths if depth <= 2]
@@ -105,12 +110,75 @@ def _shallow(runs: Runs) -> Findings:
 
 
 def _first(runs: Runs) -> Findings:
-    """Claim 8: the one that is to be first against all others."""
+    """Test claim 8: the one that is to be first against all others."""
     model, depth = FIRST_SOLVED[runs.original]
     winner = Side(model, min(runs.depths, key=lambda other: abs(other - depth)))
     for other in map(Side._make, product(LABELS, runs.depths)):
         if other != winner:
             yield runs.compare(winner, "better", other)
+
+
+def exponent(rows: pd.DataFrame) -> float | None:
+    """Return the growth of the microseconds from the smallest L to the largest; None at one L."""
+    means = rows.groupby("depth")["microseconds"].mean()
+    ratio = means.index.max() / means.index.min()
+    if ratio == 1 or means.iloc[0] <= 0:
+        return None
+    return math.log(means.iloc[-1] / means.iloc[0]) / math.log(ratio)
+
+
+def runtime_finding(times: pd.DataFrame, model: str) -> Finding:
+    """Test whether a tLSTM's runtime hardly grows with L, or the sLSTM's in proportion.
+
+    Args:
+        times: rows of `rows.TIMES`, of one task.
+        model: the configuration.
+    """
+    stack = model == "slstm"
+    promise = "grows in proportion to L" if stack else "hardly depends on L"
+    compared = f"{LABELS[model]}: runtime {promise}"
+    rows = times[times["model"] == model]
+    rows = rows[rows["hardware"] == rows["hardware"].mode().get(0)]  # never two machines in one
+    grown = None if rows.empty else exponent(rows)
+    if grown is None:
+        return Finding(compared, "", "missing", f"not run at two L: {LABELS[model]}")
+    means = rows.groupby("depth")["microseconds"].mean()
+    first, last = means.index[0], means.index[-1]
+    effect = f"{means.iloc[-1] / means.iloc[0]:.2f} × from L = {first} to {last}: L^{grown:.2f}"
+    machine = f"on {rows['hardware'].iloc[0]}"
+    if not rows["benchmark"].all():
+        return Finding(compared, effect, "unclear", f"{machine}, by the runs: no benchmark")
+    return Finding(compared, effect, _runtime_answer(grown, stack), f"{machine}, benchmark")
+
+
+def _runtime_answer(grown: float, stack: bool) -> Answer:
+    """Return the answer to an exponent, with one half as the border to a contradiction."""
+    agrees = grown >= PROPORTIONAL if stack else grown <= HARDLY
+    contradicts = grown < HALF if stack else grown > HALF
+    return "agrees" if agrees else "contradicts" if contradicts else "unclear"
+
+
+def parameters_finding(table: pd.DataFrame, model: str) -> Finding:
+    """Test whether the number of parameters hardly depends on L, at the same M.
+
+    Args:
+        table: rows of `rows.run_table`, of one scale and task.
+        model: the configuration.
+    """
+    compared = f"{LABELS[model]}: parameters hardly depend on L"
+    rows = table[table["model"] == model]
+    rows = rows[rows["channels"] == rows["channels"].mode().get(0)].sort_values("depth")
+    if rows["depth"].nunique() < 2:
+        return Finding(compared, "", "missing", f"not run at two L: {LABELS[model]}")
+    first, last = rows.iloc[0], rows.iloc[-1]
+    added = last["parameters"] / first["parameters"] - 1
+    level, grown = abs(added) <= PARAMETERS_LEVEL, abs(added) > PARAMETERS_GROWN
+    return Finding(
+        compared,
+        f"{added:+.1%} from L = {first['depth']} to {last['depth']}",
+        "agrees" if level else "contradicts" if grown else "unclear",
+        f"counted, M = {first['channels']}",
+    )
 
 
 CLAIMS = (

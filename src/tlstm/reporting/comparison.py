@@ -1,4 +1,4 @@
-"""Whether one configuration did better than another: the effect, its interval, the answer.
+"""Comparison of one configuration with another: the effect, its interval, the answer.
 
 Pure functions of the frame of runs (`tlstm.tables.run_table`). A larger value is better in every
 quantity. Which quantities are compared, and what counts as a difference where there is only one
@@ -17,6 +17,7 @@ from scipy import stats
 
 from tlstm.records import table as tables
 from tlstm.records.measures import original
+from tlstm.records.models import MODELS, TASKS
 
 Answer = Literal["agrees", "contradicts", "unclear", "missing"]
 Relation = Literal["better", "no different", "no better"]
@@ -31,22 +32,9 @@ GENERATED = ("addition", "memorization")
 # that ended below this accuracy are not told apart [ours]
 HALF = 0.5
 PLATEAU = "neither got half of the answers right: where they ended may be a plateau"
-DEPTHS: dict[str, tuple[int, ...]] = {  # of Figures 3 to 5
-    "wikipedia": (1, 2, 3, 4),
-    "addition": (1, 4, 7, 10),
-    "memorization": (1, 4, 7, 10),
-    "mnist": (1, 3, 5),
-    "permuted_mnist": (1, 3, 5),
-}
-LABELS = {
-    "slstm": "sLSTM",
-    "tlstm_2d": "2D tLSTM",
-    "tlstm_2d_no_memory_convolution": "2D tLSTM–M",
-    "tlstm_2d_no_feedback": "2D tLSTM–F",
-    "tlstm_3d": "3D tLSTM",
-    "tlstm_3d_ln": "3D tLSTM+LN",
-    "tlstm_3d_cn": "3D tLSTM+CN",
-}
+DEPTHS = {name: task.depths for name, task in TASKS.items()}  # of Figures 3 to 5
+DEPTHS["permuted_mnist"] = DEPTHS["mnist"]
+LABELS = {name: model.label for name, model in MODELS.items()}
 
 
 class Side(NamedTuple):
@@ -60,7 +48,7 @@ class Side(NamedTuple):
 
 
 class Quantity(NamedTuple):
-    """What runs are compared by.
+    """The quantity that runs are compared by.
 
     Attributes:
         name: what the effect is a difference of.
@@ -94,25 +82,25 @@ class Finding(NamedTuple):
 
 
 def ratio_text(difference: float) -> str:
-    """A difference of −log2 samples: the first side's samples as a multiple of the second's."""
+    """Write a difference of −log2 samples as a ratio: the first's samples to the second's."""
     return f"{2**-difference:.2g} ×"
 
 
 def _samples_value(runs: pd.DataFrame) -> pd.Series:
-    """−log2 of the samples to the threshold; a run that never passed it counts as at its end."""
+    """Return −log2 of the samples to the threshold; one that never passed counts as at its end."""
     samples = runs["samples_to_threshold"].astype(float).fillna(runs["budget"])
     return -samples.clip(lower=1).map(math.log2)
 
 
 def _measured(runs: pd.DataFrame, metric: str) -> pd.Series:
-    """A metric on the test samples, else the best on the validation samples."""
+    """Return a metric on the test samples, else the best on the validation samples."""
     nothing = pd.Series(math.nan, index=runs.index)
     test, best = (runs.get(f"{moment}_{metric}", nothing).astype(float) for moment in TESTED)
     return test.fillna(best)
 
 
 def quantity(task: str, scale: str, solved: bool) -> Quantity:
-    """What runs of a task are compared by.
+    """Return the quantity that runs of a task are compared by.
 
     Args:
         task: the task's label.
@@ -138,7 +126,7 @@ def quantity(task: str, scale: str, solved: bool) -> Quantity:
 
 
 def interval(first: Numbers, second: Numbers, margin: float) -> tuple[float, float, bool]:
-    """Interval of the difference of means, first minus second.
+    """Return the interval of the difference of means, first minus second.
 
     Args:
         first: values over seeds, at least one.
@@ -154,7 +142,7 @@ def interval(first: Numbers, second: Numbers, margin: float) -> tuple[float, flo
 
 
 def _welch(first: Numbers, second: Numbers) -> float:
-    """Half the width of Welch's interval; 0 where no seed differs from another."""
+    """Return half the width of Welch's interval; 0 where no seed differs from another."""
     one, other = (float(values.var(ddof=1)) / len(values) for values in (first, second))
     if one + other == 0:
         return 0.0
@@ -164,7 +152,7 @@ def _welch(first: Numbers, second: Numbers) -> float:
 
 
 def answer(relation: Relation, low: float, high: float, margin: float) -> Answer:
-    """Whether an interval of the first side's advantage is as claimed."""
+    """Tell whether an interval of the first side's advantage is as claimed."""
     tolerance = TOLERANCE * margin
     apart = low > tolerance or high < -tolerance
     agrees, contradicts = {
@@ -182,7 +170,7 @@ class Runs:
         scale: "smoke", "short" or "paper".
         task: the label of the data that ran.
         table: their rows of `run_table`; there may be none.
-        times: their runtimes, rows of `tlstm.reporting.growth.COLUMNS`.
+        times: their runtimes, rows of `tlstm.reporting.rows.TIMES`.
     """
 
     def __init__(self, scale: str, task: str, table: pd.DataFrame, times: pd.DataFrame) -> None:
@@ -192,24 +180,24 @@ class Runs:
 
     @cached_property
     def depths(self) -> tuple[int, ...]:
-        """L in rising order: those that ran, but the paper's at its scale."""
+        """Return L in rising order: the depths that ran, but the paper's at its scale."""
         if self.original in DEPTHS and (self.scale == "paper" or self.table.empty):
             return DEPTHS[self.original]
         return tuple(sorted(int(depth) for depth in set(self.table["depth"])))
 
     @property
     def deep(self) -> tuple[int, ...]:
-        """L above 1."""
+        """Return the depths above 1."""
         return tuple(depth for depth in self.depths if depth > 1)
 
     @property
     def at_papers_scale(self) -> bool:
-        """Whether they may decide a claim: the paper's sizes and the paper's data."""
+        """Return whether the runs may decide a claim: the paper's sizes and the paper's data."""
         return self.scale == "paper" and self.task == self.original
 
     @cached_property
     def sides(self) -> dict[Side, pd.DataFrame]:
-        """The runs of every configuration and depth that differ in nothing but their seed.
+        """Return the runs of every configuration and depth that differ in nothing but their seed.
 
         Where several settings or widths ran, those with the most seeds, of equal ones the first.
         """
@@ -221,7 +209,7 @@ class Runs:
         return found
 
     def compare(self, first: Side, relation: Relation, second: Side) -> Finding:
-        """Whether the first does so beside the second."""
+        """Compare the first side with the second, as the relation claims."""
         compared = f"{first}: {relation} {JOINED[relation]} {second}"
         absent = [str(side) for side in (first, second) if side not in self.sides]
         if absent:

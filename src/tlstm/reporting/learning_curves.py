@@ -4,7 +4,7 @@ Pure functions from records to figures, as in `tlstm.reporting.drawing`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,10 +32,18 @@ from tlstm.reporting.style import (
     line_styles,
     make_panels,
     one_picture,
+    published_color,
+    seeds_in_words,
     style,
 )
 
 Numbers = npt.NDArray[np.float64]
+
+SOLVED = "_solved"  # the line to pass; an underscore keeps it out of a legend
+CHANCE = 1.5  # times the accuracy of a guess, up to which nothing was learnt [ours]
+DIGITS = 10  # the classes of MNIST
+FLAT: Look = {"color": GREY, "linewidth": 0.7, "marker": "", "zorder": 1}
+LOW, ROOM = 50, 0.15  # accuracies up to which the axis is fitted, and the room above them
 
 
 class MeanCurve(NamedTuple):
@@ -48,7 +56,7 @@ class MeanCurve(NamedTuple):
 
 
 def mean_curve(curves: Sequence[Sequence[CurvePoint]]) -> MeanCurve:
-    """Mean and range of curves at every point of any of them, linear in between.
+    """Return mean and range of curves at every point of any of them, linear in between.
 
     It starts where the last of them starts. A run that stopped because it was solved counts
     with its last accuracy from then on, so that the slower seeds stay in the mean.
@@ -67,7 +75,7 @@ def mean_curve(curves: Sequence[Sequence[CurvePoint]]) -> MeanCurve:
 def learning_curves(
     records: Sequence[Record], published: pd.DataFrame, times: pd.DataFrame | None = None
 ) -> Figure:
-    """Figure 4 or 5 for one task: accuracy during the training at every depth, and runtime.
+    """Draw Figure 4 or 5 for one task: accuracy in training at every depth, and runtime.
 
     Where a task can be solved (Figure 4) it is drawn against the logarithm of the training
     samples, beside the published marks; elsewhere (Figure 5) against epochs.
@@ -75,7 +83,7 @@ def learning_curves(
     Args:
         records: of one scale and one task; the latest of every run is drawn.
         published: the rows of published.csv.
-        times: of the benchmark, as `growth.of_measurements` has them.
+        times: rows of `rows.benchmark_times`.
 
     Returns:
         A figure with a panel per depth, one for the runtime and, last, the legend's.
@@ -89,33 +97,45 @@ def learning_curves(
     marks = tables.published_marks(published, records[0].task)
     epoch = 1 if solvable else _epoch(records)
     depths = sorted(set(table["depth"]))
-    styles = line_styles(table)
+    styles, chance = line_styles(table), at_chance(records[0])
     with style():
         figure, panels, legend = make_panels(len(depths) + 1)
         for panel, depth in zip(panels[:-1], depths, strict=True):
             panel.set_title(f"L = {depth}")
-            _draw_curves(panel, table[table["depth"] == depth], curves, styles, epoch)
-            _draw_published(panel, [mark for mark in marks if mark.depth in (None, depth)], styles)
-        _accuracy_axes(panels[:-1])
+            _draw_curves(panel, table[table["depth"] == depth], curves, styles, epoch, chance)
+        _accuracy_axes(panels[:-1], 100 * table["best_accuracy"].max())
         if solvable:
             _samples_axes(panels[:-1], float(table["threshold"].iloc[0]))
         else:
             _epoch_axes(panels[:-1], epoch)
+        shown: dict[str, str] = {}
+        for panel, depth in zip(panels[:-1], depths, strict=True):
+            shown |= _draw_published(panel, [m for m in marks if m.depth in (None, depth)])
         draw_runtime(panels[-1], table, "depth", styles)
-        draw_legend(legend, styles, bool(marks))
-        draw_heading(figure, table, "lines are means, bands the range", bool(marks))
+        draw_legend(legend, styles | _chance_entry(panels[:-1]), shown)
+        seeds = seeds_in_words(table, "lines are means, bands the range")
+        draw_heading(figure, table, seeds, bool(shown))
     return figure
 
 
+def at_chance(record: Record) -> float:
+    """Return the accuracy below which a run of this task has learnt nothing; a fraction [ours].
+
+    It is one and a half times that of a guess among the classes of the answer.
+    """
+    task: Any = record.config.get("task", {})
+    return CHANCE / task.get("base", task.get("alphabet", DIGITS))
+
+
 def _epoch(records: Sequence[Record]) -> int:
-    """Training samples between two validations, as the runs were configured."""
+    """Return the training samples between two validations, as the runs were configured."""
     training = records[0].config.get("training")
     epoch = training.get("samples_per_epoch") if isinstance(training, dict) else None
     return epoch if isinstance(epoch, int) else 1
 
 
 def _drawable(curve: Sequence[CurvePoint]) -> list[CurvePoint]:
-    """What a logarithmic axis can show."""
+    """Return the part of a curve that a logarithmic axis can show."""
     return [point for point in curve if point.samples > 0]
 
 
@@ -125,12 +145,17 @@ def _draw_curves(
     curves: Mapping[str, Sequence[CurvePoint]],
     styles: Mapping[str, Look],
     epoch: int,
+    chance: float,
 ) -> None:
     for line, group in runs.groupby("line", sort=False):
         shown = [curves[identifier] for identifier in group["identifier"]]
         shown = [curve for curve in shown if curve]
         if shown:
-            _draw_curve(panel, str(line), mean_curve(shown), styles[str(line)], epoch)
+            curve = mean_curve(shown)
+            learnt = curve.highest.max() > chance
+            _draw_curve(
+                panel, str(line), curve, styles[str(line)] | ({} if learnt else FLAT), epoch
+            )
 
 
 def _draw_curve(panel: Axes, line: str, curve: MeanCurve, look: Look, epoch: int) -> None:
@@ -141,23 +166,35 @@ def _draw_curve(panel: Axes, line: str, curve: MeanCurve, look: Look, epoch: int
         panel.fill_between(places, *band, color=look["color"], alpha=0.16, linewidth=0)
 
 
-def _draw_published(
-    panel: Axes, marks: Sequence[tables.PublishedMark], styles: Mapping[str, Look]
-) -> None:
-    """Stars in the colour of their line; grey and named where there is none to compare with."""
-    for mark in marks:
-        line = styles.get(mark.model, {"color": GREY})
-        panel.scatter(mark.samples, mark.accuracy, color=line["color"], zorder=5, **STAR)
-    named = sorted((mark for mark in marks if mark.model not in styles), key=lambda m: m.samples)
-    for number, mark in enumerate(named):
-        # In turn above and below, so that neighbours leave each other room
-        offset: Look = {"xytext": (6, -14 if number % 2 else 7), "textcoords": "offset points"}
-        place = mark.samples, mark.accuracy
-        panel.annotate(mark.model, place, fontsize=7, color="#6E6E6E", ha="right", **offset)
+def _chance_entry(panels: Sequence[Axes]) -> dict[str, Look]:
+    """Return the legend's entry of lines at chance, where there are any."""
+    drawn = [line for panel in panels for line in panel.lines if line.get_label() != SOLVED]
+    flat = any(line.get_color() == GREY for line in drawn)
+    return {"never left chance": FLAT} if flat else {}
 
 
-def _accuracy_axes(panels: Sequence[Axes]) -> None:
-    """The same axes for every panel, in per cent."""
+def _draw_published(panel: Axes, marks: Sequence[tables.PublishedMark]) -> dict[str, str]:
+    """Draw stars in the colour of their model, at the upper edge where they are above the axis.
+
+    Returns:
+        What the legend says of the models that are drawn. Those above an axis that was fitted to
+        the runs are not drawn after more samples than the runs have.
+    """
+    (_, end), (_, top) = panel.get_xlim(), panel.get_ylim()
+    shown = [mark for mark in marks if mark.accuracy <= top or mark.samples <= end]
+    for mark in shown:
+        height = min(mark.accuracy, top)
+        look = STAR | {"color": published_color(mark.model), "clip_on": False, "zorder": 5}
+        panel.scatter(mark.samples, height, **look)
+    return {
+        mark.model: f"{mark.model}, published"
+        + (f": {mark.accuracy:g}%, above" if mark.accuracy > top else "")
+        for mark in shown
+    }
+
+
+def _accuracy_axes(panels: Sequence[Axes], best: float) -> None:
+    """Set the same axes for every panel, in per cent; fitted where all runs stayed low."""
     for panel in panels:
         panel.sharex(panels[0])
         panel.sharey(panels[0])
@@ -166,13 +203,18 @@ def _accuracy_axes(panels: Sequence[Axes]) -> None:
             panel.set_ylabel("validation accuracy (%)")
         else:
             panel.tick_params(labelleft=False)
-    panels[0].set_ylim(-3, 109)
+    drawn = [line for panel in panels for line in panel.lines]
+    least = min(float(np.asarray(line.get_ydata(), dtype=float).min()) for line in drawn)
+    room = ROOM * (best - least)
+    fitted = best < LOW and room > 0
+    panels[0].set_ylim(*(least - room, best + room) if fitted else (-3, 109))
 
 
 def _samples_axes(panels: Sequence[Axes], threshold: float) -> None:
-    """Logarithmic training samples, and a line to pass."""
+    """Set an axis of logarithmic training samples, and draw a line to pass."""
     for panel in panels:
-        panel.axhline(100 * threshold, color=GREY, linewidth=0.8, linestyle=":", label="_solved")
+        if panel.get_ylim()[1] > 100 * threshold:
+            panel.axhline(100 * threshold, color=GREY, linewidth=0.8, linestyle=":", label=SOLVED)
         panel.set_xlabel("training samples")
     panels[0].set_xscale("log")
     panels[0].xaxis.set_major_formatter(PEOPLE)
@@ -180,7 +222,7 @@ def _samples_axes(panels: Sequence[Axes], threshold: float) -> None:
 
 
 def _epoch_axes(panels: Sequence[Axes], epoch: int) -> None:
-    """Whole epochs, from the start."""
+    """Set an axis of whole epochs, from the start."""
     for panel in panels:
         panel.set_xlabel(f"epochs of {tables.people(epoch)} samples")
     panels[0].set_xlim(left=0)

@@ -1,4 +1,4 @@
-"""Figure 6 as pictures: the memory cell of one run, aligned with what it read and answered.
+"""Figure 6: the memory cell of one run, aligned with its inputs and answers, and the page of all.
 
 Pure functions from stored numbers to figures; nothing is read or written.
 """
@@ -15,10 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tlstm.records import table as tables
+from tlstm.records.measures import original
 from tlstm.records.memory_cells import MemoryCells
 from tlstm.records.schema import (
     Record,
 )
+from tlstm.reporting.pages import environment, task_title
 from tlstm.reporting.style import GREY, RED, style, write_above
 
 Numbers = npt.NDArray[np.float64]
@@ -32,21 +34,21 @@ VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍", "\ufffd": "·"}
 
 
 def scaled(cells: Sequence[Sequence[float]]) -> Numbers:
-    """A panel from 0 to 1, its smallest and its largest number [paper]; zeros if all are equal."""
+    """Scale a panel to 0 to 1, its smallest and largest number [paper]; zeros if all are equal."""
     panel = np.array(cells, dtype=np.float64)
     span = panel.max() - panel.min()
     return np.zeros_like(panel) if span == 0 else (panel - panel.min()) / span
 
 
 def figure(cells: MemoryCells) -> Figure:
-    """Figure 6 for one run: inputs, memory cell and answers, timestep below timestep.
+    """Draw Figure 6 for one run: inputs, memory cell and answers, timestep below timestep.
 
     Returns:
         A figure with axes for the inputs, the memory cell, the answers, the colours and, where
         the inputs are an image, the image.
     """
-    heights = [1.0 if _reads_symbols(cells) else 1.5, len(cells.cells) + 1.5, 2.0]
-    image = [] if _reads_symbols(cells) else [0.15]
+    heights = [1.0 if _is_discrete(cells) else 1.5, len(cells.cells) + 1.5, 2.0]
+    image = [] if _is_discrete(cells) else [0.15]
     with style():
         drawn = Figure(figsize=(WIDTH, ROW * sum(heights) + 0.6), layout="constrained")
         grid = drawn.add_gridspec(
@@ -76,7 +78,7 @@ def _settle(drawn: Figure) -> None:
         panel.set_position((round(left, 6), round(bottom, 6), round(width, 6), round(height, 6)))
 
 
-def _reads_symbols(cells: MemoryCells) -> bool:
+def _is_discrete(cells: MemoryCells) -> bool:
     return isinstance(cells.inputs[0], str)
 
 
@@ -113,7 +115,7 @@ def _timesteps(cells: MemoryCells) -> str:
 
 def _draw_inputs(panel: Axes, cells: MemoryCells) -> None:
     _bare(panel, ["input"])
-    if _reads_symbols(cells):
+    if _is_discrete(cells):
         _write_row(panel, 0, cells.inputs, 1, _text_size(cells), ["black"] * len(cells.inputs))
         return
     pixels = np.array([cells.inputs], dtype=np.float64)
@@ -124,7 +126,7 @@ def _draw_inputs(panel: Axes, cells: MemoryCells) -> None:
 
 
 def _draw_answers(panel: Axes, cells: MemoryCells) -> None:
-    """The right answers and, below, the network's; in red where it is wrong."""
+    """Draw the right answers and, below, the network's; in red where it is wrong."""
     _bare(panel, ["target", "output"])
     pairs = zip(cells.targets, cells.outputs, strict=True)
     colours = ["black" if right == given else RED for right, given in pairs]
@@ -134,7 +136,7 @@ def _draw_answers(panel: Axes, cells: MemoryCells) -> None:
 
 
 def _bare(panel: Axes, rows: Sequence[str]) -> None:
-    """Rows of text or pixels with their names, and no frame."""
+    """Lay out rows of text or pixels with their names, and no frame."""
     panel.set_ylim(len(rows) - 0.5, -0.5)
     panel.set_yticks(range(len(rows)), rows)
     panel.tick_params(length=0, labelbottom=False)
@@ -150,7 +152,7 @@ def _write_row(
     size: float,
     colours: Sequence[str],
 ) -> None:
-    """Names at the timesteps from the first on; nothing where there is None."""
+    """Write names at the timesteps from the first on; nothing where there is None."""
     last = first + len(names) - 1
     for timestep, (name, colour) in enumerate(zip(names, colours, strict=True), start=first):
         if name is not None:
@@ -160,8 +162,8 @@ def _write_row(
 
 
 def _text_size(cells: MemoryCells) -> float:
-    """As large as the columns allow; that of a label where there is but an answer at the end."""
-    if not _reads_symbols(cells):
+    """Return the largest size that the columns allow; a label's if only the end has an answer."""
+    if not _is_discrete(cells):
         return LARGEST_TEXT
     longest = max(len(str(name)) for name in cells.inputs)
     column = POINTS_PER_COLUMN / len(cells.cells[0])
@@ -169,7 +171,7 @@ def _text_size(cells: MemoryCells) -> float:
 
 
 def _draw_image(panel: Axes, cells: MemoryCells) -> None:
-    """The pixels in rows, in the order in which they were read."""
+    """Draw the pixels in rows, in the order in which they were read."""
     side = math.isqrt(len(cells.inputs))
     pixels = np.array(cells.inputs, dtype=np.float64)[: side * side].reshape(side, side)
     panel.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
@@ -180,7 +182,7 @@ def _draw_image(panel: Axes, cells: MemoryCells) -> None:
 
 
 def _heading(cells: MemoryCells) -> list[tuple[str, dict[str, Any]]]:
-    """What was run, and where it is not the paper's, in red."""
+    """Write what was run and, in red, where it is not the paper's."""
     record = cells.record
     size = tables.sizes(tables.run_table([record]))
     title = f"Memory cell of {record.label}, L = {record.depth}: {size}"
@@ -202,10 +204,38 @@ def _quality(record: Record) -> str:
 
 
 def warnings(cells: MemoryCells) -> list[str]:
-    """In what the run is not the paper's."""
+    """Return the ways in which the run is not the paper's."""
     record = cells.record
-    task = record.config.get("task")
-    name = task.get("name") if isinstance(task, dict) else record.task
+    name = original(record.task)
     scale = f"{record.scale.upper()} SCALE: not the paper's size"
     data = f"The data are {record.task}, not {name}"
     return [scale] * (record.scale != "paper") + [data] * (name != record.task)
+
+
+def page(stored: Sequence[MemoryCells]) -> str:
+    """Return the page of Figure 6, in Markdown: scales from the paper's down, smoke last.
+
+    Args:
+        stored: of one scale and task each, at least one.
+    """
+    ordered = sorted(stored, key=lambda cells: tables.scale_order(cells.record.scale))
+    pictures = [
+        {
+            "file": f"{cells.name}.svg",
+            "title": f"{task_title(cells.record.task)}, {cells.record.scale} scale",
+            "warnings": ". ".join(warnings(cells)),
+            "run": _run(cells.record),
+        }
+        for cells in ordered
+    ]
+    return environment().get_template("memory_cells.md.jinja").render(pictures=pictures)
+
+
+def _run(record: Record) -> str:
+    """Return the run of a picture in words, with the command that repeats it."""
+    run = tables.run_table([record]).iloc[0]
+    return (
+        f"{run['label']}, L = {run['depth']}, M = {run['channels']}, seed {run['seed']}, after "
+        f"{tables.people(run['samples'])} samples: {100 * run['test_accuracy']:.1f}% of the test "
+        f"samples. `{run['command']}`"
+    )

@@ -1,104 +1,457 @@
-"""The rows of the tables: measured ones of the runs' records, published ones of published.csv.
+"""The rows of every table on a page: measured, published, and one compared with the other.
 
-Pure functions to tables of text; a dash is a number that is not known.
+Pure functions of records and of the rows of published.csv, to text; a dash is a number that is not
+known. Accuracies are fractions in a record and per cent in a row.
 """
 
-from collections.abc import Hashable, Mapping
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from tlstm.records.measures import STANDS_IN_FOR, Measure, measure_of
-from tlstm.records.table import (
-    UNKNOWN,
-    distinct,
-    is_solvable,
-    label,
-    lines,
-    number,
-    people,
-    percent,
-    runtime_text,
-    samples_text,
-    solved_text,
-    spread,
-)
+from tlstm.records import table as tables
+from tlstm.records.measurement import Measurement
+from tlstm.records.measures import BITS_PER_CHARACTER, STANDS_IN_FOR, measure_of
+from tlstm.records.schema import Record
+from tlstm.records.table import UNKNOWN, number, people, percent
+from tlstm.reporting.runtime import fastest, groups, ours
 
-PUBLISHED_THRESHOLD = 0.99  # the accuracy that counts as solved in Table 2
+Row = dict[str, str]
+
+PUBLISHED_SOLVED = 99.0  # per cent, the accuracy that counts as solved in Table 2
+COUNTERPARTS = {  # the models here that a published row is compared with
+    "Stacked LSTM": ["slstm"],
+    "Grid LSTM": ["grid_lstm_tied", "grid_lstm_untied"],
+    "3D tLSTM+CN": ["tlstm_3d_cn"],
+}
+CONFIGURATION = ["scale", "task", "model", "depth", "channels", "batch_size", "hardware"]
+TIMES = [*CONFIGURATION, "microseconds", "benchmark"]
+PERMUTED = {"mnist": "permuted_mnist"}  # of the same sizes, so of the same runtime
+FACTOR = 2.0  # between numbers of samples that count as the same [ours]
+MARGINS = {"accuracy": 0.3, "bits per character": 0.01}  # between results that count as the same
+PHRASES = {  # of settings by their last name; {} is the value
+    "initialization": "{:words} weights",
+    "hidden_range": "weights within ±{}",
+    "input_range": "{} input weights",
+    "bias_range": "biases within ±{}",
+    "scale": "weights scaled by {}",
+    "max_samples": "at most {:people} samples",
+    "max_zero_fraction": "up to {:percent} zeros in a number",
+    "min_digits": "numbers from {} digit on",
+    "warmup_samples": "warm-up of {:people} samples",
+    "batch_size": "batches of {}",
+    "gradient_clip": "gradients clipped at {}",
+    "alignment": "digits aligned on the {}",
+    "alphabet": "alphabet of {}",
+    "loss": "loss over {} symbols",
+}
 
 
-def measured(table: pd.DataFrame) -> pd.DataFrame:
-    """A row for each group of runs that differ in nothing but their seed.
+class _Value(str):
+    """A setting's value, which a phrase may ask for as a count or in per cent."""
+
+    def __format__(self, kind: str) -> str:
+        if kind == "words":
+            return self.replace("_", " ")
+        shown = {"people": people, "percent": percent}.get(kind)
+        return shown(float(self)) if shown else str(self)
+
+
+def named(settings: Mapping[str, str]) -> str:
+    """Return a run's settings in words, such as "warm-up of 15K samples, learning rate 0.002".
 
     Args:
-        table: rows of `tables.run_table`, at least one; of one scale and task, or of several
-            tasks of one measure and threshold.
+        settings: values by the last part of the settings' names.
     """
-    shown = [
-        measured_row(runs)
-        for _, group in table.groupby(["scale", "task"], sort=False)
-        for runs in lines(group)
-    ]
-    return pd.DataFrame(shown).fillna(UNKNOWN)
+    phrases = (
+        (PHRASES.get(name, f"{name.replace('_', ' ')} {{}}"), value)
+        for name, value in settings.items()
+    )
+    return ", ".join(phrase.format(_Value(value)) for phrase, value in phrases)
 
 
-def measured_row(runs: pd.DataFrame) -> dict[str, str]:
-    """One row of `measured`, with the scale and the data that it is of."""
-    first, measure = runs.iloc[0], measure_of(runs["task"].iloc[0])
-    return {
-        "configuration": label(runs),
-        "scale and data": where(first["scale"], first["task"]),
-        "L": str(first["depth"]),
-        "M": str(first["channels"]),
-        "parameters": people(first["parameters"]),
-        "seeds": ", ".join(str(seed) for seed in runs["seed"]),
-        "samples": people(runs["samples"].mean()),
-        measure.title: spread(measure.of(runs, "best"), measure.digits),
-        f"test {measure.title}": spread(measure.of(runs, "test"), measure.digits),
-        **(_solving(runs) if is_solvable(runs) else {}),
-        "ms per timestep": runtime_text(runs),
-        "device minutes per run": f"{runs['device_seconds'].mean() / 60:.1f}",
-        "device": distinct(runs["hardware"]),
-        "commit": distinct(map(commit_text, runs["commit"].fillna(UNKNOWN), runs["modified"])),
-    }
+def run_table(
+    records: Sequence[Record],
+    reference_runs: Sequence[Record] = (),
+    times: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Return the rows of `tables.run_table` with named settings and the runtime of a batch.
+
+    `variant` is in words. Added columns: `batch_size`; `microseconds` per timestep of a batch,
+    forward and backward, by the benchmark where it measured the same on the same device, else by
+    the run itself; `benchmark`, whether it is by the benchmark; `versions` of the packages.
+
+    Args:
+        records: each run once.
+        reference_runs: runs that get no row, from which the settings of the others are named.
+        times: rows of `benchmark_times`.
+    """
+    table = tables.run_table(records, reference_runs)
+    by_identifier = {record.identifier: record for record in records}
+    ordered = [by_identifier[identifier] for identifier in table["identifier"]]
+    table["variant"] = [_named_variant(variant) for variant in table["variant"]]
+    table["versions"] = [_versions(record) for record in ordered]
+    table["batch_size"] = [_batch_size(record) for record in ordered]
+    own = 1000 * table["milliseconds_per_timestep"] * table["batch_size"]
+    if times is None or times.empty:
+        return table.assign(microseconds=own, benchmark=False)
+    measured = times.drop_duplicates(CONFIGURATION).set_index(CONFIGURATION)["microseconds"]
+    found = measured.reindex(pd.MultiIndex.from_frame(table[CONFIGURATION])).to_numpy(dtype=float)
+    microseconds = pd.Series(found, table.index).fillna(own)
+    return table.assign(microseconds=microseconds, benchmark=~np.isnan(found))
+
+
+def _named_variant(variant: str) -> str:
+    return named(dict(part.split("=", 1) for part in variant.split("; ") if part))
+
+
+def without_budget(variant: str) -> str:
+    """Return the settings in words but the largest number of samples."""
+    budget = PHRASES["max_samples"].partition("{")[0]
+    return ", ".join(part for part in variant.split(", ") if not part.startswith(budget))
+
+
+def _versions(record: Record) -> str:
+    return ", ".join(f"{name} {version}" for name, version in sorted(record.versions.items()))
+
+
+def _batch_size(record: Record) -> int:
+    training: Any = record.config.get("training", {})
+    return int(training.get("batch_size", 1))
+
+
+def benchmark_times(measurements: Sequence[Measurement]) -> pd.DataFrame:
+    """Return the benchmark's runtime over L, as rows of `TIMES`.
+
+    Microseconds are of one forward and backward pass per timestep of a batch, by the fastest of
+    the layer's paths, and by the fastest nn.LSTM for a stack. Scale is "paper" on a GPU, and
+    "quick" where sequences were short or there was none.
+    """
+    rows = []
+    for group in groups(measurements, "tasks"):
+        case, first = group[0].case, group[0]
+        best = fastest(group, ["nn.LSTM"]) if case.is_stack else ours(group)
+        if best is not None and best.microseconds is not None:
+            scale = "paper" if first.on_gpu and not first.quick else "quick"
+            size = case.model, case.depth, case.channels, case.batch_size
+            measured = *size, first.hardware.device, best.microseconds, True
+            permuted = PERMUTED.get(case.task) if scale == "paper" else None
+            rows += [(scale, task, *measured) for task in (case.task, permuted) if task]
+    return pd.DataFrame(rows, columns=TIMES)
+
+
+def quality(runs: pd.DataFrame) -> pd.Series:
+    """Return the measure of every run's task on the test samples, else its best on validation."""
+    measure = measure_of(str(runs["task"].iloc[0]))
+    return measure.of(runs, "test").fillna(measure.of(runs, "best"))
+
+
+def mean_range(values: pd.Series, digits: int) -> str:
+    """Return mean and range over seeds, "99.4 (99.1 to 99.8)"; a dash if nothing was measured."""
+    known = values.dropna().astype(float)
+    if known.empty:
+        return UNKNOWN
+    mean, low, high = (f"{value:.{digits}f}" for value in (known.mean(), known.min(), known.max()))
+    return mean if low == high else f"{mean} ({low} to {high})"
+
+
+def outcomes(runs: pd.DataFrame) -> str:
+    """Return the ways in which runs ended: "solved", or "2 solved, 1 budget spent"."""
+    counts = Counter(runs["outcome"])
+    if len(counts) == 1:
+        return str(next(iter(counts)))
+    return ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
 
 
 def where(scale: str, task: str) -> str:
-    """A scale, and the data where they stand in for the task's own: "smoke, digits"."""
+    """Return a scale, and the data where they stand in for the task's own: "smoke, digits"."""
     return f"{scale}, {task}" if task in STANDS_IN_FOR else scale
 
 
-def commit_text(commit: str, modified: bool) -> str:
-    """An abbreviated commit, and whether there were changes beside it."""
-    return f"{commit[:7]}, changed" if modified else commit[:7]
+def minutes(runs: pd.DataFrame) -> str:
+    """Return the device minutes of some runs altogether."""
+    return f"{runs['device_seconds'].sum() / 60:.1f}"
 
 
-def _solving(runs: pd.DataFrame) -> dict[str, str]:
-    threshold = percent(float(runs["threshold"].iloc[0]))
-    return {f"samples to {threshold}": samples_text(runs), "solved": solved_text(runs)}
+def measured(table: pd.DataFrame) -> list[tuple[pd.DataFrame, Row]]:
+    """Return a row for each group of runs that differ only in their seed, beside the group.
+
+    Args:
+        table: rows of `run_table`, of one scale and task.
+    """
+    return [(runs, measured_row(runs, table)) for runs in tables.lines(table)]
 
 
-def published(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of published.csv, at least one, about one task; the numbers are the file's own."""
-    measure = measure_of(rows["task"].iloc[0])
-    shown = [published_row(row, measure) for row in rows.to_dict("records")]
-    return pd.DataFrame(shown).replace("", UNKNOWN)
+def measured_row(runs: pd.DataFrame, table: pd.DataFrame) -> Row:
+    """Return one row of `measured`.
 
-
-def published_row(row: Mapping[Hashable, str], measure: Measure) -> dict[str, str]:
-    """One row of `published`; where it has samples, they are those to 99% or, if not, in all."""
-    shown = {
-        "configuration": f"**{row['model']}, published**",
-        "L": row["depth"],
-        "M": row["channels"],
-        "parameters": row["parameters"],
-        measure.title: row["value"],
+    Args:
+        runs: which differ in nothing but their seed.
+        table: all runs of the table, so that M is named where there are several.
+    """
+    widths = table["channels"].nunique() > 1
+    first, measure = runs.iloc[0], measure_of(runs["task"].iloc[0])
+    same_machine = runs[runs["hardware"] == runs["hardware"].mode().iloc[0]]
+    name = tables.label(runs) + (f", M = {first['channels']}" if widths else "")
+    return {
+        "configuration": name,
+        "L": str(first["depth"]),
+        "seeds": ", ".join(str(seed) for seed in runs["seed"]),
+        f"test {measure.title}": mean_range(quality(runs), measure.digits),
+        samples_title(runs): samples(runs),
+        "µs per timestep": microseconds(same_machine["microseconds"].mean()),
+        "how it ended": outcomes(runs),
+        minutes_title(table): minutes(runs),
     }
-    if row["samples"]:
-        solved = number(row["value"]) >= 100 * PUBLISHED_THRESHOLD
-        shown |= {
-            f"samples to {percent(PUBLISHED_THRESHOLD)}": row["samples"]
-            if solved
-            else f"not within {row['samples']}",
-            "solved": "yes" if solved else "no",
+
+
+def microseconds(value: float) -> str:
+    """Return a time to three digits."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def samples_title(runs: pd.DataFrame) -> str:
+    """Return the head of the column of samples: to the threshold where a task can be solved."""
+    solvable = tables.is_solvable(runs)
+    return f"samples to {percent(float(runs['threshold'].iloc[0]))}" if solvable else "samples"
+
+
+def samples(runs: pd.DataFrame) -> str:
+    """Return the samples to the threshold with their range over seeds, or those trained on."""
+    return tables.samples_text(runs) if tables.is_solvable(runs) else people(runs["samples"].mean())
+
+
+def minutes_title(runs: pd.DataFrame) -> str:
+    """Return the head of the column of device minutes."""
+    on_gpu = runs["device"].str.startswith("NVIDIA")
+    return "GPU minutes" if on_gpu.all() else "device minutes" if on_gpu.any() else "CPU minutes"
+
+
+def published_row(row: Mapping[Hashable, str], like: Iterable[str]) -> Row:
+    """Return a row of published.csv in the columns of `measured`.
+
+    Args:
+        row: of `tables.read_published`.
+        like: the columns; those that the paper gives no number for get a dash.
+    """
+    columns = list(like)
+    name = f"**{row['model']}, published**" + (
+        f" ({row['parameters']} parameters)" if row["parameters"] else ""
+    )
+    shown = dict.fromkeys(columns, UNKNOWN) | {
+        "configuration": name,
+        "L": row["depth"] or UNKNOWN,
+        columns[3]: row["value"],
+    }
+    return shown | ({columns[4]: published_samples(row)} if row["samples"] else {})
+
+
+def published_columns(task: str) -> list[str]:
+    """Return the columns of a table of which nothing was measured."""
+    measure = measure_of(task)
+    samples_column = "samples" if measure is BITS_PER_CHARACTER or "mnist" in task else None
+    return [
+        *("configuration", "L", "seeds", f"test {measure.title}"),
+        samples_column or f"samples to {PUBLISHED_SOLVED:g}%",
+        *("µs per timestep", "how it ended", "GPU minutes"),
+    ]
+
+
+def published_samples(row: Mapping[Hashable, str]) -> str:
+    """Return the samples of a published row: those to 99% or, if not, in all."""
+    solved = number(row["value"]) >= PUBLISHED_SOLVED
+    return row["samples"] if solved else f"not within {row['samples']}"
+
+
+def experiment_rows(table: pd.DataFrame, published: pd.DataFrame, every: bool) -> list[Row]:
+    """Return the rows of one scale and task, each published one before the measured one of its L.
+
+    Args:
+        table: rows of `run_table`.
+        published: rows of published.csv.
+        every: whether all published rows are shown, those that nothing was measured for first.
+    """
+    found, waiting = measured(table), published.to_dict("records")
+    alone = [each for each in waiting if every and not any(_is_of(each, runs) for runs, _ in found)]
+    shown = [published_row(each, found[0][1]) for each in alone]
+    for runs, row in found:
+        same = [each for each in waiting if _is_of(each, runs)]
+        waiting = [each for each in waiting if each not in same]
+        shown += [*(published_row(each, row) for each in same), row]
+    return shown
+
+
+def _is_of(row: Mapping[Hashable, str], runs: pd.DataFrame) -> bool:
+    model, depth = runs["model"].iloc[0], runs["depth"].iloc[0]
+    return model in COUNTERPARTS.get(row["model"], ()) and row["depth"] == str(depth)
+
+
+# Published rows compared with measured ones
+
+
+def counterpart(row: Mapping[Hashable, str], table: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs to compare a published row with: of its L or, where it has none, the best.
+
+    Args:
+        row: of published.csv.
+        table: rows of `run_table` of the reproduction, of any scale and task.
+    """
+    models = COUNTERPARTS.get(row["model"], [])
+    same = table[
+        (table["scale"] == "paper") & (table["task"] == row["task"]) & table["model"].isin(models)
+    ]
+    if row["depth"]:
+        same = same[same["depth"] == int(row["depth"])]
+    return best_line(same) if len(same) else same
+
+
+def best_line(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs of a task with the configuration, L, M and settings that are best.
+
+    It is the one that the largest share of seeds solves, then in the fewest samples, then the best
+    on the validation samples, which choose and not the test samples. Runs that see ahead are left
+    out where there are others.
+    """
+    fair = runs if runs["sees_ahead"].all() else runs[~runs["sees_ahead"]]
+    return max(tables.lines(fair), key=_merit)
+
+
+def _merit(line: pd.DataFrame) -> tuple[float, float, float]:
+    solved = line["samples_to_threshold"].astype(float).dropna()
+    mean = solved.mean() if len(solved) else math.inf
+    measure = measure_of(line["task"].iloc[0])
+    sign = 1 if measure.higher_is_better else -1
+    return len(solved) / len(line), -mean, sign * measure.of(line, "best").mean()
+
+
+def result(runs: pd.DataFrame) -> str:
+    """Return the quality of some runs and, where a task can be solved, the samples it took."""
+    measure = measure_of(runs["task"].iloc[0])
+    unit = measure.unit or " bpc"
+    text = mean_range(quality(runs), measure.digits)
+    text = text.replace(" (", f"{unit} (", 1) if " (" in text else text + unit
+    if not tables.is_solvable(runs):
+        return text
+    between = " after " if runs["samples_to_threshold"].notna().all() else ", "
+    return text + between + tables.samples_text(runs)
+
+
+def published_result(row: Mapping[Hashable, str]) -> str:
+    """Return the quality and the samples of a published row, as `result` does of runs."""
+    measure = measure_of(row["task"])
+    text = row["value"] + (measure.unit or " bpc")
+    return f"{text} after {row['samples']}" if row["samples"] else text
+
+
+def verdict(row: Mapping[Hashable, str], runs: pd.DataFrame) -> str:
+    """Tell whether runs reproduce a published row, and by how much they miss it [ours].
+
+    Numbers of samples are the same within a factor of `FACTOR`, results within `MARGINS`, and both
+    where the published number lies in the range over seeds.
+
+    Args:
+        row: of published.csv.
+        runs: of its `counterpart`; there may be none.
+    """
+    if runs.empty:
+        built = row["model"] in COUNTERPARTS
+        return "not run at the paper's size" if built else "not built here"
+    return _by_samples(row, runs) if row["samples"] else _by_quality(row, runs)
+
+
+def _by_samples(row: Mapping[Hashable, str], runs: pd.DataFrame) -> str:
+    theirs, solved = number(row["samples"]), runs["samples_to_threshold"].dropna().astype(float)
+    ended = f"{quality(runs).mean():.0f}% after {people(runs['samples'].mean())}"
+    if number(row["value"]) < PUBLISHED_SOLVED:
+        if len(solved) == len(runs):
+            return "not reproduced: solved"
+        short = runs["samples"].max() < theirs
+        return f"undecided: {ended}" if short else _by_quality(row, runs)
+    if solved.empty:
+        return f"**not reproduced**: {ended}"
+    ratio = solved.mean() / theirs
+    gap = f"{ratio:.2g} × the samples"
+    if len(solved) < len(runs):
+        return f"in part: {len(solved)} of {len(runs)} seeds, {gap}"
+    same = 1 / FACTOR <= ratio <= FACTOR or solved.min() <= theirs <= solved.max()
+    return f"reproduced: {gap}" if same else f"{'better' if ratio < 1 else 'worse'}: {gap}"
+
+
+def _by_quality(row: Mapping[Hashable, str], runs: pd.DataFrame) -> str:
+    measure, values = measure_of(row["task"]), quality(runs)
+    theirs, gap = number(row["value"]), values.mean() - number(row["value"])
+    text = f"{gap:+.{measure.digits}f}{' points' if measure.unit else ''}"
+    if abs(gap) <= MARGINS[measure.name] or values.min() <= theirs <= values.max():
+        return f"reproduced: {text}"
+    return f"better: {text}" if (gap > 0) == measure.higher_is_better else f"**missed**: {text}"
+
+
+def compared_row(row: Mapping[Hashable, str], table: pd.DataFrame) -> Row:
+    """Compare a published row with its runs: what is reproduced, what is not, at what cost.
+
+    Args:
+        row: of published.csv.
+        table: rows of `run_table` of the reproduction.
+    """
+    runs = counterpart(row, table)
+    there = len(runs) > 0
+    name = row["model"]
+    if there and (label := tables.label(runs)) != name:
+        name = f"{name} ({label})"
+    depth = row["depth"] or (str(runs["depth"].iloc[0]) if there else UNKNOWN)
+    return {
+        "configuration": name,
+        "L": depth,
+        "published": published_result(row),
+        "measured": result(runs) if there else UNKNOWN,
+        "seeds": str(len(runs)) if there else UNKNOWN,
+        "how it ended": outcomes(runs) if there else UNKNOWN,
+        "verdict": verdict(row, runs),
+        "GPU minutes": minutes(runs) if there else UNKNOWN,
+    }
+
+
+def figure_row(runs: pd.DataFrame, depths: Sequence[int]) -> Row:
+    """Return the row of a figure's configuration, at its best L.
+
+    Args:
+        runs: of one scale, task and model.
+        depths: L in the paper's figure; empty for what is not of the paper's size.
+    """
+    best, ran = best_line(runs), sorted(set(runs["depth"]))
+    absent = [depth for depth in depths if depth not in ran]
+    seeds = runs.groupby("depth")["seed"].nunique()
+    return {
+        "configuration": str(runs["label"].iloc[0]),
+        "L": ", ".join(map(str, ran)),
+        "best L": str(best["depth"].iloc[0]),
+        "measured at the best L": result(best),
+        "seeds": tables.distinct(sorted({seeds.min(), seeds.max()}), " to "),
+        "how they ended": outcomes(runs),
+        "not run": f"L = {', '.join(map(str, absent))}" if absent else UNKNOWN,
+        minutes_title(runs): minutes(runs),
+    }
+
+
+def cost_rows(table: pd.DataFrame) -> list[Row]:
+    """Return the runs and device minutes of each experiment, by scale and hardware.
+
+    Args:
+        table: rows of `run_table`, each run once.
+    """
+    return [
+        {
+            "scale": str(scale),
+            "experiment": str(experiment),
+            "on": str(hardware),
+            "runs": str(len(runs)),
+            "device minutes a run (range)": mean_range(runs["device_seconds"] / 60, 1),
+            "device minutes": minutes(runs),
         }
-    return shown | {"source": row["source"]}
+        for (scale, experiment, hardware), runs in table.groupby(
+            ["scale", "experiment", "hardware"], sort=False
+        )
+    ]

@@ -1,28 +1,31 @@
-"""What the benchmark's pictures look like: bars beside peers, runtime over depth and over size.
+"""Comparisons between the benchmark's measurements: the fastest of a case, and requirements.
 
-Pure functions from measurements to figures, made under `tlstm.reporting.drawing.style`.
+All comparisons are between measurements of one case in one run.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from tlstm.records.measurement import OURS, Errors, Implementation, Measurement, Precision
+from tlstm.records.models import TASK_TITLES
 
-from tlstm.records.measurement import OURS, Implementation, Measurement
-from tlstm.records.measurement_text import microseconds
-from tlstm.records.models import MODELS, TASK_TITLES, TASKS
-from tlstm.reporting.runtime_summary import TARGET_DEVICE, Group, fastest, groups, ours, title
-from tlstm.reporting.style import GREY, RED, STYLES, Look, style
+TARGET_DEVICE = "H200"  # of the required times
+FAST_TARGET = 25  # required µs per timestep, up to which 10 times autograd's speed is required
+AUTOGRAD_RATIO_FAST, AUTOGRAD_RATIO = 10, 3
+DEPTH_RATIO = 1.3  # of the runtime at P = 10 to the one at P = 1
+ERRORS: dict[Precision, float] = {"float32": 1e-5, "bfloat16": 2e-2}
+ERROR_RATIO = 2  # to autograd's in the same precision
+STEP_MICROSECONDS = 25
+CPU_RATIO = 1.5  # of plain autograd's time to ours, on MNIST
+CPU_MEMORY = 0.5  # of plain autograd's peak
 
-PANEL_TITLES = {"mnist": "MNIST and permuted MNIST"}  # of the same sizes
-OURS_COLOR, PEER_COLOR, OTHER_COLOR = "#D55E00", "#000000", "#0072B2"
-CAPTURED: dict[bool, str] = {True: ", CUDA graph", False: ""}
+Group = Sequence[Measurement]
+Row = dict[str, str]
+Share = tuple[float, Measurement]  # of a limit, at most 1 where the requirement holds
 
 
 class Machine(NamedTuple):
-    """Measurements that can be shown together.
+    """The machine and scale of measurements that can be shown together.
 
     Attributes:
         device: its name.
@@ -34,171 +37,210 @@ class Machine(NamedTuple):
 
     @property
     def slug(self) -> str:
-        """For names of files: "nvidia-h200", "amd-epyc-quick"."""
+        """Return the stem of file names: "nvidia-h200", "amd-epyc-quick"."""
         kept = "".join(sign if sign.isalnum() else " " for sign in self.device.lower())
         return "-".join([*kept.split(), *(["quick"] if self.quick else [])])
 
 
 def machines(measurements: Iterable[Measurement]) -> dict[Machine, list[Measurement]]:
-    """Measurements by machine: GPUs first, what was measured quickly last."""
+    """Return measurements by machine: GPUs first, quick measurements last."""
     found: dict[Machine, list[Measurement]] = {}
     for each in measurements:
         found.setdefault(Machine(each.hardware.device, each.quick), []).append(each)
     return {key: found[key] for key in sorted(found, key=lambda key: (key.quick, key.device))}
 
 
-def pictures(machine: Machine, measurements: Sequence[Measurement]) -> dict[str, Figure]:
-    """The figures of one machine by the names of their files; those that have something to show."""
-    draw: dict[str, Callable[[Machine, list[Group]], Figure]] = {
-        "targets": bars,
-        "tasks": over_depth,
-        "size": over_size,
+def groups(measurements: Iterable[Measurement], suite: str | None = None) -> list[Group]:
+    """Return measurements of the same case and run, in their order."""
+    found: dict[tuple[object, ...], list[Measurement]] = {}
+    for each in measurements:
+        if suite in (None, each.case.suite):
+            key = each.hardware.device, each.quick, each.run, each.case.suite, each.case.name
+            found.setdefault(key, []).append(each)
+    return list(found.values())
+
+
+def by_task(shown: Iterable[Group], task: str, model: str) -> list[Group]:
+    """Return the groups of a configuration on a task."""
+    return [g for g in shown if (g[0].case.task, g[0].case.model) == (task, model)]
+
+
+def fastest(
+    group: Group, implementations: Sequence[Implementation], cuda_graph: bool | None = None
+) -> Measurement | None:
+    """Return the fastest of some implementations, in any precision; None if there is none."""
+    found = [
+        each
+        for each in group
+        if each.microseconds is not None
+        and each.competitor.implementation in implementations
+        and cuda_graph in (None, each.competitor.cuda_graph)
+    ]
+    return min(found, key=lambda each: each.microseconds or 0, default=None)
+
+
+def ours(group: Group) -> Measurement | None:
+    """Return the fastest of the layer's fast paths."""
+    return fastest(group, OURS)
+
+
+def title(measurement: Measurement) -> str:
+    """Return a case in the paper's words: "addition, 3D tLSTM+CN, L = 7, M = 400, T = 49"."""
+    case = measurement.case
+    text = f"{TASK_TITLES[case.task]}, {case.label}, L = {case.depth}, M = {case.channels}"
+    return f"single steps, {text}" if case.suite == "step" else f"{text}, T = {case.timesteps}"
+
+
+def task_title(task: str) -> str:
+    """Return a task's name; permuted MNIST has the sizes of MNIST."""
+    return "MNIST and permuted MNIST" if task == "mnist" else TASK_TITLES[task]
+
+
+def ratio(slower: Measurement | None, faster: Measurement | None) -> float | None:
+    """Return the time of the one divided by that of the other; None if either is unknown."""
+    if slower is None or faster is None or not slower.microseconds or not faster.microseconds:
+        return None
+    return slower.microseconds / faster.microseconds
+
+
+def requirements(shown: Sequence[Group]) -> list[Row]:
+    """Return a row for every requirement that measurements on one machine can decide."""
+    compared = {
+        "time at most the required one": _shares(shown, lambda g: _target(g, "required")),
+        "goal: time at most that of the goal": _shares(shown, lambda g: _target(g, "goal")),
+        f"time at most 1/{AUTOGRAD_RATIO_FAST} of autograd's in a CUDA graph where at most "
+        f"{FAST_TARGET} µs are required, else 1/{AUTOGRAD_RATIO}": _shares(shown, _autograd_graph),
+        "2D tLSTM faster than nn.LSTM of L layers (addition, L ≥ 4; MNIST, L = 5)": _shares(
+            shown, _stack
+        ),
+        f"time at P = 10 at most {DEPTH_RATIO} × that at P = 1": _shares(shown, _shallow(shown)),
+        f"a single step in at most {STEP_MICROSECONDS} µs": _shares(shown, _step),
+        "a single step no slower than L × nn.LSTMCell": _shares(shown, _cells),
+        f"MNIST {CPU_RATIO:g} × as fast as autograd": _shares(shown, _autograd_on_mnist),
+        "never slower than autograd": _shares(shown, _autograd),
+        f"at most {CPU_MEMORY:g} × the memory of autograd": list(_memory(shown)),
+        **{
+            f"errors at most {limit:g} in {precision}": list(_errors(shown, precision, limit))
+            for precision, limit in ERRORS.items()
+        },
+        f"errors at most {ERROR_RATIO} × autograd's": list(_error_ratios(shown)),
     }
-    found = {suite: groups(measurements, suite) for suite in draw}
+    return [_requirement(text, shares) for text, shares in compared.items() if shares]
+
+
+def _requirement(text: str, shares: Sequence[Share]) -> Row:
+    worst, where = max(shares, key=lambda share: share[0])
     return {
-        f"{machine.slug}-{suite}": draw[suite](machine, shown)
-        for suite, shown in found.items()
-        if any(each.microseconds for group in shown for each in group)
+        "requirement": text,
+        "cases": str(len(shares)),
+        "hold": str(sum(share <= 1 for share, _ in shares)),
+        "worst, of the limit": f"{worst:.1%}",
+        "worst case": f"{title(where)} ({where.competitor.name})",
     }
 
 
-def bars(machine: Machine, shown: list[Group]) -> Figure:
-    """Forward and backward of the configurations that have a target, ours beside the peers."""
-    columns = 2 if len(shown) > 1 else 1
-    rows = -(-len(shown) // columns)
-    with style():
-        figure = Figure(figsize=(5.4 * columns, 1.9 * rows + 0.9), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False).flatten()
-        for panel, group in zip(axes, shown, strict=False):
-            _draw_bars(panel, group)
-        for panel in axes[len(shown) :]:
-            panel.set_axis_off()
-        for panel in axes[max(len(shown) - columns, 0) : len(shown)]:
-            panel.set_xlabel("µs per timestep, forward + backward")
-        heading = "Forward and backward beside the peers"
-        if TARGET_DEVICE in machine.device:
-            heading += " (lines: must, and dotted: aim)"
-        _title(figure, machine, heading)
-    return figure
+def _shares(shown: Sequence[Group], limit: Callable[[Group], float | None]) -> list[Share]:
+    """Return our time as a share of a limit in µs, for the cases that have one."""
+    found = ((ours(group), limit(group)) for group in shown)
+    return [(m.microseconds / most, m) for m, most in found if m and m.microseconds and most]
 
 
-def over_depth(machine: Machine, shown: list[Group]) -> Figure:
-    """The runtime panels of Figures 3 to 5: every configuration at every depth, task by task."""
-    tasks = [task for task in TASKS if any(group[0].case.task == task for group in shown)]
-    with style():
-        figure = Figure(figsize=(2.9 * len(tasks) + 1.9, 3.2), layout="constrained")
-        axes = figure.subplots(1, len(tasks), squeeze=False).flatten()
-        for panel, task in zip(axes, tasks, strict=True):
-            panel.set_title(PANEL_TITLES.get(task, TASK_TITLES[task]))
-            for model in MODELS:
-                line = [g for g in shown if (g[0].case.task, g[0].case.model) == (task, model)]
-                _draw_depths(panel, line)
-            panel.set_xlabel("depth L")
-            panel.set_xticks(sorted({g[0].case.depth for g in shown if g[0].case.task == task}))
-            panel.set_ylim(bottom=0)
-        axes[0].set_ylabel("ms per timestep of an example")
-        handles = {
-            label: handle
-            for panel in axes
-            for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-        }
-        figure.legend(handles.values(), handles.keys(), loc="outside right center")
-        _title(figure, machine, "Runtime of one forward and backward pass (Figures 3 to 5)")
-    return figure
+def _target(group: Group, name: str) -> float | None:
+    target = group[0].case.target
+    return getattr(target, name) if TARGET_DEVICE in group[0].hardware.device and target else None
 
 
-def over_size(machine: Machine, shown: list[Group]) -> Figure:
-    """Runtime over P at a fixed number of parameters, beside stacks of as many layers."""
-    channels = sorted({group[0].case.channels for group in shown})
-    with style():
-        figure = Figure(figsize=(4.2 * len(channels), 3.4), layout="constrained")
-        axes = figure.subplots(1, len(channels), squeeze=False).flatten()
-        for panel, width in zip(axes, channels, strict=True):
-            of_width = [group for group in shown if group[0].case.channels == width]
-            panel.set_title(f"2D tLSTM, M = {width}, B = {of_width[0][0].case.batch_size}")
-            _draw_sizes(panel, of_width)
-            panel.set_xlabel("tensor size P (layers, of nn.LSTM)")
-            panel.set_xticks(sorted({group[0].case.tensor_size for group in of_width}))
-            panel.set_yscale("log")
-            panel.yaxis.set_major_formatter("{x:g}")
-            panel.yaxis.set_minor_formatter("{x:g}")
-        axes[0].set_ylabel("µs per timestep, forward + backward")
-        axes[-1].legend()
-        _title(figure, machine, "Deeper at the same number of parameters")
-    return figure
+def _time(group: Group, name: Implementation, cuda_graph: bool | None = None) -> float | None:
+    best = fastest(group, [name], cuda_graph)
+    return best.microseconds if best else None
 
 
-def _draw_bars(panel: Axes, group: Group) -> None:
+def _autograd_graph(group: Group) -> float | None:
+    target, plain = group[0].case.target, _time(group, "autograd", cuda_graph=True)
+    if target is None or plain is None:
+        return None
+    return plain / (AUTOGRAD_RATIO_FAST if target.required <= FAST_TARGET else AUTOGRAD_RATIO)
+
+
+def _stack(group: Group) -> float | None:
     case = group[0].case
-    entries = [(name, value, color) for name, value, color in _entries(group) if value]
-    names, values, colors = zip(*reversed(entries), strict=True)
-    panel.barh(names, values, color=colors, height=0.7)
-    for place, value in enumerate(values):
-        panel.annotate(
-            f" {microseconds(value)}", (value, place), va="center", fontsize=7.5, clip_on=False
-        )
-    panel.set_xscale("log")
-    panel.set_xlim(min(values) / 2, max(values) * 3)
-    panel.grid(axis="y", visible=False)
-    panel.xaxis.set_minor_formatter(NullFormatter())
-    panel.set_axisbelow(True)
-    panel.set_title(title(group[0]), fontsize=8.5)
-    if case.target is not None and TARGET_DEVICE in group[0].hardware.device:
-        for limit, line in ((case.target.must, "-"), (case.target.aim, ":")):
-            panel.axvline(limit, color=RED, linewidth=1, linestyle=line, zorder=0.9)
+    deep = (case.task == "addition" and case.depth >= 4) or (case.task, case.depth) == ("mnist", 5)
+    if not group[0].on_gpu or case.suite == "step" or case.model != "tlstm_2d" or not deep:
+        return None
+    return _time(group, "nn.LSTM")
 
 
-def _entries(group: Group) -> list[tuple[str, float | None, str]]:
-    """Name, microseconds and colour of every bar, ours first."""
-    found: list[tuple[str, float | None, str]] = []
-    for implementation in OURS:
-        for captured in (True, False):
-            best = fastest(group, [implementation], captured)
-            name = f"{implementation}{CAPTURED[captured]}"
-            found.append((name, best.microseconds if best else None, OURS_COLOR))
-    found.append(("matrix products alone", group[0].floor.least_products, GREY))
-    peers: tuple[tuple[Implementation, str], ...] = (
-        ("torch.compile", OTHER_COLOR),
-        ("autograd", OTHER_COLOR),
-        ("nn.LSTM", PEER_COLOR),
-    )
-    for peer, color in peers:
-        for captured in (True, False):
-            best = fastest(group, [peer], captured)
-            name = f"{peer}{CAPTURED[captured]}"
-            found.append((name, best.microseconds if best else None, color))
-    return found
+def _shallow(shown: Sequence[Group]) -> Callable[[Group], float | None]:
+    """Return the limit of the runtime at P = 10, from those at P = 1 on a GPU."""
+    sizes = [ours(group) for group in shown if group[0].case.suite == "size" and group[0].on_gpu]
+    first = {m.case.channels: m.microseconds for m in sizes if m and m.case.tensor_size == 1}
 
-
-def _draw_depths(panel: Axes, line: Sequence[Group]) -> None:
-    """One configuration: by the fastest of ours, a stack by the fastest nn.LSTM."""
-    points = []
-    for group in line:
+    def limit(group: Group) -> float | None:
         case = group[0].case
-        best = fastest(group, ["nn.LSTM"]) if case.is_stack else ours(group)
-        if best is not None and best.microseconds is not None:
-            points.append((case.depth, best.microseconds / 1e3 / case.batch_size))
-    if points:
-        case = line[0][0].case
-        panel.plot(*zip(*sorted(points), strict=True), label=case.label, **STYLES[case.model])
+        shallow = first.get(case.channels)
+        if case.suite != "size" or case.tensor_size != 10 or shallow is None:
+            return None
+        return DEPTH_RATIO * shallow
+
+    return limit
 
 
-def _draw_sizes(panel: Axes, shown: Sequence[Group]) -> None:
-    lines: tuple[tuple[str, Sequence[Implementation], Look], ...] = (
-        ("tLSTM, ours", OURS, {"color": OURS_COLOR, "marker": "o"}),
-        ("tLSTM, autograd", ("autograd",), {"color": OTHER_COLOR, "marker": "v"}),
-        ("nn.LSTM of P layers", ("nn.LSTM",), {"color": PEER_COLOR, "marker": "s"}),
-    )
-    for label, implementations, look in lines:
-        best = [fastest(group, implementations) for group in shown]
-        points = [(m.case.tensor_size, m.microseconds) for m in best if m and m.microseconds]
-        if points:
-            panel.plot(*zip(*sorted(points), strict=True), label=label, **look)
+def _step(group: Group) -> float | None:
+    on_target = TARGET_DEVICE in group[0].hardware.device
+    return STEP_MICROSECONDS if group[0].case.suite == "step" and on_target else None
 
 
-def _title(figure: Figure, machine: Machine, text: str) -> None:
-    """What is shown and on what; in red where it was measured quickly."""
-    heading = f"{text}\n{machine.device}"
-    if machine.quick:
-        heading += "\nQUICK: short sequences, without the large cases"
-    figure.suptitle(heading, fontsize=10.5, color=RED if machine.quick else "#000000")
+def _cells(group: Group) -> float | None:
+    step = group[0].case.suite == "step" and group[0].case.rank == 2
+    return _time(group, "nn.LSTMCell") if step and not group[0].on_gpu else None
+
+
+def _autograd(group: Group) -> float | None:
+    trained = group[0].training is not None and not group[0].on_gpu
+    return _time(group, "autograd") if trained else None
+
+
+def _autograd_on_mnist(group: Group) -> float | None:
+    plain, case = _autograd(group), group[0].case
+    return plain / CPU_RATIO if plain and (case.task, case.suite) == ("mnist", "targets") else None
+
+
+def _memory(shown: Sequence[Group]) -> Iterator[Share]:
+    """Yield our peak as a share of its limit, on a processor."""
+    for group in shown:
+        best, plain = ours(group), fastest(group, ["autograd"])
+        if best is None or plain is None or best.training is None or best.on_gpu:
+            continue
+        if best.main.peak_memory is not None and plain.main.peak_memory:
+            yield best.main.peak_memory / (CPU_MEMORY * plain.main.peak_memory), best
+
+
+def _with_errors(
+    group: Group, name: Implementation, precision: Precision
+) -> tuple[Errors, Measurement] | None:
+    asked = name, precision
+    for each in group:
+        if each.errors and (each.competitor.implementation, each.competitor.precision) == asked:
+            return each.errors, each
+    return None
+
+
+def _errors(shown: Sequence[Group], precision: Precision, limit: float) -> Iterator[Share]:
+    """Yield our errors as a share of the limit, each implementation once a case."""
+    for group in shown:
+        for name in OURS:
+            if found := _with_errors(group, name, precision):
+                yield max(found[0].output, found[0].gradient) / limit, found[1]
+
+
+def _error_ratios(shown: Sequence[Group]) -> Iterator[Share]:
+    """Yield our errors as a share of the limit that autograd's in the same precision set."""
+    for group in shown:
+        for precision in ERRORS:
+            plain = _with_errors(group, "autograd", precision)
+            for name in OURS:
+                found = _with_errors(group, name, precision)
+                if plain and found:
+                    mine, base = found[0], plain[0]
+                    worst = max(mine.output / base.output, mine.gradient / base.gradient)
+                    yield worst / ERROR_RATIO, found[1]

@@ -1,32 +1,50 @@
-"""The page of the benchmark: tables of what was measured, machine by machine.
+"""The page of the benchmark: its tables, machine by machine, and all measurements as one table.
 
 Everything here is text made of measurements; nothing is written.
 """
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import jinja2
 import pandas as pd
 
-from tlstm.records.measurement import Implementation, Measurement
-from tlstm.records.measurement_text import COLUMNS, UNKNOWN, microseconds, number
-from tlstm.records.models import MODELS, TASK_TITLES, TASKS
+from tlstm.records.measurement import (
+    OURS,
+    UNKNOWN,
+    Implementation,
+    Measurement,
+    format_microseconds,
+)
+from tlstm.records.models import MODELS, TASKS
 from tlstm.records.table import distinct
-from tlstm.reporting.page import TEMPLATES, markdown
-from tlstm.reporting.runtime import PANEL_TITLES, Machine, machines
-from tlstm.reporting.runtime_summary import Group, checks, fastest, groups, ours, ratio, title
+from tlstm.reporting.pages import TEMPLATES, markdown
+from tlstm.reporting.runtime import (
+    TARGET_DEVICE,
+    Group,
+    Machine,
+    Row,
+    by_task,
+    fastest,
+    groups,
+    machines,
+    ours,
+    ratio,
+    requirements,
+    task_title,
+    title,
+)
 
-Row = dict[str, str]
+MEBIBYTE = 2**20
 
 
 def page(measurements: Sequence[Measurement], pictures: Sequence[str]) -> str:
-    """The page, in Markdown.
+    """Return the page in Markdown.
 
     Args:
         measurements: those that are shown, at least one.
-        pictures: the names of the pictures that are there, without suffixes.
+        pictures: the names of the pictures, without suffixes.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined
@@ -37,180 +55,156 @@ def page(measurements: Sequence[Measurement], pictures: Sequence[str]) -> str:
     )
 
 
+def _machine(
+    machine: Machine, shown: Sequence[Measurement], pictures: Sequence[str]
+) -> dict[str, object]:
+    """Return what the template shows of one machine."""
+    found = groups(shown)
+    targets = groups(shown, "targets")
+    required = requirements(found)
+    return {
+        "name": machine.device,
+        "quick": machine.quick,
+        "system": distinct(each.hardware.system for each in shown),
+        "threads": shown[0].hardware.threads,
+        "versions": distinct(
+            ", ".join(
+                f"{name} {each.versions[name]}"
+                for name in ("torch", "triton", "cuda")
+                if name in each.versions
+            )
+            for each in shown
+        ),
+        "commits": distinct((each.commit or "no commit")[:12] for each in shown),
+        "dates": distinct(f"{each.run:%Y-%m-%d}" for each in shown),
+        "rate": f"{shown[0].roofline.rate / 1e12:.3g}",
+        "rate_precision": shown[0].roofline.rate_precision,
+        "pictures": [name for name in pictures if name.rpartition("-")[0] == machine.slug],
+        "times": _range(best.microseconds for best in map(ours, targets) if best),
+        "gains": _range(ratio(fastest(g, ["autograd"]), ours(g)) for g in targets),
+        "cases": len(targets),
+        "held": sum(row["hold"] == row["cases"] for row in required),
+        "all": len(required),
+        "requirements": _table(required),
+        "targets": _table(target_row(group) for group in targets),
+        "tasks": list(_tasks(groups(shown, "tasks"))),
+        "sizes": _table(size_row(group) for group in groups(shown, "size")),
+        "steps": _table(step_row(m) for m in shown if m.case.suite == "step" and not m.failure),
+        "failures": dict.fromkeys(
+            f"{m.competitor.name} on {m.case.name}: {m.failure}" for m in shown if m.failure
+        ),
+    }
+
+
+def _table(rows: Iterable[Row]) -> str:
+    """Return rows as a table in Markdown, without columns that are unknown; "" if none."""
+    table = pd.DataFrame(list(rows))
+    known = [name for name in table if set(table[name]) - {UNKNOWN}]
+    return markdown(table[known]) if len(table) else ""
+
+
+def _range(values: Iterable[float | None]) -> str:
+    """Return the smallest and the largest: "10.4 to 1,814"; "" if there is none."""
+    known = [value for value in values if value is not None]
+    return (
+        " to ".join(
+            f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
+            for value in (min(known), max(known))
+        )
+        if known
+        else ""
+    )
+
+
+def _peer(group: Group, implementations: Sequence[Implementation]) -> str:
+    """Return the time of the fastest of some peers, and its ratio to ours."""
+    peer = fastest(group, implementations)
+    if peer is None:
+        return UNKNOWN
+    times = ratio(peer, ours(group))
+    text = f"{format_microseconds(peer.microseconds)} ({peer.competitor.name})"
+    return text if times is None else f"{text}, {times:.2g} ×"
+
+
+def target_row(group: Group) -> Row:
+    """Return a row of the table of targets; times are microseconds per timestep."""
+    first, best = group[0], ours(group)
+    target, roofline = first.case.target, format_microseconds(first.roofline.training)
+    share = best.roofline_share if best else None
+    return {
+        "configuration": title(first),
+        "roofline (share)": roofline if share is None else f"{roofline} ({share:.0%})",
+        "products alone": format_microseconds(first.roofline.products),
+        "required, goal": f"{target.required:g}, {target.goal:g}"
+        if target and TARGET_DEVICE in first.hardware.device
+        else UNKNOWN,
+        "ours": f"**{format_microseconds(best.microseconds)}** ({best.competitor.name})"
+        if best
+        else UNKNOWN,
+        "autograd": _peer(group, ["autograd"]),
+        "torch.compile": _peer(group, ["torch.compile"]),
+        "nn.LSTM": _peer(group, ["nn.LSTM"]),
+    }
+
+
+def size_row(group: Group) -> Row:
+    """Return a row of the table over P; times are microseconds per timestep."""
+    first, best = group[0], ours(group)
+    return {
+        "M": str(first.case.channels),
+        "P": str(first.case.tensor_size),
+        "ours": format_microseconds(best.microseconds if best else None),
+        "autograd": _peer(group, ["autograd"]),
+        "nn.LSTM of P layers": _peer(group, ["nn.LSTM"]),
+    }
+
+
+def step_row(measurement: Measurement) -> Row:
+    """Return a row of the table of single timesteps, forward alone."""
+    case, found = measurement.case, measurement.forward
+    timing, memory, kernels = found.timing, found.peak_memory, found.kernels
+    return {
+        "configuration": f"{case.label}, L = {case.depth}, M = {case.channels}",
+        "by": measurement.competitor.name,
+        "µs": format_microseconds(measurement.microseconds),
+        "quartiles": "–".join(map(format_microseconds, timing.quartiles)) if timing else UNKNOWN,
+        "MiB": UNKNOWN if memory is None else f"{memory / MEBIBYTE:.3g}",
+        "kernels": UNKNOWN if kernels is None else f"{kernels:.3g}",
+    }
+
+
+def _tasks(shown: Sequence[Group]) -> Iterator[Row]:
+    """Yield a table for every task: ours, autograd or nn.LSTM at every depth."""
+    whose: tuple[Sequence[Implementation], ...] = (OURS, ["autograd"], ["nn.LSTM"])
+    for task in TASKS:
+        rows = []
+        for model in MODELS:
+            for implementations in whose:
+                line = [fastest(group, implementations) for group in by_task(shown, task, model)]
+                best = {each.case.depth: each for each in line if each is not None}
+                if best:
+                    rows.append(_depth_row(MODELS[model].label, best, TASKS[task].depths))
+        if rows:
+            yield {"title": task_title(task), "rows": _table(rows)}
+
+
+def _depth_row(label: str, best: dict[int, Measurement], depths: Sequence[int]) -> Row:
+    times = {depth: best[depth].microseconds if depth in best else None for depth in depths}
+    return {
+        "configuration": label,
+        "by": distinct(each.competitor.name for each in best.values()),
+        **{f"L = {depth}": format_microseconds(time) for depth, time in times.items()},
+    }
+
+
 def flat(measurements: Sequence[Measurement]) -> str:
-    """All measurements as one flat table, comma-separated values."""
+    """Return all measurements as one flat table, comma-separated values."""
     rows = [_flat_row(each) for each in measurements]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _machine(
-    machine: Machine, shown: Sequence[Measurement], pictures: Sequence[str]
-) -> dict[str, object]:
-    """What the page says about one machine."""
-    first = shown[0].hardware
-    asked = checks(shown)
-    return {
-        "name": machine.device,
-        "quick": machine.quick,
-        "system": distinct(each.hardware.system for each in shown),
-        "threads": first.threads,
-        "versions": distinct(
-            ", ".join(f"{name} {version}" for name, version in sorted(each.versions.items()))
-            for each in shown
-        ),
-        "commits": distinct(
-            (each.commit[:12] if each.commit else "outside of a repository")
-            + (" with uncommitted changes" if each.modified else "")
-            for each in shown
-        ),
-        "dates": distinct(f"{each.run:%Y-%m-%d %H:%M} UTC" for each in shown),
-        "rate": f"{shown[0].floor.rate / 1e12:.3g}",
-        "rate_precision": shown[0].floor.rate_precision,
-        "pictures": [name for name in pictures if name.rpartition("-")[0] == machine.slug],
-        "held": sum(check.holds for check in asked),
-        "asked": len(asked),
-        "checks": _table(
-            {
-                "asked": check.asked,
-                "of": check.case,
-                "measured": check.measured,
-                "holds": "yes" if check.holds else "**no**",
-            }
-            for check in asked
-        ),
-        "targets": _table(target_row(group) for group in groups(shown, "targets")),
-        "tasks": _tasks(shown),
-        "sizes": _table(size_row(group) for group in groups(shown, "size")),
-        "steps": _table(
-            {"case": title(each), "competitor": each.competitor.name, **_columns(each)}
-            for each in shown
-            if each.case.suite == "step" and each.failure is None
-        ),
-        "everything": _table(
-            {
-                "case": title(each),
-                "T": str(each.case.timesteps),
-                "competitor": each.competitor.name,
-                **_columns(each),
-                "kernels": number(each.main.kernels, ".3g"),
-            }
-            for each in shown
-            if each.failure is None and each.case.suite == "targets"
-        ),
-        "failures": distinct(
-            (
-                f"{each.competitor.name} on {each.case.name}: {each.failure}"
-                for each in shown
-                if each.failure
-            ),
-            between="\n",
-        ).splitlines(),
-    }
-
-
-def _table(rows: Iterable[Row]) -> str:
-    """Rows as a table in Markdown, without the columns in which nothing is known; "" if none."""
-    table = pd.DataFrame(list(rows))
-    known = [name for name in table if set(table[name]) - {UNKNOWN}]
-    return markdown(table[known]) if len(table) else ""
-
-
-def _columns(measurement: Measurement) -> Row:
-    return {name: show(measurement) for name, show in COLUMNS.items()}
-
-
-def _beside(
-    group: Group, implementations: Sequence[Implementation], best: Measurement | None
-) -> str:
-    """The fastest of some competitors, and how many times ours it takes."""
-    peer = fastest(group, implementations)
-    if peer is None:
-        return UNKNOWN
-    times = ratio(peer, best)
-    text = f"{microseconds(peer.microseconds)} ({peer.competitor.name})"
-    return text if times is None else f"{text}, {times:.2g} ×"
-
-
-def target_row(group: Group) -> Row:
-    """One line of the table of targets; times are microseconds per timestep."""
-    first, best = group[0], ours(group)
-    case, floor = first.case, first.floor
-    rows, inner, columns = case.product
-    return {
-        "configuration": title(first),
-        "rows×K×N": f"{rows}×{inner}×{columns}",
-        "floor": microseconds(floor.training),
-        "products alone": microseconds(floor.least_products),
-        "must, aim (H200)": f"{case.target.must:g}, {case.target.aim:g}"
-        if case.target
-        else UNKNOWN,
-        "ours": UNKNOWN
-        if best is None
-        else f"**{microseconds(best.microseconds)}** ({best.competitor.name})",
-        "of the floor": UNKNOWN if best is None else number(best.of_floor, ".0%"),
-        "autograd": _beside(group, ["autograd"], best),
-        "torch.compile": _beside(group, ["torch.compile"], best),
-        "nn.LSTM": _beside(group, ["nn.LSTM"], best),
-    }
-
-
-def size_row(group: Group) -> Row:
-    """One line of the table over P; times are microseconds per timestep."""
-    first, best = group[0], ours(group)
-    return {
-        "M": str(first.case.channels),
-        "P": str(first.case.tensor_size),
-        "ours": microseconds(best.microseconds if best else None),
-        "autograd": _beside(group, ["autograd"], best),
-        "nn.LSTM of P layers": _beside(group, ["nn.LSTM"], best),
-    }
-
-
-def _tasks(shown: Sequence[Measurement]) -> list[dict[str, str]]:
-    """A table for every task: milliseconds per timestep of a single example at every depth."""
-    found = groups(shown, "tasks")
-    return [
-        {"title": PANEL_TITLES.get(task, TASK_TITLES[task]), "rows": _table(_depths(found, task))}
-        for task in TASKS
-        if any(group[0].case.task == task for group in found)
-    ]
-
-
-def _depths(found: Sequence[Group], task: str) -> list[Row]:
-    """Configuration by configuration: ours, and plain autograd below it."""
-    rows = []
-    for model in MODELS:
-        line = {
-            group[0].case.depth: group
-            for group in found
-            if (group[0].case.task, group[0].case.model) == (task, model)
-        }
-        who: tuple[Implementation, ...]
-        for who in (("triton", "pytorch"), ("autograd",), ("nn.LSTM",)):
-            best = {depth: fastest(group, who) for depth, group in line.items()}
-            if any(best.values()):
-                rows.append(_depth_row(MODELS[model].label, best, TASKS[task].depths))
-    return rows
-
-
-def _depth_row(label: str, best: dict[int, Measurement | None], depths: Sequence[int]) -> Row:
-    names = distinct((each.competitor.name for each in best.values() if each), "; ")
-    return {
-        "configuration": label,
-        "by": names,
-        **{f"L = {depth}": _milliseconds(best.get(depth)) for depth in depths},
-    }
-
-
-def _milliseconds(measurement: Measurement | None) -> str:
-    """Of a single example, as the paper's figures have it."""
-    if measurement is None or measurement.microseconds is None:
-        return UNKNOWN
-    return f"{measurement.microseconds / 1e3 / measurement.case.batch_size:.3g}"
 
 
 def _flat_row(each: Measurement) -> dict[str, object]:
@@ -225,8 +219,8 @@ def _flat_row(each: Measurement) -> dict[str, object]:
         timing = found.timing if found else None
         row |= {
             f"{kind}_microseconds": timing and timing.median,
-            f"{kind}_low": timing and timing.low,
-            f"{kind}_high": timing and timing.high,
+            f"{kind}_low": timing and timing.quartiles[0],
+            f"{kind}_high": timing and timing.quartiles[1],
             f"{kind}_repeats": timing and timing.repeats,
             f"{kind}_peak_memory": found and found.peak_memory,
             f"{kind}_kernels": found and found.kernels,
@@ -235,9 +229,9 @@ def _flat_row(each: Measurement) -> dict[str, object]:
         }
     return row | {
         "tokens_per_second": each.tokens_per_second,
-        "of_floor": each.of_floor,
-        "floor_microseconds": each.least,
-        "products_microseconds": each.floor.products,
+        "roofline_share": each.roofline_share,
+        "roofline_microseconds": each.roofline_microseconds,
+        "products_microseconds": each.roofline.products,
         "output_error": each.errors and each.errors.output,
         "gradient_error": each.errors and each.errors.gradient,
         "worst_gradient": each.errors and each.errors.worst,

@@ -10,13 +10,18 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from tlstm.records import table as tables
-from tlstm.records.measurement import IMPLEMENTATIONS, Implementation, Measurement
-from tlstm.records.measurement_text import microseconds
-from tlstm.records.measures import original
+from tlstm.records.measurement import (
+    IMPLEMENTATIONS,
+    Implementation,
+    Measurement,
+    format_microseconds,
+)
+from tlstm.records.measures import measure_of
 from tlstm.records.schema import (
     Record,
 )
-from tlstm.reporting.runtime_summary import Group, fastest, groups, title
+from tlstm.reporting.rows import compared_row, mean_range, quality
+from tlstm.reporting.runtime import Group, fastest, groups, title
 from tlstm.reporting.verdicts import task_title
 
 PUBLISHED_TITLES = {
@@ -52,7 +57,7 @@ class Bar(NamedTuple):
 
 
 def settings(record: Record) -> list[str]:
-    """What a configuration is made of: rank, feedback, memory convolution, normalization."""
+    """Return the parts of a configuration: rank, feedback, memory convolution, normalization."""
     model = record.config.get("model")
     core = model.get("core") if isinstance(model, dict) else None
     if not isinstance(core, dict) or "rank" not in core:
@@ -68,29 +73,14 @@ def settings(record: Record) -> list[str]:
 
 
 def with_quality(table: pd.DataFrame) -> pd.DataFrame:
-    """The runs with `quality`, larger is better, and `shown`, the same as people read it.
-
-    It is the test accuracy in per cent, for Wikipedia minus the bits per character; the best on
-    the validation samples where there is none on the test samples.
-    """
-    metric, sign = ("bits_per_character", -1) if _is_wikipedia(table) else ("accuracy", 100)
-    nothing = pd.Series(math.nan, index=table.index)
-    test, best = (table.get(f"{of}_{metric}", nothing).astype(float) for of in ("test", "best"))
-    quality = sign * test.fillna(best)
-    return table.assign(quality=quality, shown=quality.abs(), selecting=sign * best)
-
-
-def _is_wikipedia(table: pd.DataFrame) -> bool:
-    return original(str(table["task"].iloc[0])) == "wikipedia"
-
-
-def digits(table: pd.DataFrame) -> int:
-    """Decimals that a task's quality is given with."""
-    return 3 if _is_wikipedia(table) else 1
+    """Return the runs with `shown`, their quality for people, and `quality`: larger is better."""
+    measure = measure_of(str(table["task"].iloc[0]))
+    shown = quality(table)
+    return table.assign(shown=shown, quality=shown if measure.higher_is_better else -shown)
 
 
 def ablations(table: pd.DataFrame, records: Mapping[str, Record]) -> list[Ablation]:
-    """Configurations side by side, for one scale and task, of the same settings and M.
+    """Compare configurations side by side, for one scale and task, of the same settings and M.
 
     Args:
         table: their rows of `run_table`.
@@ -112,74 +102,42 @@ def ablations(table: pd.DataFrame, records: Mapping[str, Record]) -> list[Ablati
 def _cell(runs: pd.DataFrame, best: float) -> tuple[str, bool]:
     if runs.empty:
         return tables.UNKNOWN, False
-    text = tables.spread(runs["shown"], digits(runs))
+    text = mean_range(runs["shown"], measure_of(str(runs["task"].iloc[0])).digits)
     if runs["samples_to_threshold"].notna().any():
         text += f" · {tables.samples_text(runs)}"
     return text, bool(runs["quality"].mean() >= best)
 
 
 def published_tables(table: pd.DataFrame, published: pd.DataFrame) -> list[dict[str, Any]]:
-    """Tables 1 to 3: published rows, then for every scale and data the measured ones."""
-    return [
-        {
-            "title": PUBLISHED_TITLES.get(str(name), str(name)),
-            "task": task_title(str(task)),
-            "published": rows.to_dict("records"),
-            "measured": _measured(table, str(task)),
-        }
-        for (name, task), rows in published.groupby(["table", "task"], sort=False)
-    ]
-
-
-def _measured(table: pd.DataFrame, task: str) -> list[dict[str, Any]]:
-    runs = table[table["task"].map(original) == task]
-    groups = runs.groupby(["scale", "task", "model"], sort=False)
-    return [_measured_row(best_line(with_quality(rows))) for _, rows in groups]
-
-
-def best_line(runs: pd.DataFrame) -> pd.DataFrame:
-    """Of a configuration's runs those of the L, M and settings that are best.
-
-    That the largest share of seeds solves, then in the fewest samples, then by validation.
-    """
-    return max(tables.lines(runs), key=_merit)
-
-
-def _merit(line: pd.DataFrame) -> tuple[float, float, float]:
-    solved = line["samples_to_threshold"].astype(float).dropna()
-    samples = solved.mean() if len(solved) else math.inf
-    return len(solved) / len(line), -samples, line["selecting"].mean()
-
-
-def _measured_row(runs: pd.DataFrame) -> dict[str, Any]:
-    first = runs.to_dict("records")[0]
-    return identity(first) | {
-        "label": tables.label(runs),
-        "channels": first["channels"],
-        "parameters": tables.people(first["parameters"]),
-        "seeds": len(runs),
-        "value": tables.spread(runs["shown"], digits(runs)),
-        "samples": tables.samples_text(runs),
-        "data": first["task_size"],
-        "minutes": f"{runs['device_seconds'].mean() / 60:.1f}",
-        "hardware": first["hardware"],
-        "commit": tables.distinct(commit(each) for each in runs["commit"]),
-    }
+    """Return Tables 1 to 3: each published row beside the runs that it is compared with."""
+    found = []
+    for (name, task), of_task in published.groupby(["table", "task"], sort=False):
+        compared = [compared_row(row, table) for row in of_task.to_dict("records")]
+        title = PUBLISHED_TITLES.get(str(name), str(name))
+        found.append(
+            {
+                "title": title,
+                "task": task_title(str(task)),
+                "columns": list(compared[0]),
+                "compared": compared,
+            }
+        )
+    return found
 
 
 def identity(run: Mapping[Any, Any]) -> dict[str, str]:
-    """What the page's filters go by."""
+    """Return the values that the page's filters go by."""
     names = ("scale", "task", "model", "depth", "seed")
     return {name: str(run[name]) for name in names}
 
 
 def commit(name: object) -> str:
-    """A commit as people write it; a dash outside of a repository."""
+    """Return a commit as people write it; a dash outside of a repository."""
     return name[:9] if isinstance(name, str) else tables.UNKNOWN
 
 
 def every_run(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """One row for each run with what it cost and the command that repeats it."""
+    """Return one row for each run with what it cost and the command that repeats it."""
     rows = []
     for _, runs in table.groupby(["scale", "task"], sort=False):
         for run in with_quality(runs).to_dict("records"):
@@ -191,7 +149,7 @@ def every_run(table: pd.DataFrame) -> list[dict[str, Any]]:
                     if run["variant"]
                     else run["label"],
                     "channels": run["channels"],
-                    "value": tables.spread(pd.Series([run["shown"]]), digits(runs)),
+                    "value": mean_range(pd.Series([run["shown"]]), measure_of(run["task"]).digits),
                     "samples": tables.people(run["samples"]),
                     "outcome": run["outcome"],
                     "minutes": f"{run['device_seconds'] / 60:.1f}",
@@ -204,29 +162,8 @@ def every_run(table: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def costs(table: pd.DataFrame) -> list[dict[str, str]]:
-    """What the runs of each experiment took, for each scale and hardware."""
-    rows = []
-    for (scale, experiment, hardware), runs in table.groupby(
-        ["scale", "experiment", "hardware"], sort=False
-    ):
-        minutes = runs["device_seconds"] / 60
-        rows.append(
-            {
-                "scale": str(scale),
-                "experiment": str(experiment),
-                "hardware": str(hardware),
-                "runs": str(len(runs)),
-                "each": f"{minutes.mean():.1f} ({minutes.min():.1f} to {minutes.max():.1f})",
-                "device": f"{minutes.sum():.1f}",
-                "wall": f"{runs['wall_seconds'].sum() / 60:.1f}",
-            }
-        )
-    return rows
-
-
 def runtimes(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
-    """The benchmark by machine: for every case the fastest of each implementation."""
+    """Return the benchmark by machine: for every case the fastest of each implementation."""
     machines: dict[tuple[bool, str], list[Group]] = {}
     for group in groups(measurements):
         if group[0].case.suite in SUITES:
@@ -257,10 +194,10 @@ def _microseconds(group: Group, implementation: Implementation) -> float | None:
 def _bars(
     times: Mapping[Implementation, float | None], least: float, most: float
 ) -> dict[Implementation, Bar]:
-    """Bars between a little below the shortest time and the longest."""
+    """Return bars between a little below the shortest time and the longest."""
     start = math.log(least / 1.5)
     span = math.log(most) - start
     return {
-        name: Bar(microseconds(time), (math.log(time) - start) / span if time else 0.0)
+        name: Bar(format_microseconds(time), (math.log(time) - start) / span if time else 0.0)
         for name, time in times.items()
     }

@@ -1,160 +1,116 @@
-"""The picture of runs that differ in their settings: samples until they are solved.
+"""The picture of runs that differ in their settings: how good they are, and in how many samples.
 
-A pure function from records to a figure, as in `tlstm.reporting.drawing`.
+A pure function from records to a figure, as in `tlstm.reporting.style`.
 """
 
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from tlstm.records import table as tables
-from tlstm.records.schema import (
-    LATER,
-    Record,
-)
-from tlstm.records.store import (
-    latest,
-)
+from tlstm.records.schema import Record
+from tlstm.reporting.rows import without_budget
 from tlstm.reporting.style import (
-    GREY,
     PEOPLE,
-    PUBLISHED,
     STAR,
     Look,
     draw_heading,
     line_styles,
     one_picture,
+    published_color,
+    published_entry,
     style,
 )
 
-ROW_CHARACTERS = 64
-CLOSE = 2.0  # how many times another run's samples still have their accuracies told together
-GAP = 0.6  # between rows, in lanes
+WIDTH, LANE = 8.75, 0.17  # inches; at 160 dots an inch the picture is 1,400 wide
+ROW_CHARACTERS = 46
+NARROW = 0.4  # of a panel with few points, of the other's width
+GAP = 0.5  # between rows, in lanes
 SHADE = "#F4F4F4"
 UNSOLVED_FACTOR = 10  # in the order of rows: what was not solved comes after what was
-SIZES = ("model.depth", "model.core.depth", "model.core.tensor_size")  # every panel has its own
-# Where a run that was not solved ended is seen in the picture
-UNNAMED = (*SIZES, "training.max_samples")
-BEGINNING = ("training.initial_range", "training.initial_input", "training.initial_bias")
-AS_DRAWN = {name: str(LATER[name]) for name in BEGINNING}  # by the layer itself
+USUAL = "the reproduction's settings"
 
 
 class Lane(NamedTuple):
-    """Where the runs of a model with some settings are drawn."""
+    """The place where the runs of an L with some settings are drawn."""
 
     row: str
-    label: str
+    depth: int
 
 
 def settings_figure(records: Sequence[Record], published: pd.DataFrame) -> Figure:
-    """Samples to the threshold, a row for every choice of settings, a panel for every L.
+    """Draw accuracies and samples to the threshold, a row for every choice of settings.
 
-    In a row every model has a lane. Every seed is a point; one that did not pass the threshold is
-    hollow, where it ended, beside its best accuracy; those of close ones stand together, in their
-    order. The first row names the settings of the reproduction's runs, or those that most runs
-    have, every other row those in which it differs; what takes the fewest samples is further up.
+    In a row every L has a lane, and every seed is a point. Runs that passed the threshold are in
+    the panel of samples, the others in the panel of accuracies. The first row has the
+    reproduction's runs; what takes the fewest samples is further up.
 
     Args:
         records: of one scale and one task; the latest of every run is drawn.
         published: the rows of published.csv.
 
     Returns:
-        A figure with a panel per L.
+        A figure with a panel of accuracies, and one of samples where a run passed the threshold.
 
     Raises:
         ValueError: there are no records, or they are of several scales or tasks.
     """
     table = one_picture(records, "depth")
-    names = row_names({record.identifier: record for record in latest(records)})
-    table = table.assign(row=table["identifier"].map(names), line=table["label"])
+    names = [without_budget(variant) or USUAL for variant in table["variant"]]
+    table = table.assign(row=names, line=table["label"])
+    solved = table["samples_to_threshold"].notna()
     looks = {label: _marker(look) for label, look in line_styles(table).items()}
-    places, ends = _places(_lanes(table, list(looks)))
-    depths = sorted(set(table["depth"]))
-    marks = tables.published_marks(published, records[0].task)
+    places, ends = _places(_lanes(table))
     top = max(high for _, high in ends.values())
+    shown: list[str] = []
     with style():
-        size = 5.2 + 3.4 * len(depths), 1.6 + 0.19 * top
-        figure = Figure(figsize=size, layout="constrained")
-        panels = figure.subplots(1, len(depths), sharex=True, sharey=True, squeeze=False)[
-            0
-        ].tolist()
-        for panel, depth in zip(panels, depths, strict=True):
-            panel.set_title(f"L = {depth}", pad=12)
-            _draw_runs(panel, table[table["depth"] == depth], places, looks)
-            for mark in [mark for mark in marks if mark.depth == depth and mark.model in looks]:
-                color = looks[mark.model]["color"]
-                panel.axvline(mark.samples, color=color, linewidth=0.8, linestyle=":")
-                panel.scatter(mark.samples, top, color=color, clip_on=False, zorder=3, **STAR)
-        _axes(panels, ends, top, table)
-        _legend(figure, table, looks, bool(marks))
-        draw_heading(figure, table, "every seed is a point", bool(marks))
+        figure = Figure(figsize=(WIDTH, 1.4 + LANE * top), layout="constrained")
+        widths = _widths(table["row"], solved)
+        shape: Look = {"squeeze": False, "width_ratios": widths}
+        panels = figure.subplots(1, len(widths), sharey=True, **shape)[0].tolist()
+        _rows(panels, places, ends)
+        _draw_accuracies(panels[0], table[~solved], places, looks)
+        if solved.any():
+            _draw_samples(panels[1], table[solved], places, looks)
+            marks = tables.published_marks(published, records[0].task)
+            shown = _draw_published(panels[1], marks, places)
+        entries = [Line2D([], [], label=label, **look) for label, look in looks.items()]
+        entries += [published_entry(model, f"{model}, published") for model in shown]
+        figure.legend(handles=entries, loc="outside lower center", ncols=5, fontsize=7.5)
+        draw_heading(figure, table, "every seed is a point", bool(shown))
     return figure
 
 
-def row_names(records: Mapping[str, Record]) -> dict[str, str]:
-    """What sets every run apart from the reproduction's or, without any, from most of the others.
-
-    A setting counts where runs of the same model differ in it.
-
-    Args:
-        records: by the runs' identifiers.
-
-    Returns:
-        The same identifiers with the names of their rows.
-    """
-    settings = {
-        key: {name: str(value) for name, value in tables.settings(record).items()}
-        for key, record in records.items()
-    }
-    names = dict.fromkeys(chain.from_iterable(settings.values()))
-    values = pd.DataFrame(settings.values(), columns=[*names]).fillna("")
-    several = values.groupby([record.label for record in records.values()]).nunique().max() > 1
-    reproduction = [record.experiment not in tables.VARIED for record in records.values()]
-    of_most = (values[reproduction] if any(reproduction) else values).mode().iloc[0]
-    usual = {name: of_most[name] for name in names if several[name] and name not in UNNAMED}
-    return {key: _row_name(each, usual) for key, each in settings.items()}
+def _widths(rows: pd.Series, solved: pd.Series) -> list[float]:
+    """Return the widths of both panels, accuracies and samples, by the rows with points in them."""
+    if not solved.any():
+        return [1.0]
+    shares = (rows[~solved].nunique(), rows[solved].nunique())
+    return [max(share / max(shares), NARROW) for share in shares]
 
 
-def _row_name(settings: Mapping[str, str], usual: Mapping[str, str]) -> str:
-    given = {name: settings.get(name, "") for name in usual}
-    different = {name: value for name, value in given.items() if value != usual[name]}
-    if not different:
-        return _named(usual)
-    as_drawn = AS_DRAWN if AS_DRAWN.items() <= different.items() else {}
-    words = ["the layer's own weights"] if as_drawn else []
-    others = {name: value for name, value in different.items() if name not in as_drawn}
-    return f"but {', '.join([*words, *([_named(others)] if others else [])])}"
-
-
-def _named(settings: Mapping[str, str]) -> str:
-    parts = (f"{name.rpartition('.')[2]} {value}" for name, value in settings.items())
-    return tables.distinct(parts, ", ").replace("_", " ")
-
-
-def _lanes(table: pd.DataFrame, labels: Sequence[str]) -> list[Lane]:
-    """All lanes from the top down: by the samples that the model with the most rows takes."""
+def _lanes(table: pd.DataFrame) -> list[Lane]:
+    """Return all lanes from the top down: by the samples of the model with the most rows."""
     passed = table["samples_to_threshold"].astype(float)
     late = passed.fillna(UNSOLVED_FACTOR * table["samples"].max() * (2 - table["best_accuracy"]))
-    shown = table.groupby("label")["row"].nunique().idxmax()
-    of_shown = late[table["label"] == shown].groupby(table["row"]).mean()
+    most = table.groupby("label")["row"].nunique().idxmax()
+    of_most = late[table["label"] == most].groupby(table["row"]).mean()
     means = late.groupby(table["row"]).mean().sort_values(kind="stable")
-    rows = sorted(
-        means.index, key=lambda row: (row.startswith("but "), of_shown.get(row, math.inf))
-    )
-    there = set(zip(table["row"], table["label"], strict=True))
-    return [Lane(row, label) for row in rows for label in labels if (row, label) in there]
+    ordered = sorted(means.index, key=lambda row: (row != USUAL, of_most.get(row, math.inf)))
+    there = set(zip(table["row"], table["depth"], strict=True))
+    depths = sorted(set(table["depth"]))
+    return [Lane(row, depth) for row in ordered for depth in depths if (row, depth) in there]
 
 
 def _places(lanes: Sequence[Lane]) -> tuple[dict[Lane, float], dict[str, tuple[float, float]]]:
-    """Heights of the lanes, from the bottom up, and the lower and upper end of every row."""
+    """Return the lanes' heights, from the bottom up, and the lower and upper end of every row."""
     places: dict[Lane, float] = {}
     ends: dict[str, tuple[float, float]] = {}
     top = 0.0
@@ -168,74 +124,68 @@ def _places(lanes: Sequence[Lane]) -> tuple[dict[Lane, float], dict[str, tuple[f
     return places, ends
 
 
-def _draw_runs(
-    panel: Axes,
-    table: pd.DataFrame,
-    places: Mapping[Lane, float],
-    looks: Mapping[str, Look],
+def _rows(
+    panels: Sequence[Axes], places: Mapping[Lane, float], ends: Mapping[str, tuple[float, float]]
 ) -> None:
-    for (row, label), runs in table.groupby(["row", "label"], sort=False):
-        look, place = looks[str(label)], places[Lane(str(row), str(label))]
-        solved = runs["samples_to_threshold"].dropna().astype(float)
-        panel.plot(solved, [place] * len(solved), **look)
-        unsolved = runs[runs["samples_to_threshold"].isna()].sort_values("samples", kind="stable")
-        panel.plot(unsolved["samples"], [place] * len(unsolved), **_hollow(look))
-        apart = unsolved["samples"] > CLOSE * unsolved["samples"].shift()
-        for _, ended in unsolved.groupby(apart.cumsum()):  # texts of close ones would overlap
-            best = (f"{100 * value:.0f}%" for value in ended["best_accuracy"])
-            panel.annotate(
-                tables.distinct(best, ", "),
-                (ended["samples"].max(), place),
-                (6, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=7,
-            )
+    """Draw the names of rows and lanes, and a shade behind every other row."""
+    first = panels[0]
+    first.set_yticks([*places.values()], [f"L = {lane.depth}" for lane in places], fontsize=7)
+    first.set_ylim(0, max(high for _, high in ends.values()))
+    for row, (low, high) in ends.items():
+        name = textwrap.fill(row, ROW_CHARACTERS)
+        place: Look = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        look: Look = {"ha": "right", "va": "center", "fontsize": 7.5, "annotation_clip": False}
+        first.annotate(name, (0, (low + high) / 2), (-36, 0), **place, **look)
+    for panel in panels:
+        panel.grid(visible=False, axis="y")
+        panel.tick_params(axis="y", length=0)
+        for low, high in [*ends.values()][::2]:
+            panel.axhspan(low, high, color=SHADE, zorder=0)
+
+
+def _draw_accuracies(
+    panel: Axes, table: pd.DataFrame, places: Mapping[Lane, float], looks: Mapping[str, Look]
+) -> None:
+    """Draw hollow points at the best accuracy of every run that did not pass the threshold."""
+    panel.set_xlabel("best validation accuracy (%)\nof runs that did not solve the task")
+    panel.set_xlim(-3, 103)
+    panel.xaxis.set_major_locator(MaxNLocator(5))
+    for (row, depth, label), runs in table.groupby(["row", "depth", "label"], sort=False):
+        look = looks[str(label)] | {"markerfacecolor": "white"}
+        panel.plot(
+            100 * runs["best_accuracy"],
+            [places[Lane(str(row), int(str(depth)))]] * len(runs),
+            **look,
+        )
+
+
+def _draw_samples(
+    panel: Axes, table: pd.DataFrame, places: Mapping[Lane, float], looks: Mapping[str, Look]
+) -> None:
+    """Draw full points at the samples after which every run passed the threshold."""
+    threshold = tables.percent(float(table["threshold"].iloc[0]))
+    panel.set_xlabel(f"training samples to {threshold}")
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter(PEOPLE)
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    for (row, depth, label), runs in table.groupby(["row", "depth", "label"], sort=False):
+        samples = runs["samples_to_threshold"].astype(float)
+        panel.plot(
+            samples, [places[Lane(str(row), int(str(depth)))]] * len(runs), **looks[str(label)]
+        )
+
+
+def _draw_published(
+    panel: Axes, marks: Sequence[tables.PublishedMark], places: Mapping[Lane, float]
+) -> list[str]:
+    """Draw stars in the reproduction's lane of their L; return the models that have one."""
+    shown = [mark for mark in marks if mark.depth and Lane(USUAL, mark.depth) in places]
+    for mark in shown:
+        place = mark.samples, places[Lane(USUAL, mark.depth or 0)]
+        panel.scatter(*place, color=published_color(mark.model), zorder=1.5, **STAR)
+    return list(dict.fromkeys(mark.model for mark in shown))
 
 
 def _marker(look: Look) -> Look:
     return {"marker": look["marker"], "color": look["color"], "linestyle": "", "alpha": 0.85}
-
-
-def _hollow(look: Look) -> Look:
-    return look | {"markerfacecolor": "white"}
-
-
-def _axes(
-    panels: Sequence[Axes],
-    rows: Mapping[str, tuple[float, float]],
-    top: float,
-    table: pd.DataFrame,
-) -> None:
-    threshold = tables.percent(float(table["threshold"].iloc[0]))
-    ends = table["samples_to_threshold"].astype(float).fillna(table["samples"])
-    labels = [textwrap.fill(row, ROW_CHARACTERS) for row in rows]
-    panels[0].set_yticks([(low + high) / 2 for low, high in rows.values()], labels)
-    panels[0].set_ylim(0, top)
-    panels[0].set_xscale("log")
-    panels[0].set_xlim(ends.min() / 1.6, ends.max() * 3)
-    for panel in panels:
-        panel.grid(visible=False, axis="y")
-        panel.tick_params(axis="y", length=0)
-        for low, high in [*rows.values()][::2]:
-            panel.axhspan(low, high, color=SHADE, zorder=0)
-        panel.set_xlabel(f"training samples to {threshold}")
-        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        panel.xaxis.set_major_formatter(PEOPLE)
-        panel.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _legend(
-    figure: Figure, table: pd.DataFrame, looks: Mapping[str, Look], published: bool
-) -> None:
-    threshold = tables.percent(float(table["threshold"].iloc[0]))
-    entries = [Line2D([], [], label=label, **look) for label, look in looks.items()]
-    grey: Look = {"marker": "o", "linestyle": "", "color": GREY}
-    entries += [
-        Line2D([], [], label=f"passed {threshold}", **grey),
-        Line2D([], [], label="did not, and their best accuracies in order", **_hollow(grey)),
-    ]
-    if published:
-        star: Look = {"marker": "*", "markersize": 10, "markeredgecolor": "black", "color": GREY}
-        entries.append(Line2D([], [], label=PUBLISHED, linestyle="", **star))
-    figure.legend(handles=entries, loc="outside lower center", ncols=4, fontsize=8)

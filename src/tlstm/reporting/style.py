@@ -1,4 +1,4 @@
-"""What the pictures of runs look like and have in common; each is of one scale and one task.
+"""The common look and parts of the pictures of runs; each is of one scale and one task.
 
 The pictures themselves are in `learning_curves` and `sweep_drawing`: pure functions from records
 to matplotlib's figures; nothing is read or written, and no state of matplotlib is changed.
@@ -18,13 +18,14 @@ from matplotlib.ticker import FuncFormatter
 
 from tlstm.records import table as tables
 from tlstm.records.measures import STANDS_IN_FOR
+from tlstm.records.models import MODELS
 from tlstm.records.schema import (
     Record,
 )
 from tlstm.records.store import (
     latest,
 )
-from tlstm.reporting import growth
+from tlstm.reporting import rows
 
 Look = dict[str, Any]
 
@@ -46,8 +47,8 @@ KNOWN_COLORS = {look["color"] for look in STYLES.values()}
 GREY = "#A8A8A8"
 RED = "#B00020"
 STAR: Look = {"marker": "*", "s": 110, "edgecolor": "black", "linewidth": 0.6}
+NOTHING: Mapping[str, str] = {}
 PEOPLE = FuncFormatter(lambda value, _: tables.people(value))
-PUBLISHED = "published (Table 2, paper's size)"
 SETTINGS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture everywhere
     "font.size": 9.5,
@@ -67,19 +68,19 @@ SETTINGS = {
 
 
 def style() -> AbstractContextManager[None]:
-    """The settings that figures are made and must be saved under, whatever the user's own."""
+    """Return the settings to make and save figures under, whatever the user's own."""
     return matplotlib.style.context(["default", SETTINGS])
 
 
 def one_picture(
     records: Sequence[Record], along: str, times: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """The runs of one picture, the latest of each, with the name of their `line`.
+    """Return the runs of one picture, the latest of each, with the name of their `line`.
 
     Args:
         records: of one scale and one task.
         along: "depth" or "channels".
-        times: of the benchmark, as `growth.of_measurements` has them.
+        times: rows of `rows.benchmark_times`.
 
     Raises:
         ValueError: there are no records, or they are of several scales or tasks.
@@ -87,13 +88,12 @@ def one_picture(
     kinds = {(record.scale, record.task) for record in records}
     if len(kinds) != 1:
         raise ValueError(f"records must be of one scale and one task, got {sorted(kinds)}")
-    table = tables.run_table(latest(records))
-    table = table.assign(line=tables.line_names(table, along))
-    return growth.by_benchmark(table, growth.of_measurements([]) if times is None else times)
+    table = rows.run_table(latest(records), times=times)
+    return table.assign(line=tables.line_names(table, along))
 
 
 def line_styles(table: pd.DataFrame) -> dict[str, Look]:
-    """Colour, line and marker of every line, in the order of the legend."""
+    """Return colour, line and marker of every line, in the order of the legend."""
     styles: dict[str, Look] = {}
     for model, runs in table.groupby("model", sort=False):
         unknown = len({look["color"] for look in styles.values()} - KNOWN_COLORS)
@@ -104,17 +104,17 @@ def line_styles(table: pd.DataFrame) -> dict[str, Look]:
 
 
 def make_panels(count: int) -> tuple[Figure, list[Axes], Axes]:
-    """Panels in at most two rows, the last of them on the right, and a place for the legend.
+    """Make panels in at most two rows, the last on the right, and a place for the legend.
 
     The legend goes below the last panel where that is free, else into a column of its own.
     """
-    rows = 1 if count < 3 else 2
-    columns = -(-count // rows)
-    free = rows * columns - count
+    lines = 1 if count < 3 else 2
+    columns = -(-count // lines)
+    free = lines * columns - count
     widths = [1.0] * columns + ([] if free else [0.7])
-    figure = Figure(figsize=(3.3 * sum(widths), 2.7 * rows), layout="constrained")
-    grid = figure.add_gridspec(rows, len(widths), width_ratios=widths)
-    places = [divmod(place, columns) for place in range(rows * columns)]
+    figure = Figure(figsize=(3.3 * sum(widths), 2.7 * lines), layout="constrained")
+    grid = figure.add_gridspec(lines, len(widths), width_ratios=widths)
+    places = [divmod(place, columns) for place in range(lines * columns)]
     last, legend = (places.pop(columns - 1), places.pop()) if free else (places.pop(), None)
     panels = [figure.add_subplot(grid[place]) for place in (*places, last)]
     beside = figure.add_subplot(grid[legend] if legend else grid[:, -1])
@@ -123,7 +123,7 @@ def make_panels(count: int) -> tuple[Figure, list[Axes], Axes]:
 
 
 def draw_runtime(panel: Axes, table: pd.DataFrame, along: str, styles: Mapping[str, Look]) -> None:
-    """Runtime on the hardware with the most runs: two machines are never in one line.
+    """Draw runtime on the hardware with the most runs: two machines are never in one line.
 
     Only the benchmark's where there are some: runs may have shared their device.
     """
@@ -133,8 +133,8 @@ def draw_runtime(panel: Axes, table: pd.DataFrame, along: str, styles: Mapping[s
     machine = textwrap.shorten(hardware, 20, placeholder="...")
     where = "" if len(runs) == len(timed) else f" on {machine}"
     panel.set_title(f"runtime{where}{' (benchmark)' if timed['benchmark'].all() else ''}")
-    panel.set_ylabel("ms per timestep")
-    draw_means(panel, runs["milliseconds_per_timestep"], runs, along, styles)
+    panel.set_ylabel("µs per timestep of a batch")
+    draw_means(panel, runs["microseconds"], runs, along, styles)
     panel.set_ylim(bottom=0)
 
 
@@ -145,7 +145,7 @@ def draw_means(
     along: str,
     styles: Mapping[str, Look],
 ) -> None:
-    """Mean and range over seeds against L or M."""
+    """Draw mean and range over seeds against L or M."""
     for line, runs in table.groupby("line", sort=False):
         summary = values[runs.index].groupby(runs[along]).agg(["mean", "min", "max"])
         bars = [summary["mean"] - summary["min"], summary["max"] - summary["mean"]]
@@ -156,39 +156,77 @@ def draw_means(
     panel.set_xticks(sorted(set(table[along])))
 
 
-def draw_legend(panel: Axes, styles: Mapping[str, Look], published: bool) -> None:
-    """Every line and, where they are shown, the published marks."""
-    entries = [Line2D([], [], label=line, **style) for line, style in styles.items()]
-    if published:
-        star: Look = {"marker": "*", "markersize": 10, "markeredgecolor": "black", "color": GREY}
-        entries.append(Line2D([], [], label=PUBLISHED, linestyle="", **star))
+def draw_legend(
+    panel: Axes, styles: Mapping[str, Look], published: Mapping[str, str] = NOTHING
+) -> None:
+    """Draw every line, and the published marks: their models, and what is said of them."""
+    entries = [Line2D([], [], label=line, **look) for line, look in styles.items()]
+    entries += [published_entry(model, label) for model, label in published.items()]
     size = 9.5 if len(entries) <= 10 else 7
     panel.legend(handles=entries, loc="center", handlelength=3.2, fontsize=size)
 
 
-def draw_heading(figure: Figure, table: pd.DataFrame, explanation: str, published: bool) -> None:
-    """What was run, on what, and how large; in red where it is not what the paper ran."""
+def published_entry(model: str, label: str) -> Line2D:
+    """Return the legend's entry of a model's published marks."""
+    star: Look = {"marker": "*", "markersize": 10, "markeredgecolor": "black"}
+    return Line2D([], [], label=label, linestyle="", color=published_color(model), **star)
+
+
+def published_color(model: str) -> str:
+    """Return the colour of a published model: that of ours where there is one."""
+    name = {"Stacked LSTM": "sLSTM"}.get(model, model)
+    known = [style["color"] for key, style in STYLES.items() if MODELS[key].label == name]
+    return str(known[0]) if known else GREY
+
+
+def draw_heading(figure: Figure, table: pd.DataFrame, seeds: str, published: bool) -> None:
+    """Write what was run, on what, and how large; in red where it is not what the paper ran.
+
+    Args:
+        figure: to write on.
+        table: the runs, with their `line`.
+        seeds: how many there are, and how they are drawn.
+        published: whether published numbers are drawn.
+    """
     scale, width = table["scale"].iloc[0], figure.get_size_inches()[0]
-    sizes, seeds = tables.sizes(table), sorted(set(table["seed"]))
-    facts = f"{scale} scale, on {tables.distinct(table['hardware'])}, "
-    facts += (
-        f"seeds {tables.distinct(seeds, ', ')}: {explanation}"
-        if len(seeds) > 1
-        else f"one seed ({seeds[0]})"
-    )
+    sizes = tables.sizes(table)
+    facts = f"{scale} scale, on {tables.distinct(table['hardware'])}, {seeds}"
     title = textwrap.wrap(sizes[:1].upper() + sizes[1:], int(7.5 * width))
-    rows: list[tuple[str, Look]] = [(line, {"size": 13, "weight": "bold"}) for line in title]
-    rows += [(line, {"color": "#555555"}) for line in textwrap.wrap(facts, int(14 * width))]
-    rows += [
+    lines: list[tuple[str, Look]] = [(line, {"size": 13, "weight": "bold"}) for line in title]
+    lines += [(line, {"color": "#555555"}) for line in textwrap.wrap(facts, int(14 * width))]
+    lines += [
         (line, {"color": RED, "weight": "bold"})
         for warning in _warnings(table, sizes, published)
         for line in textwrap.wrap(warning, int(11 * width))
     ]
-    write_above(figure, rows)
+    write_above(figure, lines)
+
+
+def seeds_in_words(table: pd.DataFrame, explanation: str) -> str:
+    """Return the number of seeds of the lines, and which lines have more where they differ.
+
+    Args:
+        table: the runs, with their `line`.
+        explanation: of how several seeds are drawn.
+    """
+    seeds = table.groupby(["line", "depth"], sort=False)["seed"].nunique()
+    if seeds.max() == 1:
+        return "one seed"
+    numbers = sorted(set(seeds))
+    if len(numbers) == 1:
+        return f"{numbers[0]} seeds: {explanation}"
+    most = seeds[seeds == numbers[-1]].reset_index()
+    named = "; ".join(
+        f"{line}, L = {tables.distinct(depths, ', ')}"
+        for line, depths in most.groupby("line", sort=False)["depth"]
+    )
+    named = named if most["line"].nunique() < 3 else "some lines"
+    fewer = "one seed" if numbers[:-1] == [1] else f"{numbers[0]} to {numbers[-2]} seeds"
+    return f"{fewer}, {numbers[-1]} of {named}: {explanation}"
 
 
 def _warnings(table: pd.DataFrame, sizes: str, published: bool) -> Iterator[str]:
-    """What a reader must not take for the paper's: another scale, other data."""
+    """Yield what a reader must not take for the paper's: another scale, other data."""
     scale, task = table["scale"].iloc[0], table["task"].iloc[0]
     if scale != "paper":
         marks = "; published marks are for the paper's sizes" if published else ""
@@ -199,12 +237,12 @@ def _warnings(table: pd.DataFrame, sizes: str, published: bool) -> Iterator[str]
         yield "3D tLSTM+LN AT L > 1 predicts characters that it has seen: no measure of prediction"
 
 
-def write_above(figure: Figure, rows: Sequence[tuple[str, Look]]) -> None:
-    """Makes the figure taller by some rows of text and writes them there."""
+def write_above(figure: Figure, lines: Sequence[tuple[str, Look]]) -> None:
+    """Make the figure taller by some rows of text and write them there."""
     width, height = figure.get_size_inches()
-    taller = height + 0.22 * len(rows) + 0.2
+    taller = height + 0.22 * len(lines) + 0.2
     figure.set_size_inches(width, taller)
     figure.set_layout_engine("constrained", rect=(0, 0, 1, height / taller))
-    for place, (text, look) in enumerate(rows):
+    for place, (text, look) in enumerate(lines):
         above = 1 - (0.2 + 0.22 * place) / taller
         figure.text(0.012, above, text, va="center", **{"size": 9, **look})

@@ -25,23 +25,25 @@ from tlstm.reporting.style import (
     line_styles,
     make_panels,
     one_picture,
+    seeds_in_words,
     style,
 )
 
+EXPLANATION = "points are means, bars the range"
 Panel = Callable[[Axes, pd.DataFrame, str, Mapping[str, Look]], None]
 
 
 def sweep_figure(
     records: Sequence[Record], along: str, times: pd.DataFrame | None = None
 ) -> Figure:
-    """What a task is measured by, and runtime, against L or M, one line per model.
+    """Draw a task's measure and the runtime against L or M, one line per model.
 
     Between them stand the samples to the threshold, where a task can be solved.
 
     Args:
         records: of one scale and one task; the latest of every run is drawn.
         along: "depth" or "channels".
-        times: of the benchmark, as `growth.of_measurements` has them.
+        times: rows of `rows.benchmark_times`.
 
     Returns:
         A figure with two or three panels and, last, the legend's.
@@ -58,13 +60,13 @@ def sweep_figure(
         figure, panels, legend = make_panels(len(drawn))
         for panel, draw in zip(panels, drawn, strict=True):
             draw(panel, table, along, styles)
-        draw_legend(legend, styles, False)
-        draw_heading(figure, table, "points are means, bars the range", False)
+        draw_legend(legend, styles)
+        draw_heading(figure, table, seeds_in_words(table, EXPLANATION), False)
     return figure
 
 
 def _draw_best(panel: Axes, table: pd.DataFrame, along: str, styles: Mapping[str, Look]) -> None:
-    """The best on the validation samples."""
+    """Draw the best on the validation samples."""
     measure = measure_of(table["task"].iloc[0])
     panel.set_title(f"best {measure.name}")
     panel.set_ylabel(measure.title)
@@ -72,7 +74,7 @@ def _draw_best(panel: Axes, table: pd.DataFrame, along: str, styles: Mapping[str
 
 
 def _draw_samples(panel: Axes, table: pd.DataFrame, along: str, styles: Mapping[str, Look]) -> None:
-    """Samples to the threshold; runs that did not pass it are hollow, where they ended."""
+    """Draw samples to the threshold; runs that did not pass it are hollow, where they ended."""
     threshold = tables.percent(float(table["threshold"].iloc[0]))
     panel.set_title(f"samples to {threshold} (hollow: not within)")
     panel.set_ylabel("training samples")
@@ -89,13 +91,14 @@ def _draw_samples(panel: Axes, table: pd.DataFrame, along: str, styles: Mapping[
         panel.plot(runs[along], runs["samples"], label="_not within", **look)
 
 
-def ablation_figure(records: Sequence[Record]) -> Figure:
-    """What a task is measured by and runtime, a row for every combination of parts.
+def ablation_figure(records: Sequence[Record], times: pd.DataFrame | None = None) -> Figure:
+    """Draw a task's measure and the runtime, a row for every combination of parts.
 
     Between them stand the samples to the threshold, where a task can be solved.
 
     Args:
         records: of one scale and one task; the latest of every run is drawn.
+        times: rows of `rows.benchmark_times`.
 
     Returns:
         A figure with two or three panels.
@@ -103,14 +106,14 @@ def ablation_figure(records: Sequence[Record]) -> Figure:
     Raises:
         ValueError: there are no records, or they are of several scales or tasks.
     """
-    table = one_picture(records, "depth")
+    table = one_picture(records, "depth", times)
     measure = measure_of(table["task"].iloc[0])
     shown = {f"best {measure.title}": measure.of(table, "best")}
     if tables.is_solvable(table):
         threshold = tables.percent(float(table["threshold"].iloc[0]))
         samples = table["samples_to_threshold"].astype(float) / 1000
         shown[f"thousand samples to {threshold}"] = samples
-    shown["ms per timestep"] = table["milliseconds_per_timestep"]
+    shown["µs per timestep of a batch"] = table["microseconds"]
     rows = list(dict.fromkeys(table["line"]))[::-1]
     with style():
         figure = Figure(figsize=(10, 1 + 0.22 * len(rows)), layout="constrained")
@@ -121,12 +124,12 @@ def ablation_figure(records: Sequence[Record]) -> Figure:
         for panel in panels[1:]:
             panel.set_xlim(left=0)
         panels[0].set_yticks(range(len(rows)), rows)
-        draw_heading(figure, table, "points are means, bars the range", False)
+        draw_heading(figure, table, seeds_in_words(table, EXPLANATION), False)
     return figure
 
 
 def _draw_rows(panel: Axes, values: pd.Series, table: pd.DataFrame, rows: list[str]) -> None:
-    """Mean and range over seeds, a row for every line."""
+    """Draw mean and range over seeds, a row for every line."""
     summary = values.groupby(table["line"]).agg(["mean", "min", "max"]).reindex(rows)
     mean, lowest, highest = summary.to_numpy(dtype=float).T
     panel.errorbar(

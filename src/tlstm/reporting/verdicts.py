@@ -1,4 +1,4 @@
-"""What the records say to the paper's claims: each holds, does not hold or is undecided.
+"""Verdicts on the paper's claims from the records: each holds, does not hold or is undecided.
 
 Only runs of the paper's scale on the paper's data decide a claim; what others say is told beside
 it. A claim holds where all its comparisons agree on all its tasks, and does not hold as soon as one
@@ -19,7 +19,7 @@ from tlstm.records.schema import (
 from tlstm.records.store import (
     latest,
 )
-from tlstm.reporting import growth
+from tlstm.reporting import rows
 from tlstm.reporting.claims import CLAIMS, Claim
 from tlstm.reporting.comparison import Answer, Finding, Runs
 
@@ -27,7 +27,7 @@ Verdict = Literal["holds", "does not hold", "undecided"]
 
 
 class Evidence(NamedTuple):
-    """What the runs of one scale and task say to a claim.
+    """The evidence for a claim from the runs of one scale and task.
 
     Attributes:
         scale: of the runs, or "quick" measurements.
@@ -65,42 +65,42 @@ class Judgement(NamedTuple):
 def judge_all(
     records: Iterable[Record], measurements: Sequence[Measurement] = ()
 ) -> list[Judgement]:
-    """Every claim with its verdict.
+    """Return every claim with its verdict.
 
     Args:
         records: runs of any experiments and scales.
         measurements: of the benchmark, which take the place of the runs' own runtimes.
     """
-    asked = latest(record for record in records if record.experiment not in tables.VARIED)
-    groups = gathered(asked, growth.of_measurements(measurements))
+    reproduction_runs = latest(r for r in records if r.experiment not in tables.VARIED)
+    groups = gathered(reproduction_runs, rows.benchmark_times(measurements))
     return [judge(claim, groups) for claim in CLAIMS]
 
 
 def gathered(records: Sequence[Record], measured: pd.DataFrame) -> list[Runs]:
-    """The runs by scale and task, with the benchmark's runtimes where there are any.
+    """Return the runs by scale and task, with the benchmark's runtimes where there are any.
 
     Args:
         records: each run once.
-        measured: `growth.of_measurements`.
+        measured: `rows.benchmark_times`.
     """
-    nothing = pd.DataFrame(columns=[*Record.model_fields, "variant"])
-    table = tables.run_table(records) if records else nothing
+    nothing = pd.DataFrame(columns=[*Record.model_fields, *rows.TIMES, "variant"])
+    table = rows.run_table(records) if records else nothing.loc[:, ~nothing.columns.duplicated()]
     keys = [*zip(table["scale"], table["task"], strict=True)]
     keys += zip(measured["scale"], measured["task"], strict=True)
     return [_runs(*key, table, measured) for key in dict.fromkeys(keys)]
 
 
 def _runs(scale: str, task: str, table: pd.DataFrame, measured: pd.DataFrame) -> Runs:
-    rows, times = (
+    runs, times = (
         each[(each["scale"] == scale) & (each["task"] == task)] for each in (table, measured)
     )
-    return Runs(scale, task, rows, growth.of_runs(rows) if times.empty else times)
+    return Runs(scale, task, runs, runs[rows.TIMES] if times.empty else times)
 
 
 def judge(claim: Claim, groups: Sequence[Runs]) -> Judgement:
-    """One claim's verdict, from the runs by scale and task."""
-    asked = [_evidence(claim, runs) for runs in groups if runs.original in claim.tasks]
-    evidence = [each for each in asked if not _says_nothing(each)]
+    """Return one claim's verdict, from the runs by scale and task."""
+    found = [_evidence(claim, runs) for runs in groups if runs.original in claim.tasks]
+    evidence = [each for each in found if not _says_nothing(each)]
     evidence.sort(key=lambda each: not each.decides)
     deciding = [each for each in evidence if each.decides]
     absent = [task for task in claim.tasks if task not in {each.task for each in deciding}]
@@ -115,7 +115,7 @@ def _evidence(claim: Claim, runs: Runs) -> Evidence:
 
 
 def _apart(evidence: Evidence) -> Verdict:
-    """What it comes to if plateaus are told apart."""
+    """Return the answer of a finding if plateaus are told apart."""
     return verdict_of(
         [each._replace(answer=each.apart or each.answer) for each in evidence.findings]
     )
@@ -126,7 +126,7 @@ def _says_nothing(evidence: Evidence) -> bool:
 
 
 def verdict_of(findings: Sequence[Finding]) -> Verdict:
-    """Of one task: every comparison has to agree; one that contradicts is enough against it."""
+    """Return the verdict on one task: all comparisons must agree; one contradiction refutes it."""
     answers = {finding.answer for finding in findings}
     if "contradicts" in answers:
         return "does not hold"
@@ -134,7 +134,7 @@ def verdict_of(findings: Sequence[Finding]) -> Verdict:
 
 
 def overall(verdicts: Sequence[Verdict], complete: bool) -> Verdict:
-    """Of all tasks.
+    """Return the verdict on all tasks together.
 
     Args:
         verdicts: of those that ran at the paper's scale on the paper's data.
@@ -146,7 +146,7 @@ def overall(verdicts: Sequence[Verdict], complete: bool) -> Verdict:
 
 
 def counted(findings: Iterable[Finding]) -> str:
-    """How many comparisons came out how: "3 agree, 1 unclear, 4 missing"."""
+    """Count the comparisons by their answers: "3 agree, 1 unclear, 4 missing"."""
     words: dict[Answer, str] = {
         "agrees": "agree",
         "contradicts": "contradict",
@@ -158,7 +158,7 @@ def counted(findings: Iterable[Finding]) -> str:
 
 
 def reason(deciding: Sequence[Evidence], absent: Sequence[str]) -> str:
-    """Why a verdict is what it is, from what may decide it."""
+    """Explain why a verdict is what it is, from what may decide it."""
     told = [f"{task_title(each.task)}: {counted(each.findings)}." for each in deciding]
     if absent:
         names = ", ".join(task_title(task) for task in absent)
@@ -167,18 +167,18 @@ def reason(deciding: Sequence[Evidence], absent: Sequence[str]) -> str:
 
 
 def task_title(task: str) -> str:
-    """A task's name for people."""
+    """Return a task's name for people."""
     return tables.TITLES.get(task, task.replace("_", " ").capitalize())
 
 
 def summary(judgements: Iterable[Judgement]) -> str:
-    """How many claims came out how: "holds: 2, does not hold: 0, undecided: 6"."""
+    """Count the claims by their verdicts: "holds: 2, does not hold: 0, undecided: 6"."""
     numbers = Counter(judgement.verdict for judgement in judgements)
     verdicts: tuple[Verdict, ...] = "holds", "does not hold", "undecided"
     return ", ".join(f"{verdict}: {numbers[verdict]}" for verdict in verdicts)
 
 
 def told_apart(judgements: Iterable[Judgement]) -> str:
-    """Which verdicts would be others if plateaus were told apart: "claim 8 (does not hold)"."""
+    """Return the verdicts that change if plateaus are told apart: "claim 8 (does not hold)"."""
     others = [each for each in judgements if each.apart != each.verdict]
     return ", ".join(f"claim {each.claim.number} ({each.apart})" for each in others)

@@ -1,1 +1,1 @@
-"""What a sweep is made of: its file, its plan, its processes and devices, what it shows."""
+"""The training of many runs: points of a sweep file, their processes and GPUs, their display."""

@@ -1,7 +1,7 @@
 """Runs in processes of their own: one each, several at a time, none able to harm another.
 
 Without a GPU the processes are forked from one warm server that has done the imports; with one
-they start afresh, because CUDA does not survive a fork.
+each is started from nothing, because CUDA does not survive a fork.
 """
 
 import contextlib
@@ -17,11 +17,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tlstm.sweeping.gpus import least_busy, use_devices
 from tlstm.training.config import compose
-from tlstm.training.processes import end_with_parent, how_it_ended
-from tlstm.training.progress import Status
+from tlstm.training.display import Status
+from tlstm.training.distributed import end_with_parent, exit_reason
 from tlstm.training.recording import train
-from tlstm.training.run import prepared
+from tlstm.training.run import setup_run
 from tlstm.utils import (
     sentence,
 )
@@ -31,13 +32,13 @@ Context = ForkServerContext | SpawnContext
 ENDING_SECONDS = 10.0  # for a run to end by itself where all shall
 
 
-class Order(NamedTuple):
-    """A run to be done.
+class RunRequest(NamedTuple):
+    """A run that a pool is to train.
 
     Attributes:
         overrides: its command line.
-        log: the file that takes what it prints.
-        devices: how many it takes.
+        log: the file for its output.
+        devices: the number that it takes.
     """
 
     overrides: list[str]
@@ -50,11 +51,11 @@ class Active:
     """A run in progress.
 
     Attributes:
-        index: which of the orders.
-        process: that trains it.
-        connection: on which it reports.
+        index: of its request.
+        process: the one that trains it.
+        connection: for its status and its failure.
         devices: the GPUs that it takes; empty for the CPU.
-        failure: why it failed, as far as is known.
+        failure: the reason, as far as is known.
     """
 
     index: int
@@ -65,7 +66,7 @@ class Active:
 
 
 def context(devices: Sequence[str]) -> Context:
-    """How processes start on a machine with these GPUs."""
+    """Return the way to start processes on a machine with these GPUs."""
     if devices:
         return multiprocessing.get_context("spawn")
     server = multiprocessing.get_context("forkserver")
@@ -74,34 +75,34 @@ def context(devices: Sequence[str]) -> Context:
 
 
 def run_all(
-    orders: Sequence[Order],
+    requests: Sequence[RunRequest],
     jobs: int,
     devices: Sequence[str],
     show: Callable[[int, Status], None],
     ended: Callable[[int, str | None], None],
 ) -> None:
-    """Train runs, `jobs` at a time, in their order; go on past one that fails.
+    """Train runs, `jobs` at a time, in the given order; go on past one that fails.
 
     Args:
-        orders: the runs.
-        jobs: how many at a time.
+        requests: the runs.
+        jobs: the number at a time.
         devices: GPUs to spread them over, as CUDA_VISIBLE_DEVICES names them; may be empty. A run
-            begins on those that have the fewest.
+            starts on those that have the fewest.
         show: called with a run's index and its status.
-        ended: called with a run's index when it has ended, and why if it failed.
+        ended: called with a run's index when it has ended, and the reason if it failed.
     """
-    waiting = list(enumerate(orders))[::-1]
+    waiting = list(enumerate(requests))[::-1]
     active: list[Active] = []
     with _stopping(active):
         while waiting or active:
             while waiting and len(active) < jobs:
-                index, order = waiting.pop()
+                index, request = waiting.pop()
                 taken = [device for run in active for device in run.devices]
-                chosen = least_busy(devices, taken, order.devices)
-                active.append(_begin(context(devices), index, order, chosen))
+                chosen = least_busy(devices, taken, request.devices)
+                active.append(_begin(context(devices), index, request, chosen))
             wait([channel for run in active for channel in (run.connection, run.process.sentinel)])
             for run in list(active):
-                finished = not run.process.is_alive()  # asked first, so that no message is missed
+                finished = not run.process.is_alive()  # asked first so that no message is missed
                 for message in _received(run.connection):
                     if isinstance(message, Status):
                         show(run.index, message)
@@ -109,12 +110,12 @@ def run_all(
                         run.failure = message
                 if finished:
                     active.remove(run)
-                    ended(run.index, run.failure or how_it_ended(run.process))
+                    ended(run.index, run.failure or exit_reason(run.process))
 
 
 @contextlib.contextmanager
 def _stopping(active: list[Active]) -> Iterator[None]:
-    """Whatever happens, leave no process behind."""
+    """End the runs in progress, whatever happens."""
     try:
         yield
     finally:
@@ -126,45 +127,28 @@ def _stopping(active: list[Active]) -> Iterator[None]:
             run.process.join()
 
 
-def least_busy(devices: Sequence[str], taken: Sequence[str], number: int) -> list[str]:
-    """The devices with the fewest runs, the first of equals; none where there are none.
-
-    Args:
-        devices: to choose from.
-        taken: the devices of every run in progress.
-        number: how many to choose.
-    """
-    return sorted(devices, key=taken.count)[:number]
-
-
-def use_devices(devices: Sequence[str]) -> None:
-    """Let this process see these GPUs alone; called before it has seen any."""
-    if devices:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
-
-
-def _begin(context: Context, index: int, order: Order, devices: list[str]) -> Active:
+def _begin(context: Context, index: int, request: RunRequest, devices: list[str]) -> Active:
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(order, theirs, devices))
+    process = context.Process(target=_work, args=(request, theirs, devices))
     process.start()
     theirs.close()
     return Active(index, process, ours, devices)
 
 
 def _received(connection: Connection) -> Iterator[Any]:
-    """What has arrived on a connection by now."""
+    """Yield the messages that have arrived on a connection."""
     with contextlib.suppress(EOFError, ConnectionResetError):
         while connection.poll():
             yield connection.recv()
 
 
-def _work(order: Order, connection: Connection, devices: list[str]) -> None:
-    """What a process does: one run, from its command line to its record."""
+def _work(request: RunRequest, connection: Connection, devices: list[str]) -> None:
+    """Train one run in this process, from its command line to its record."""
     end_with_parent()
-    _print_to(order.log)
+    _print_to(request.log)
     use_devices(devices)
     try:
-        with prepared(compose(order.overrides), connection.send) as job:
+        with setup_run(compose(request.overrides), connection.send) as job:
             train(job)
     except (ValueError, OSError) as error:
         traceback.print_exc()
@@ -177,7 +161,7 @@ def _work(order: Order, connection: Connection, devices: list[str]) -> None:
 
 
 def _print_to(log: Path) -> None:
-    """Send what this process prints, in Python or below it, to the end of a file."""
+    """Append the output of this process and of its libraries to a file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())

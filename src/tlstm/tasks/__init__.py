@@ -1,1 +1,1 @@
-"""The paper's tasks, one module each: a dataset and its LightningDataModule."""
+"""The data that networks are trained on: one file and one LightningDataModule per task."""

@@ -18,13 +18,10 @@ from tlstm.tasks.algorithmic import (
     split_of,
 )
 from tlstm.tasks.base import Batch
-from tlstm.utils import (
-    at_least,
-    share,
-)
+from tlstm.utils import at_least, share
 
 DIGITS = string.digits + string.ascii_lowercase
-EASIER = len(Split)  # in the key of a random stream, where others have their split
+EASIER = len(Split)  # in the key of a random stream, in the place of a split
 
 Alignment = Literal["left", "right"]
 
@@ -35,7 +32,7 @@ def add_digits(first: Integers, second: Integers, base: int = 10) -> Integers:
     Args:
         first: digits, most significant first, [B, n].
         second: the same, [B, n].
-        base: how many different digits there are.
+        base: number of different digits.
 
     Returns:
         Digits of the sums, most significant first, [B, n+1]; the first is the carry out, 0 or 1.
@@ -54,11 +51,11 @@ class AdditionTask(GeneratedTask):
 
     Args:
         digits: number n of digits of each operand.
-        base: how many different digits there are; the token after them is the mark.
-        alignment: where a sum stands whose digits are one fewer than its positions.
+        base: number of different digits; the token after them is the mark.
+        alignment: "left" or "right", for sums with one digit fewer than positions.
 
     Raises:
-        ValueError: if ``digits`` is below 1 or ``base`` below 2, or there is no such alignment.
+        ValueError: ``digits`` is below 1, ``base`` below 2, or ``alignment`` another word.
     """
 
     def __init__(self, digits: int, base: int = 10, alignment: Alignment = "left") -> None:
@@ -74,28 +71,28 @@ class AdditionTask(GeneratedTask):
         self.answer_positions = range(2 * digits + 2, 3 * digits + 3)
 
     def inputs(self, choices: Integers) -> Integers:
-        """``- first - second`` and marks to the end, [B, T]."""
+        """Return ``- first - second`` and marks to the end, [B, T]."""
         return self.read(self.operands(choices))
 
     def targets(self, choices: Integers) -> Integers:
-        """Marks, then the sum right after the last digit, and marks to the end, [B, T]."""
+        """Return marks, the sum right after the last digit, and marks to the end, [B, T]."""
         return self.write(self.operands(choices))
 
     def operands(self, choices: Integers) -> Integers:
-        """Digits of both operands, most significant first and that one not zero, [B, 2, n]."""
+        """Return the digits of both operands, most significant first and not zero, [B, 2, n]."""
         operands = choices.reshape(-1, 2, self.digits).copy()
         operands[:, :, 0] += 1
         return operands
 
     def read(self, operands: Integers) -> Integers:
-        """The inputs [B, T] of any operands [B, 2, n]."""
+        """Return the inputs [B, T] of operands [B, 2, n], which may begin with zeros."""
         tokens = np.full((len(operands), self.timesteps), self.mark, dtype=np.int64)
         tokens[:, 1 : self.digits + 1] = operands[:, 0]
         tokens[:, self.digits + 2 : 2 * self.digits + 2] = operands[:, 1]
         return tokens
 
     def write(self, operands: Integers) -> Integers:
-        """The targets [B, T] of any operands [B, 2, n]."""
+        """Return the targets [B, T] of operands [B, 2, n], which may begin with zeros."""
         tokens = np.full((len(operands), self.timesteps), self.mark, dtype=np.int64)
         start, stop = self.answer_positions.start, self.answer_positions.stop
         total = add_digits(operands[:, 0], operands[:, 1], self.base)
@@ -106,34 +103,34 @@ class AdditionTask(GeneratedTask):
         return tokens
 
     def token_name(self, token: int) -> str:
-        """The digit, beyond 9 a letter and beyond z a number, or ``-``."""
+        """Return the digit, beyond 9 a letter and beyond z a number, or ``-``."""
         if token == self.mark:
             return "-"
         return DIGITS[token] if token < len(DIGITS) else str(token)
 
 
 class EasierAddition(GeneratedDataset):
-    """Training samples that are easier than the task's, in one of two ways or in both [ours].
+    """Easier training samples: shorter operands, more zeros, or both [ours].
 
-    From the third to the last but one, a digit of the task's sums tells nothing of any single digit
-    of an operand, as the other operand makes each outcome as likely. With zeros, it now and then is
-    a copy of one.
+    From the third to the last but one, a digit of the task's sums is independent of any single
+    digit of an operand, because the other operand makes every outcome equally likely. With zeros,
+    it is sometimes a copy of one.
 
     Args:
-        task: what the samples are otherwise.
-        fewest_digits: of an operand. Their number is uniform between this and the task's, the same
+        task: the samples at full length.
+        min_digits: of an operand. Their number is uniform between this and the task's, the same
             in both; marks fill the sample up to the task's length. 0: always the task's.
-        most_zeros: with what probability a digit becomes 0 in one sample is uniform between 0 and
-            this, from 0 to 1.
-        seed: 0..2**64-1; it chooses the order in which the samples come.
-        samples_per_epoch: what ``len`` says; larger indices are as good.
+        max_zero_fraction: the probability that a digit of a sample becomes 0 is uniform between 0
+            and this, from 0 to 1.
+        seed: 0..2**64-1; chooses the order of the samples.
+        samples_per_epoch: value of ``len``; larger indices are valid.
     """
 
     def __init__(
         self,
         task: AdditionTask,
-        fewest_digits: int,
-        most_zeros: float,
+        min_digits: int,
+        max_zero_fraction: float,
         seed: int,
         samples_per_epoch: int,
     ) -> None:
@@ -141,9 +138,9 @@ class EasierAddition(GeneratedDataset):
         self._whole = task
         self._tasks = [
             AdditionTask(digits, task.base, task.alignment)
-            for digits in range(fewest_digits or task.digits, task.digits + 1)
+            for digits in range(min_digits or task.digits, task.digits + 1)
         ]
-        self._most_zeros = most_zeros
+        self._max_zero_fraction = max_zero_fraction
         self._easing = RandomStreams(seed, EASIER)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
@@ -160,25 +157,26 @@ class EasierAddition(GeneratedDataset):
     def _easier(
         self, task: AdditionTask, operands: Integers, numbers: npt.NDArray[np.uint64]
     ) -> list[Batch]:
-        """The samples of a task that operands [B, 2, n] of the whole one become."""
+        """Make samples of a shorter task from operands [B, 2, n] of the whole one."""
         operands = operands[:, :, : task.digits]
-        if self._most_zeros:
+        if self._max_zero_fraction:
             operands = self._with_zeros(task, operands, numbers / 2**64)
+        samples = task.batches(task.read(operands), task.write(operands))
         after = 0, self._whole.timesteps - task.timesteps
         return [
             Batch(
                 F.pad(inputs, after, value=task.mark),
                 F.pad(targets, after, value=task.mark),
-                F.pad(answer, after),
+                F.pad(loss_mask, after),
             )
-            for inputs, targets, answer in task.batches(task.read(operands), task.write(operands))
+            for inputs, targets, loss_mask in samples
         ]
 
     def _with_zeros(
         self, task: AdditionTask, operands: Integers, uniform: npt.NDArray[np.float64]
     ) -> Integers:
-        """Operands [B, 2, n] with zeros, where that makes no sample of another split."""
-        chance = self._most_zeros * uniform[:, :1]
+        """Set digits of operands [B, 2, n] to zero where the sample stays in the training split."""
+        chance = self._max_zero_fraction * uniform[:, :1]
         digits = uniform[:, 1 : 1 + operands[0].size]
         easier = np.where(digits < chance, 0, operands.reshape(digits.shape))
         easier = easier.reshape(operands.shape)
@@ -189,8 +187,8 @@ class EasierAddition(GeneratedDataset):
 class AdditionDataModule(GeneratedDataModule):
     """Addition of two integers of ``digits`` digits each [paper].
 
-    One digit a step, ``-`` between the operands and as padding; the sum is read out right after the
-    last digit, most significant digit first; 3n+4 steps:
+    One digit a timestep, with ``-`` between the operands and as padding. The sum follows right
+    after the last digit, most significant digit first; 3n+4 timesteps:
 
     >>> import numpy as np
     >>> task = AdditionTask(digits=3)
@@ -202,23 +200,23 @@ class AdditionDataModule(GeneratedDataModule):
 
     The answer is n+1 positions, 8..11 here: a sum with no carry out has n digits and one more ``-``
     after them [ours], or before them with ``alignment="right"``. Operands are uniform over the
-    integers of n digits with a nonzero first digit [ours]. Tokens 0..9 are the digits, 10 is ``-``;
-    in another base, as many as it has.
+    integers of n digits with a nonzero first digit [ours]. Tokens 0..base-1 are the digits and
+    token ``base`` is ``-``.
 
     Args:
         digits: number n of digits of each operand; 15 in the paper.
-        base: how many different digits there are; 10 in the paper.
+        base: number of different digits; 10 in the paper.
         batch_size: training samples of all devices together per step; 15 in the paper.
         samples_per_epoch: training samples from one validation to the next, a multiple of
             ``batch_size``.
         validation_samples: size of the validation set, the same for every seed.
         test_samples: size of the test set, the same for every seed.
         seed: 0..2**64-1; chooses the training samples.
-        num_workers: processes that draw training samples ahead; 0 draws them in the trainer's own.
+        num_workers: processes that draw training samples ahead; 0 draws them in the trainer's.
         evaluation_batch_size: validation or test samples per device and step.
-        alignment: of a sum within its positions, "left" or "right".
-        fewest_digits: of an operand of a training sample, see :class:`EasierAddition`.
-        most_zeros: of the digits of a training sample, see :class:`EasierAddition`. Neither
+        alignment: "left" or "right", of a sum within its positions.
+        min_digits: of an operand of a training sample, see :class:`EasierAddition`.
+        max_zero_fraction: of the digits of a training sample, see :class:`EasierAddition`. Neither
             changes validation and test samples.
 
     Raises:
@@ -237,8 +235,8 @@ class AdditionDataModule(GeneratedDataModule):
         num_workers: int = 0,
         evaluation_batch_size: int = 100,
         alignment: Alignment = "left",
-        fewest_digits: int = 0,
-        most_zeros: float = 0.0,
+        min_digits: int = 0,
+        max_zero_fraction: float = 0.0,
     ) -> None:
         self._addition = AdditionTask(digits, base, alignment)
         super().__init__(
@@ -251,16 +249,20 @@ class AdditionDataModule(GeneratedDataModule):
             num_workers=num_workers,
             evaluation_batch_size=evaluation_batch_size,
         )
-        self.fewest_digits = at_least("fewest_digits", fewest_digits, 0)
-        if fewest_digits > digits:
-            raise ValueError(f"fewest_digits must be at most digits={digits}, got {fewest_digits}")
-        self.most_zeros = share("most_zeros", most_zeros)
+        self.min_digits = at_least("min_digits", min_digits, 0)
+        if min_digits > digits:
+            raise ValueError(f"min_digits must be at most digits={digits}, got {min_digits}")
+        self.max_zero_fraction = share("max_zero_fraction", max_zero_fraction)
 
     @property
     def training_set(self) -> GeneratedDataset:
-        """The training samples; any index from 0 on is one."""
-        if not self.fewest_digits and not self.most_zeros:
+        """The training samples, with any index from 0 on."""
+        if not self.min_digits and not self.max_zero_fraction:
             return super().training_set
         return EasierAddition(
-            self._addition, self.fewest_digits, self.most_zeros, self.seed, self.samples_per_epoch
+            self._addition,
+            self.min_digits,
+            self.max_zero_fraction,
+            self.seed,
+            self.samples_per_epoch,
         )

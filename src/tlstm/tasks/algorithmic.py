@@ -1,13 +1,12 @@
-"""What the generated tasks share: samples by random access and splits by content.
+"""Generated tasks: samples by random access and splits by content.
 
-The paper generates its samples on the fly [paper]; all that makes them repeatable is [ours]:
+The paper generates its samples on the fly [paper]; what makes them repeatable is [ours]:
 
-* Sample i depends on (seed, split, i) alone: it is drawn from a Philox stream whose key is the seed
-  and the split and whose counter is i. Workers, devices and restarts cannot change it.
+* Sample i depends on (seed, split, i) alone: it is drawn from a Philox stream with the seed and the
+  split as key and i as counter. Workers, devices and restarts cannot change it.
 * The content of a sample decides its split (see :func:`split_of`), so that no validation or test
   sample is ever trained on, whatever the seeds.
-* Validation and test samples are the same for every seed, so that runs are compared on the same
-  samples; the seed chooses the training samples only.
+* Validation and test samples are the same for every seed; the seed chooses the training samples.
 * Training never repeats: epoch e of the trainer reads samples e·samples_per_epoch and following.
 """
 
@@ -27,19 +26,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tlstm.tasks.base import Batch, SequenceDataModule
-from tlstm.utils import (
-    at_least,
-)
+from tlstm.utils import at_least
 
 Integers = npt.NDArray[np.int64]
 
 SPLIT_SHARE = 16  # one in 16 contents belongs to validation, one to test
-ENUMERABLE = 4096  # beyond so many contents an empty split has a chance below 1e-114
+ENUMERABLE = 4096  # contents; with more, the probability of an empty split is below 1e-114
 HELD_OUT_SEED = 0
 
 
 class Split(IntEnum):
-    """The parts of a task's samples; the numbers are part of the random streams' keys."""
+    """Training, validation and test; the numbers are part of the random streams' keys."""
 
     TRAINING = 0
     VALIDATION = 1
@@ -47,15 +44,15 @@ class Split(IntEnum):
 
 
 class GeneratedTask(ABC):
-    """How a task turns independent uniform choices into tokens.
+    """A map from independent uniform choices to the tokens of a sample.
 
     Attributes:
         description: the task in a few words, for error messages.
-        radices: a sample is made of ``len(radices)`` choices; choice j is uniform in
-            0..radices[j]-1, and different choices make different inputs.
+        radices: number of values of each choice: choice j is uniform in 0..radices[j]-1, and
+            different choices make different inputs.
         vocabulary_size: number of different tokens.
         timesteps: length T of a sample.
-        answer_positions: positions of the answer within the T timesteps.
+        answer_positions: timesteps of loss and accuracy.
     """
 
     description: str
@@ -66,43 +63,43 @@ class GeneratedTask(ABC):
 
     @abstractmethod
     def inputs(self, choices: Integers) -> Integers:
-        """Tokens to read [B, T], of choices [B, len(radices)]."""
+        """Return the tokens to read [B, T] for choices [B, len(radices)]."""
 
     @abstractmethod
     def targets(self, choices: Integers) -> Integers:
-        """Tokens to predict [B, T], of choices [B, len(radices)]."""
+        """Return the tokens to predict [B, T] for choices [B, len(radices)]."""
 
     @abstractmethod
     def token_name(self, token: int) -> str:
-        """How people write a token."""
+        """Return the written form of a token."""
 
     def render(self, tokens: Sequence[int] | Tensor) -> str:
-        """Write tokens [T] for people, as in the paper's rows: names with a space between."""
+        """Write tokens [T] as in the paper's rows: names with a space between."""
         return " ".join(map(self.token_name, torch.as_tensor(tokens).tolist()))
 
     def samples(self, choices: Integers) -> list[Batch]:
-        """The samples that choices [B, len(radices)] make, without a batch axis."""
+        """Return the samples of choices [B, len(radices)], without a batch axis."""
         return self.batches(self.inputs(choices), self.targets(choices))
 
     def batches(self, inputs: Integers, targets: Integers) -> list[Batch]:
-        """The samples of tokens to read and to predict, both [B, T], without a batch axis."""
-        answer = torch.zeros(self.timesteps, dtype=torch.bool)
-        answer[self.answer_positions.start : self.answer_positions.stop] = True
+        """Split tokens to read and to predict, both [B, T], into samples without a batch axis."""
+        loss_mask = torch.zeros(self.timesteps, dtype=torch.bool)
+        loss_mask[self.answer_positions.start : self.answer_positions.stop] = True
         rows = zip(torch.from_numpy(inputs), torch.from_numpy(targets), strict=True)
-        return [Batch(*row, answer) for row in rows]
+        return [Batch(*row, loss_mask) for row in rows]
 
 
 def split_of(inputs: Integers) -> Split:
-    """The split that a sample belongs to, by the BLAKE2b hash of its input tokens [T].
+    """Return the split of a sample, by the BLAKE2b hash of its input tokens [T].
 
-    Of 16 residues of the hash one belongs to validation, one to test and 14 to training.
+    One of 16 residues of the hash is validation, one is test and 14 are training.
     """
     digest = hashlib.blake2b(inputs.astype("<i8", copy=False).tobytes(), digest_size=1).digest()
     return {0: Split.VALIDATION, 1: Split.TEST}.get(digest[0] % SPLIT_SHARE, Split.TRAINING)
 
 
 def require_every_split(task: GeneratedTask) -> None:
-    """Raise a ValueError if the task is so small that a split has no sample at all."""
+    """Raise a ValueError if the task is so small that a split has no sample."""
     number = math.prod(task.radices)
     if number > ENUMERABLE:
         return
@@ -117,35 +114,35 @@ def require_every_split(task: GeneratedTask) -> None:
 
 
 class RandomStreams:
-    """Streams of random numbers, one for every index, the same however they are asked for.
+    """Streams of random numbers, one for every index, independent of the order of access.
 
     Args:
         seed: 0..2**64-1.
-        purpose: what the numbers are for; those of different purposes are independent.
+        purpose: streams of different purposes are independent.
     """
 
     def __init__(self, seed: int, purpose: int) -> None:
-        # random_raw is the part of numpy whose numbers never change between versions
+        # Numbers of random_raw never change between versions of numpy
         self._stream = np.random.Philox(key=np.array([seed, purpose], dtype=np.uint64))
-        self._beginning: Any = self._stream.state  # of any stream, once its counter is set
+        self._initial_state: Any = self._stream.state  # of every stream, but for its counter
 
     def numbers(self, index: int, number: int) -> npt.NDArray[np.uint64]:
-        """The first numbers of a stream, uniform in 0..2**64-1."""
-        # Streams are 2**128 numbers apart, so that no two samples can meet; to set the state of
-        # one generator takes an eighth of the time of making one
-        self._beginning["state"]["counter"][2] = index
-        self._stream.state = self._beginning
+        """Return the first numbers of a stream, uniform in 0..2**64-1."""
+        # Streams are 2**128 numbers apart, so that no two samples share any. Setting the state of a
+        # generator takes an eighth of the time of making one.
+        self._initial_state["state"]["counter"][2] = index
+        self._stream.state = self._initial_state
         return self._stream.random_raw(number)
 
 
 class GeneratedDataset(Dataset[Batch]):
-    """The samples of one split of a task; any index from 0 on, without end.
+    """The samples of one split of a task, with any index from 0 on.
 
     Args:
-        task: what the samples are.
-        split: which of them.
-        seed: 0..2**64-1; it chooses the order in which the contents of the split come.
-        samples_per_epoch: what ``len`` says; larger indices are as good.
+        task: makes the samples.
+        split: training, validation or test.
+        seed: 0..2**64-1; chooses the order of the split's contents.
+        samples_per_epoch: value of ``len``; larger indices are valid.
     """
 
     def __init__(
@@ -167,7 +164,7 @@ class GeneratedDataset(Dataset[Batch]):
         return self.task.samples(self._choices(indices))
 
     def _choices(self, indices: Sequence[int]) -> Integers:
-        """Choices [len(indices), len(radices)]: the first in the split of each stream."""
+        """Draw choices [len(indices), len(radices)]: the first of each stream in the split."""
         choices = np.empty((len(indices), len(self._radices)), dtype=np.int64)
         pending = np.arange(len(indices))
         for attempt in itertools.count():
@@ -179,8 +176,8 @@ class GeneratedDataset(Dataset[Batch]):
         return choices
 
     def _attempt(self, indices: Sequence[int], attempt: int) -> Integers:
-        """Choices of the n-th attempt of each stream, whatever their split."""
-        # the remainder of 64 random bits is uniform to radix / 2**64
+        """Draw the choices of the n-th attempt of each stream, of any split."""
+        # The remainder of 64 random bits is uniform up to radix / 2**64
         first, last = attempt * len(self._radices), (attempt + 1) * len(self._radices)
         raw = np.stack([self._streams.numbers(index, last)[first:] for index in indices])
         return (raw % self._radices).astype(np.int64)
@@ -190,14 +187,14 @@ class GeneratedDataModule(SequenceDataModule):
     """Training, validation and test samples of a generated task.
 
     Args:
-        task: what the samples are.
+        task: makes the samples.
         batch_size: training samples of all devices together per step; 15 in the paper.
         samples_per_epoch: training samples from one validation to the next, a multiple of
             ``batch_size``.
         validation_samples: size of the validation set, the same for every seed.
         test_samples: size of the test set, the same for every seed.
         seed: 0..2**64-1; chooses the training samples.
-        num_workers: processes that draw training samples ahead; 0 draws them in the trainer's own.
+        num_workers: processes that draw training samples ahead; 0 draws them in the trainer's.
         evaluation_batch_size: validation or test samples per device and step.
 
     Raises:
@@ -225,17 +222,17 @@ class GeneratedDataModule(SequenceDataModule):
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of different tokens, of inputs and targets alike."""
+        """Number of different tokens, the same for inputs and targets."""
         return self.task.vocabulary_size
 
     @property
     def input_size(self) -> int:
-        """Features of an input: one for every token."""
+        """Number of different tokens to read."""
         return self.vocabulary_size
 
     @property
     def output_size(self) -> int:
-        """Tokens to choose from."""
+        """Number of different tokens to predict."""
         return self.vocabulary_size
 
     @property
@@ -243,17 +240,17 @@ class GeneratedDataModule(SequenceDataModule):
         """Length T of every sample."""
         return self.task.timesteps
 
-    def symbol_name(self, symbol: int) -> str:
-        """How people write a token."""
-        return self.task.token_name(symbol)
+    def token_name(self, token: int) -> str:
+        """Return the written form of a token."""
+        return self.task.token_name(token)
 
     def render(self, tokens: Sequence[int] | Tensor) -> str:
-        """Write tokens [T] for people, as in the paper's rows."""
+        """Write tokens [T] as in the paper's rows."""
         return self.task.render(tokens)
 
     @property
     def training_set(self) -> GeneratedDataset:
-        """The training samples; any index from 0 on is one."""
+        """The training samples, with any index from 0 on."""
         return GeneratedDataset(self.task, Split.TRAINING, self.seed, self.samples_per_epoch)
 
     @cached_property
@@ -269,4 +266,4 @@ class GeneratedDataModule(SequenceDataModule):
     def _held_out(self, split: Split, number: int) -> "Dataset[Batch]":
         samples = GeneratedDataset(self.task, split, HELD_OUT_SEED, number)
         drawn = samples.__getitems__(range(number))
-        return cast("Dataset[Batch]", drawn)  # a list has all that a map-style dataset needs
+        return cast("Dataset[Batch]", drawn)  # a list is a map-style dataset

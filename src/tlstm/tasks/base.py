@@ -1,8 +1,8 @@
-"""What all tasks share: the form of a batch, and how samples come to the devices.
+"""The batch, and the distribution of samples over epochs, workers and devices, for every task.
 
 Training reads samples 0, 1, 2, ... of the training set without end: epoch e of the trainer reads
-samples e·samples_per_epoch and following. Which sample is at an index is the task's to say, by the
-seed alone, so that workers, devices and restarts cannot change it.
+e·samples_per_epoch and following. The sample at an index depends on the seed alone, so that
+workers, devices and restarts cannot change it.
 """
 
 from abc import ABC, abstractmethod
@@ -14,32 +14,30 @@ from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from tlstm.utils import (
-    at_least,
-)
+from tlstm.utils import at_least
 
 
 class Batch(NamedTuple):
-    """Sequences to read and to answer; a single sample is the same without the first axis.
+    """Sequences to read and to predict; a single sample is the same without the first axis.
 
     Attributes:
-        inputs: what is read: symbols, int64 [B, T], or features, float [B, T, input_size].
-        targets: symbols or classes to predict, int64 [B, T].
-        answer: positions of the answer, over which loss and accuracy are taken, bool [B, T].
+        inputs: tokens, int64 [B, T], or features, float [B, T, input_size].
+        targets: tokens or classes to predict, int64 [B, T].
+        loss_mask: True at the positions of loss and accuracy, bool [B, T].
     """
 
     inputs: Tensor
     targets: Tensor
-    answer: Tensor
+    loss_mask: Tensor
 
 
 class ConsecutiveSampler(DistributedSampler[Any]):
-    """Each epoch's indices go on where the last epoch's ended; devices take them in turn.
+    """Indices that continue from epoch to epoch, dealt out to the devices in turn.
 
-    Epoch e is e·n .. (e+1)·n-1, n the dataset's length, a multiple of ``num_replicas``; a device
-    takes every ``num_replicas``-th of them from its rank on, so that the batches of all devices
-    together are the same samples however many devices there are. Lightning calls ``set_epoch``,
-    and adds no sampler of its own to a DistributedSampler.
+    Epoch e is e·n .. (e+1)·n-1, where n is the dataset's length, a multiple of ``num_replicas``.
+    A device takes every ``num_replicas``-th index from its rank on, so that all devices together
+    read the same samples per step whatever their number. Lightning calls ``set_epoch`` and leaves
+    a DistributedSampler in its place.
     """
 
     def __iter__(self) -> Iterator[Any]:
@@ -48,9 +46,9 @@ class ConsecutiveSampler(DistributedSampler[Any]):
 
 
 class LazyDataLoader(DataLoader[Batch]):
-    """A DataLoader whose workers start at the first batch asked for.
+    """A DataLoader whose workers start with the first batch.
 
-    Lightning makes the iterator of the first epoch before it tells the sampler which epoch that is;
+    Lightning makes the iterator of the first epoch before it calls the sampler's ``set_epoch``:
     workers that fetch ahead would begin a resumed run with the samples of epoch 0.
     """
 
@@ -61,35 +59,33 @@ class LazyDataLoader(DataLoader[Batch]):
 class SequenceDataModule(LightningDataModule, ABC):
     """Training, validation and test samples of a task.
 
-    Resume at the end of an epoch (Lightning's default checkpoints): training goes on with the next
-    samples. Each validation sample is read by one device, each test sample by every device: test on
-    one.
+    A run that resumes at the end of an epoch, as Lightning's checkpoints do, continues with the
+    next samples. Each validation sample is read by one device, each test sample by every device:
+    test on one.
 
     Args:
         batch_size: training samples of all devices together per step.
         samples_per_epoch: training samples from one validation to the next, a multiple of
             ``batch_size``.
         seed: 0..2**64-1; chooses the training samples or their order.
-        num_workers: processes that draw training samples ahead; 0 draws them in the trainer's own.
+        num_workers: processes that draw training samples ahead; 0 draws them in the trainer's.
         evaluation_batch_size: validation or test samples per device and step.
 
     Attributes:
-        reads_symbols: whether inputs are symbols, and not features.
-        batches_at_a_time: how many training batches come as one, one after the other along the
+        is_discrete: True where inputs are tokens, False where they are features.
+        has_all_targets: True where positions outside the loss mask have targets as well.
+        batches_at_a_time: training batches that the loader returns as one, concatenated along the
             first axis; the last ones of an epoch may be fewer. The samples stay the same.
         validation_samples: size of the validation set.
         test_samples: size of the test set.
-        samples_per_pass: where samples are chunks of streams, in which one chunk goes on where
-            another ended: training samples until every stream begins anew. None where samples
-            have nothing to do with each other.
-
-        has_all_targets: whether positions outside of the answer have targets, too.
+        samples_per_pass: training samples until every stream starts again, where samples are
+            consecutive chunks of streams; None where samples are independent.
 
     Raises:
         ValueError: if an argument is out of its range.
     """
 
-    reads_symbols = True
+    is_discrete = True
     has_all_targets = False
     batches_at_a_time = 1
     validation_samples: int
@@ -121,12 +117,12 @@ class SequenceDataModule(LightningDataModule, ABC):
     @property
     @abstractmethod
     def input_size(self) -> int:
-        """Features of an input, or different symbols that it may be."""
+        """Number of features of an input, or of different tokens."""
 
     @property
     @abstractmethod
     def output_size(self) -> int:
-        """Symbols or classes to choose from."""
+        """Number of tokens or classes to choose from."""
 
     @property
     @abstractmethod
@@ -136,7 +132,7 @@ class SequenceDataModule(LightningDataModule, ABC):
     @property
     @abstractmethod
     def training_set(self) -> Dataset[Batch]:
-        """The training samples; any index from 0 on is one, and ``len`` is an epoch."""
+        """The training samples, with any index from 0 on; ``len`` is an epoch."""
 
     @property
     @abstractmethod
@@ -148,12 +144,12 @@ class SequenceDataModule(LightningDataModule, ABC):
     def test_set(self) -> Dataset[Batch]:
         """All test samples."""
 
-    def symbol_name(self, symbol: int) -> str:
-        """How people write a symbol or class: the number, where a task has no better name."""
-        return str(symbol)
+    def token_name(self, token: int) -> str:
+        """Return the written form of a token or class: its number, unless a task has a name."""
+        return str(token)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """The training samples of this device.
+        """Load the training samples of this device.
 
         Raises:
             ValueError: if the devices cannot share ``batch_size`` evenly.
@@ -175,7 +171,7 @@ class SequenceDataModule(LightningDataModule, ABC):
         )
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """The validation samples of this device: every one belongs to one device.
+        """Load the validation samples of this device, each of which belongs to one device.
 
         Raises:
             ValueError: if there are fewer validation samples than devices.
@@ -189,7 +185,7 @@ class SequenceDataModule(LightningDataModule, ABC):
         return self._evaluation_loader(self.validation_set, rank, world_size)
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """All test samples, on every device."""
+        """Load all test samples, on every device."""
         return self._evaluation_loader(self.test_set, rank=0, world_size=1)
 
     def _evaluation_loader(

@@ -1,15 +1,13 @@
-"""Memorization (Figure 4, Table 2): read a sequence of symbols, then write it again."""
+"""Memorization (Figure 4, Table 2): read a sequence of tokens, then write it again."""
 
 import string
 
 import numpy as np
 
 from tlstm.tasks.algorithmic import GeneratedDataModule, GeneratedTask, Integers
-from tlstm.utils import (
-    at_least,
-)
+from tlstm.utils import at_least
 
-LETTERS = string.ascii_letters + string.digits + "+/"  # 64 names, for alphabets up to the paper's
+LETTERS = string.ascii_letters + string.digits + "+/"  # 64 names, as many as the paper's alphabet
 
 
 class MemorizationTask(GeneratedTask):
@@ -17,10 +15,10 @@ class MemorizationTask(GeneratedTask):
 
     Args:
         symbols: length n of the sequence to memorize.
-        alphabet: number of different symbols.
+        alphabet: number of different tokens in it.
 
     Raises:
-        ValueError: if an argument is below 1.
+        ValueError: an argument is below 1.
     """
 
     def __init__(self, symbols: int, alphabet: int) -> None:
@@ -34,15 +32,15 @@ class MemorizationTask(GeneratedTask):
         self.answer_positions = range(symbols + 1, 2 * symbols + 1)
 
     def inputs(self, choices: Integers) -> Integers:
-        """``-``, the symbols, and marks to the end, [B, T]."""
+        """Return ``-``, the sequence, and marks to the end, [B, T]."""
         return self._written_at(1, choices)
 
     def targets(self, choices: Integers) -> Integers:
-        """Marks, then the symbols right after the last was read, and marks to the end, [B, T]."""
+        """Return marks, the sequence right after its last input, and marks to the end, [B, T]."""
         return self._written_at(self.answer_positions.start, choices)
 
     def token_name(self, token: int) -> str:
-        """A letter, digit, ``+`` or ``/``, or ``-``; numbers if the alphabet is above 64."""
+        """Return a letter, a digit, ``+``, ``/`` or ``-``; numbers for alphabets above 64."""
         if token == self.alphabet:
             return "-"
         return LETTERS[token] if self.alphabet <= len(LETTERS) else str(token)
@@ -54,10 +52,10 @@ class MemorizationTask(GeneratedTask):
 
 
 class MemorizationDataModule(GeneratedDataModule):
-    """Memorization of ``symbols`` symbols out of ``alphabet`` [paper].
+    """Memorization of a sequence of ``symbols`` tokens out of ``alphabet`` [paper].
 
-    One symbol a step, ``-`` before and after; the symbols are written again in their order right
-    after the last was read; 2n+3 steps:
+    One token a timestep, with ``-`` before and after. The network writes the sequence in the same
+    order right after its last input; 2n+3 timesteps:
 
     >>> import numpy as np
     >>> task = MemorizationTask(symbols=5, alphabet=64)
@@ -67,25 +65,24 @@ class MemorizationDataModule(GeneratedDataModule):
     >>> print(task.render(task.targets(choices)[0]))
     - - - - - - a b c c b - -
 
-    The answer is n positions, 6..10 here. Symbols are uniform and independent. Tokens
-    0..alphabet-1 are the symbols and token ``alphabet`` is ``-``: 64 and the mark [ours], 65
-    symbols in the paper.
+    The answer is n positions, 6..10 here. Its tokens are uniform and independent in 0..alphabet-1;
+    token ``alphabet`` is ``-``. The paper's 65 symbols are read as 64 and the mark [ours].
 
     Args:
         symbols: length n of the sequence to memorize; 20 in the paper.
-        alphabet: number of different symbols.
+        alphabet: number of different tokens in it.
         batch_size: training samples of all devices together per step; 15 in the paper.
         samples_per_epoch: training samples from one validation to the next, a multiple of
             ``batch_size``.
         validation_samples: size of the validation set, the same for every seed.
         test_samples: size of the test set, the same for every seed.
         seed: 0..2**64-1; chooses the training samples.
-        num_workers: processes that draw training samples ahead; 0 draws them in the trainer's own.
+        num_workers: processes that draw training samples ahead; 0 draws them in the trainer's.
         evaluation_batch_size: validation or test samples per device and step.
 
     Raises:
-        ValueError: if an argument is out of its range, or there are so few different sequences
-            that a split would have none.
+        ValueError: an argument is out of its range, or there are so few different sequences that
+            a split has none.
     """
 
     def __init__(

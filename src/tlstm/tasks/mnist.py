@@ -1,50 +1,42 @@
 """Sequential and permuted MNIST (Figure 5, Table 3): read an image pixel by pixel, name its digit.
 
-Where neither the files nor a network are there, scikit-learn's digits stand in for MNIST: 1797 real
-images of 8×8 pixels, which that package carries. What is made from them is called digits, and never
-MNIST.
+Scikit-learn's digits are a stand-in for MNIST: 1797 real images of 8×8 pixels that are part of that
+package. Their runs are called digits in every output.
 
-MNIST is its images and labels, not its files: copies exist whose training images stand in another
-order within each class. `canonical` undoes that, so that all copies train and validate on the same
-images, and `fingerprint` tells them from other data.
+Copies of MNIST exist with the training images in another order within each class. `canonical`
+undoes that, so that all copies train and validate on the same images, and `fingerprint` identifies
+the data.
 
-The order of the pixels is numpy's `RandomState`, whose numbers never change; that of the training
-samples are sorted random numbers [ours] from `random_raw`, which does not change either.
+The order of the pixels is numpy's `RandomState`, whose numbers never change. The order of the
+training samples is the order of random numbers [ours] from `random_raw`, which never change either.
 """
 
-import gzip
 import hashlib
-import shutil
-import tempfile
-import zlib
-from collections.abc import Callable, Sequence
-from functools import cache, cached_property, lru_cache
-from http.client import HTTPException
+import struct
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
-from urllib.request import Request, urlopen
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from filelock import FileLock
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets import MNIST
-from torchvision.datasets.mnist import read_image_file, read_label_file
+from torchvision.datasets.utils import check_integrity
 
 from tlstm.tasks.base import Batch, SequenceDataModule
-from tlstm.utils import (
-    at_least,
-    true_or_false,
-)
+from tlstm.tasks.download import fetch, read_file
+from tlstm.utils import at_least, true_or_false
 
-Source = Literal["mnist", "digits"]
-
-PIXELS: dict[Source, int] = {"mnist": 28 * 28, "digits": 8 * 8}
 CLASSES = 10
-DIGITS_TEST_SAMPLES = 297  # the last ones; 1500 are left, of which 1250 train
-LARGEST_DIGITS_PIXEL = 16
+MNIST_PIXELS = 28 * 28
+DIGITS_PIXELS = 8 * 8
+DIGITS_TEST_SAMPLES = 297  # the last ones of 1797; of the first 1500, 1250 train
+DIGITS_WHITE = 16  # value of a white pixel
+MNIST_WHITE = 255
 HELD_OUT_SHARE = 6  # the last sixth of the training files validates: 10,000 of 60,000 [paper]
 FILES = (
     "train-images-idx3-ubyte",
@@ -52,21 +44,22 @@ FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
-NETWORK_SECONDS = 5.0  # until a server that does not answer counts as none
+MD5: dict[str, str] = dict(MNIST.resources)  # of the packed files, as torchvision knows them
+ADVICE = "task=digits trains on scikit-learn's digits instead"
 
 
 class Images(NamedTuple):
-    """Images with what they show.
+    """Images and their labels.
 
     Attributes:
-        pixels: in the order in which they are read, uint8 [N, T].
+        pixels: in reading order, uint8 [N, T].
         labels: digits from 0 to 9, int64 [N].
-        largest: the value of a white pixel, which is read as 1.
+        white: value of a white pixel, which the network reads as 1.
     """
 
     pixels: Tensor
     labels: Tensor
-    largest: int
+    white: int
 
 
 class Splits(NamedTuple):
@@ -78,7 +71,7 @@ class Splits(NamedTuple):
 
 
 class ImageDataset(Dataset[Batch]):
-    """Images as sequences: a pixel a timestep, the label to be given at the last one.
+    """Images as sequences: one pixel a timestep, the label as the target of the last one.
 
     Args:
         images: one sample each.
@@ -95,23 +88,23 @@ class ImageDataset(Dataset[Batch]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
         chosen = torch.as_tensor(indices)
-        inputs = self.images.pixels[chosen].unsqueeze(-1).float() / self.images.largest
+        inputs = self.images.pixels[chosen].unsqueeze(-1).float() / self.images.white
         targets = torch.zeros(inputs.shape[:2], dtype=torch.long)
         targets[:, -1] = self.images.labels[chosen]
-        answer = torch.zeros(inputs.shape[1], dtype=torch.bool)
-        answer[-1] = True
-        return [Batch(*sample, answer) for sample in zip(inputs, targets, strict=True)]
+        loss_mask = torch.zeros(inputs.shape[1], dtype=torch.bool)
+        loss_mask[-1] = True
+        return [Batch(*sample, loss_mask) for sample in zip(inputs, targets, strict=True)]
 
 
 class ShuffledImages(ImageDataset):
-    """The images again and again, every pass in an order of its own; any index from 0 on.
+    """Passes over the images without end, each in another order, with any index from 0 on.
 
     Sample i depends on (seed, i) alone.
 
     Args:
-        images: what every pass reads.
-        seed: 0..2**64-1; it chooses the orders.
-        samples_per_epoch: what ``len`` says; larger indices are as good.
+        images: the samples of every pass.
+        seed: 0..2**64-1; chooses the orders.
+        samples_per_epoch: value of ``len``; larger indices are valid.
     """
 
     def __init__(self, images: Images, seed: int, samples_per_epoch: int) -> None:
@@ -129,46 +122,36 @@ class ShuffledImages(ImageDataset):
         return super().__getitems__(chosen)
 
 
-class MNISTDataModule(SequenceDataModule):
-    """MNIST, a pixel a step: 50,000, 10,000 and 10,000 images of 784 pixels [paper].
+class ImageDataModule(SequenceDataModule):
+    """Images of digits, one pixel a timestep; the label is the target at the last pixel.
 
-    Pixels are from 0 to 1, row by row; the label is the answer at the last pixel. The first 50,000
-    images of the training files train and the last 10,000 validate [ours]; the test files test.
-
-    The files are those of `torchvision.datasets.MNIST`, as they are downloaded (.gz) or unpacked.
-    They are downloaded where they are missing: once, by one process, and whole or not at all.
+    Pixels are from 0 to 1, row by row. The last sixth of the images to learn from validates [ours].
 
     Args:
-        source: "mnist", or "digits" for the images that stand in for it: 1250, 250 and 297.
-        permuted: whether the pixels come in one random order, the same for all images.
-        permutation_seed: 0..2**32-1; chooses this order. 92916 is the one of the full-capacity uRNN
+        permuted: True for pixels in one random order, the same for all images.
+        permutation_seed: 0..2**32-1; chooses this order. 92916 is that of the full-capacity uRNN
             and of the dilated RNN [their code]; papers differ in it.
-        data_dir: holds, or will hold, the files in MNIST/raw.
-        sha256: what `fingerprint` must give for the files; None accepts any.
         batch_size: training samples of all devices together per step; 50 in the paper.
         samples_per_epoch: training samples from one validation to the next, a multiple of
             ``batch_size``.
-        validation_samples: the first so many of the validation images, all where there are fewer.
-        test_samples: the same of the test images.
+        validation_samples: number of validation images, at most all of them.
+        test_samples: number of test images, at most all of them.
         seed: 0..2**64-1; chooses the order of the training samples.
-        num_workers: processes that read training samples ahead; 0 reads them in the trainer's own.
+        num_workers: processes that read training samples ahead; 0 reads them in the trainer's.
         evaluation_batch_size: validation or test samples per device and step.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: an argument is out of its range.
     """
 
-    reads_symbols = False
+    is_discrete = False
     input_size = 1
     output_size = CLASSES
 
     def __init__(
         self,
-        source: Source = "mnist",
         permuted: bool = False,
         permutation_seed: int = 92916,
-        data_dir: str | Path = "data",
-        sha256: str | None = None,
         batch_size: int = 50,
         samples_per_epoch: int = 50_000,
         validation_samples: int = 10_000,
@@ -178,49 +161,27 @@ class MNISTDataModule(SequenceDataModule):
         evaluation_batch_size: int = 250,
     ) -> None:
         super().__init__(batch_size, samples_per_epoch, seed, num_workers, evaluation_batch_size)
-        if source not in PIXELS:
-            raise ValueError(f"source must be one of {', '.join(PIXELS)}, got {source!r}")
-        self.source = source
         self.permuted = true_or_false("permuted", permuted)
         self.permutation_seed = at_least("permutation_seed", permutation_seed, 0)
         if permutation_seed >= 2**32:
             raise ValueError(f"permutation_seed must be below 2**32, got {permutation_seed}")
-        self.data_dir = Path(data_dir)
-        self.sha256 = sha256
         self._limits = (
             at_least("validation_samples", validation_samples, 1),
             at_least("test_samples", test_samples, 1),
         )
 
-    @staticmethod
-    def available_source(data_dir: Path, named: bool) -> Source:
-        """Which images there are to train on.
-
-        Args:
-            data_dir: holds, or would hold, the files in MNIST/raw.
-            named: whether somebody asked for this directory; then nothing stands in for its files.
+    @abstractmethod
+    def read(self) -> tuple[Images, Images]:
+        """Read the images to learn from and the test images.
 
         Raises:
-            ValueError: a directory that was named, or that holds some of the files, is not there or
-                lacks files, which cannot be downloaded.
+            ValueError: files are damaged, or missing and cannot be downloaded.
+            OSError: files cannot be read or written.
         """
-        missing = missing_files(data_dir)
-        if named and not data_dir.is_dir():
-            raise ValueError(f"task.data_dir={data_dir}: there is no such directory")
-        if not missing or network():
-            return "mnist"
-        if named or len(missing) < len(FILES):
-            raise ValueError(_not_to_be_had(data_dir))
-        return "digits"
-
-    @property
-    def timesteps(self) -> int:
-        """Length T of every sample: the pixels of an image."""
-        return PIXELS[self.source]
 
     @property
     def training_set(self) -> ShuffledImages:
-        """The training images; any index from 0 on is one."""
+        """The training images, with any index from 0 on."""
         return ShuffledImages(self.splits.training, self.seed, self.samples_per_epoch)
 
     @property
@@ -244,22 +205,17 @@ class MNISTDataModule(SequenceDataModule):
         return len(self.test_set)
 
     def prepare_data(self) -> None:
-        """Download what is missing, and read everything.
+        """Read everything, after downloading what is missing.
 
         Raises:
-            ValueError: files are damaged, or missing and not to be downloaded.
-            OSError: files cannot be read or written.
+            ValueError, OSError: as for `read`.
         """
         _ = self.splits
 
     @cached_property
     def splits(self) -> Splits:
         """The images of every split, read once."""
-        if self.source == "digits":
-            learnt, test = read_digits()
-        else:
-            learnt, test = read_mnist(self.data_dir)
-            check_fingerprint(self.data_dir, fingerprint(learnt, test), self.sha256)
+        learnt, test = self.read()
         if self.permuted:
             order = pixel_order(self.timesteps, self.permutation_seed)
             learnt, test = (part._replace(pixels=part.pixels[:, order]) for part in (learnt, test))
@@ -272,33 +228,102 @@ class MNISTDataModule(SequenceDataModule):
         )
 
 
-def pixel_order(timesteps: int, seed: int) -> Tensor:
-    """The order in which the pixels of a permuted image are read, int64 [T].
+class DigitsDataModule(ImageDataModule):
+    """Scikit-learn's digits: 1250, 250 and 297 images of 64 pixels, a stand-in for MNIST [ours]."""
+
+    timesteps = DIGITS_PIXELS
+
+    def read(self) -> tuple[Images, Images]:
+        """Read the first 1500 images, to learn from, and the last 297, to test on."""
+        return read_digits()
+
+
+class MNISTDataModule(ImageDataModule):
+    """MNIST: 50,000, 10,000 and 10,000 images of 784 pixels [paper].
+
+    The files are those of `torchvision.datasets.MNIST`, packed (.gz) or plain. Missing ones are
+    downloaded once, by one process, whole or not at all.
 
     Args:
-        timesteps: T, the pixels of an image.
+        data_dir: directory of the files MNIST/raw/..., or of their download.
+        sha256: the expected `fingerprint` of the files; None accepts any.
+
+    The other arguments are those of `ImageDataModule`.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    timesteps = MNIST_PIXELS
+
+    def __init__(
+        self,
+        data_dir: str | Path = "data",
+        sha256: str | None = None,
+        permuted: bool = False,
+        permutation_seed: int = 92916,
+        batch_size: int = 50,
+        samples_per_epoch: int = 50_000,
+        validation_samples: int = 10_000,
+        test_samples: int = 10_000,
+        seed: int = 0,
+        num_workers: int = 0,
+        evaluation_batch_size: int = 250,
+    ) -> None:
+        super().__init__(
+            permuted,
+            permutation_seed,
+            batch_size,
+            samples_per_epoch,
+            validation_samples,
+            test_samples,
+            seed,
+            num_workers,
+            evaluation_batch_size,
+        )
+        self.data_dir = Path(data_dir)
+        self.sha256 = sha256
+
+    def read(self) -> tuple[Images, Images]:
+        """Read the training images in their canonical order, and the test images.
+
+        Raises:
+            ValueError: files are damaged, or missing and cannot be downloaded, or hold other
+                images than expected.
+            OSError: files cannot be read or written.
+        """
+        learnt, test = read_mnist(self.data_dir)
+        check_fingerprint(self.data_dir, fingerprint(learnt, test), self.sha256)
+        return learnt, test
+
+
+def pixel_order(timesteps: int, seed: int) -> Tensor:
+    """Draw the order of reading the pixels of a permuted image, int64 [T].
+
+    Args:
+        timesteps: number of pixels T of an image.
         seed: 0..2**32-1.
     """
     return torch.from_numpy(np.random.RandomState(seed).permutation(timesteps))
 
 
 def canonical(images: Images) -> Images:
-    """The images of each class in the order of their SHA-256, at the places of that class.
+    """Sort the images of each class by their SHA-256, at the indices of that class.
 
-    The order of their bytes would do as well to make all copies equal, but would put the images
-    that begin far up, such as tall digits, at the end of each class, where they all validate.
+    An order by their bytes would make all copies equal as well. But it would put images that begin
+    far up, such as tall digits, at the end of each class, where they all validate.
     """
     pixels = images.pixels.clone()
     for label in range(CLASSES):
-        (places,) = (images.labels == label).nonzero(as_tuple=True)
-        rows = images.pixels[places]
+        (indices,) = (images.labels == label).nonzero(as_tuple=True)
+        rows = images.pixels[indices]
         digests = [hashlib.sha256(row.tobytes()).digest() for row in rows.numpy()]
-        pixels[places] = rows[sorted(range(len(digests)), key=digests.__getitem__)]
+        pixels[indices] = rows[sorted(range(len(digests)), key=digests.__getitem__)]
     return images._replace(pixels=pixels)
 
 
 def fingerprint(learnt: Images, test: Images) -> str:
-    """The SHA-256 of all images and labels, of those to learn from and then of the test's."""
+    """Compute the SHA-256 of all images and labels: to learn from, then to test on."""
     digest = hashlib.sha256()
     for part in (learnt, test):
         digest.update(part.pixels.numpy().tobytes())
@@ -307,7 +332,7 @@ def fingerprint(learnt: Images, test: Images) -> str:
 
 
 def check_fingerprint(data_dir: Path, found: str, declared: str | None) -> None:
-    """Refuse other data than those that a run is known by.
+    """Refuse other data than the configuration declares.
 
     Raises:
         ValueError: the fingerprints differ.
@@ -315,17 +340,17 @@ def check_fingerprint(data_dir: Path, found: str, declared: str | None) -> None:
     if declared is not None and found != declared:
         raise ValueError(
             f"{_raw(data_dir)} holds other images than task.sha256={declared} says: theirs is "
-            f"{found}; to train on them, give them a name, as in task.label=my_images "
+            f"{found}; to train on them, give them a name, as in task.name=my_images "
             f"task.sha256={found}"
         )
 
 
 @lru_cache(maxsize=4)
 def permutation(number: int, seed: int, stream: int) -> npt.NDArray[np.int64]:
-    """A random order of 0..number-1, the same everywhere and always.
+    """Draw a random order of 0..number-1, the same on every machine.
 
     Args:
-        number: how many there are to order.
+        number: length of the order.
         seed: 0..2**64-1.
         stream: 0..2**64-1; the orders of different streams are independent.
     """
@@ -336,126 +361,108 @@ def permutation(number: int, seed: int, stream: int) -> npt.NDArray[np.int64]:
 
 
 def part_of(images: Images, part: slice) -> Images:
-    """Some of the images."""
+    """Return a slice of the images."""
     return images._replace(pixels=images.pixels[part], labels=images.labels[part])
 
 
 def read_digits() -> tuple[Images, Images]:
-    """Scikit-learn's digits: the first 1500 to learn from, and the last 297."""
-    from sklearn.datasets import load_digits  # a second, which MNIST does not need
+    """Read scikit-learn's digits: the first 1500 to learn from, and the last 297."""
+    from sklearn.datasets import load_digits  # takes a second, which MNIST does not need
 
     pixels, labels = (torch.from_numpy(part) for part in load_digits(return_X_y=True))
-    digits = Images(pixels.to(torch.uint8), labels.long(), LARGEST_DIGITS_PIXEL)
+    digits = Images(pixels.to(torch.uint8), labels.long(), DIGITS_WHITE)
     learnt = len(labels) - DIGITS_TEST_SAMPLES
     return part_of(digits, slice(learnt)), part_of(digits, slice(learnt, None))
 
 
 def read_mnist(data_dir: Path) -> tuple[Images, Images]:
-    """The training images in their canonical order and the test images, downloaded if need be.
+    """Read the training images in their canonical order and the test images.
 
     Raises:
-        ValueError: a file is damaged, or missing and not to be downloaded; the message names it.
+        ValueError: a file is damaged, or missing and cannot be downloaded; the message names it.
         OSError: a file cannot be read or written.
     """
-    if missing_files(data_dir):
-        download(data_dir)
+    fetch_mnist(data_dir)
     return canonical(read_pair(data_dir, *FILES[:2])), read_pair(data_dir, *FILES[2:])
 
 
 def read_pair(data_dir: Path, images: str, labels: str) -> Images:
-    """The images of one file with the labels of another.
+    """Read the images of one file and the labels of another.
 
     Raises:
-        ValueError: one is damaged, or they do not belong together.
-        OSError: one cannot be read.
+        ValueError: a file is damaged, or the two do not match.
+        OSError: a file cannot be read.
     """
-    pixels, classes = (
-        read_file(_existing(data_dir, images), read_image_file),
-        read_file(_existing(data_dir, labels), read_label_file),
-    )
-    place = _existing(data_dir, images)
-    if pixels[0].shape != (28, 28):
-        raise ValueError(f"{place} must hold images of 28×28 pixels, got {list(pixels.shape[1:])}")
+    path = _existing(data_dir, images)
+    pixels, classes = read_idx(path, 3), read_idx(_existing(data_dir, labels), 1)
+    if pixels.shape[1:] != (28, 28):
+        raise ValueError(f"{path} must hold images of 28×28 pixels, got {list(pixels.shape[1:])}")
     if len(pixels) != len(classes) or len(classes) < HELD_OUT_SHARE:
         raise ValueError(
-            f"{place} must have as many images as there are labels, and at least "
+            f"{path} must have as many images as there are labels, and at least "
             f"{HELD_OUT_SHARE}, got {len(pixels)} and {len(classes)}"
         )
     if classes.max() >= CLASSES:
         raise ValueError(f"{_existing(data_dir, labels)} must hold labels from 0 to 9")
-    return Images(pixels.flatten(1), classes, largest=255)
+    return Images(pixels.flatten(1), classes.long(), MNIST_WHITE)
 
 
-def read_file(path: Path, read: Callable[[str], Tensor]) -> Tensor:
-    """What torchvision reads from a file, which may be packed.
+def read_idx(path: Path, dimensions: int) -> Tensor:
+    """Read a file of MNIST's format: a header of big-endian sizes, then unsigned bytes.
+
+    Args:
+        path: plain or packed (.gz).
+        dimensions: number of dimensions of the array.
+
+    Returns:
+        The array, uint8.
 
     Raises:
-        ValueError: it is damaged; the message names it.
-        OSError: it cannot be read.
+        ValueError: the file is damaged; the message names it.
+        OSError: the file cannot be read.
     """
+    content = read_file(path)
     try:
-        if path.suffix != ".gz":
-            return read(str(path))
-        with tempfile.NamedTemporaryFile() as plain:
-            with gzip.open(path) as packed:
-                shutil.copyfileobj(packed, plain)
-            plain.flush()
-            return read(plain.name)
-    except (
-        gzip.BadGzipFile,
-        zlib.error,
-        EOFError,
-        AssertionError,  # the following are torchvision's, of what is no such file
-        RuntimeError,
-        TypeError,
-        ValueError,
-        LookupError,
-    ) as error:
+        magic, *shape = struct.unpack_from(f">{1 + dimensions}I", content)
+        values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    except (struct.error, ValueError):
+        magic = None
+    if magic != 0x800 + dimensions:  # 8 stands for unsigned bytes
         raise ValueError(
-            f"{path} is damaged or no file of MNIST; without it, it is downloaded again"
-        ) from error
+            f"{path} is damaged or no file of MNIST; once removed, it is downloaded again"
+        )
+    return torch.from_numpy(values.copy())  # torch's tensors are writable
 
 
 def missing_files(data_dir: Path) -> list[str]:
-    """Those of MNIST's files that are there neither packed nor unpacked."""
+    """Return the names of MNIST's files that are neither plain nor packed in their directory."""
     return [name for name in FILES if not _existing(data_dir, name).is_file()]
 
 
-def download(data_dir: Path) -> None:
-    """Have torchvision download MNIST; of several processes one does it and the others wait.
+def fetch_mnist(data_dir: Path) -> None:
+    """Download the files that are missing.
 
     Raises:
-        ValueError: it cannot be downloaded.
+        ValueError: there is no network, or a downloaded file is not MNIST's.
         OSError: the directory cannot be written.
     """
-    if not network():
-        raise ValueError(_not_to_be_had(data_dir))
-    raw = _raw(data_dir)
-    raw.mkdir(parents=True, exist_ok=True)
-    with FileLock(raw / ".lock"):
-        if not missing_files(data_dir):
-            return
-        # torchvision would leave half a file in its place where it is killed
-        with tempfile.TemporaryDirectory(dir=data_dir, prefix=".download-") as beside:
-            try:
-                MNIST(beside, download=True)
-            except (RuntimeError, HTTPException) as error:
-                raise ValueError(f"MNIST cannot be downloaded: {error}") from error
-            for name in FILES:
-                (_raw(Path(beside)) / name).replace(raw / name)
+    for name in missing_files(data_dir):
+        fetch(urls_of(name), _existing(data_dir, name), check_md5, ADVICE)
 
 
-@cache
-def network() -> bool:
-    """Whether one of the servers that MNIST is downloaded from answers."""
-    for mirror in cast("list[str]", MNIST.mirrors):
-        request = Request(f"{mirror}{FILES[1]}.gz", method="HEAD")
-        try:
-            with urlopen(request, timeout=NETWORK_SECONDS):
-                return True
-        except (OSError, HTTPException):
-            continue
-    return False
+def urls_of(name: str) -> list[str]:
+    """Return the addresses of a file of MNIST, of all servers that torchvision knows."""
+    return [f"{mirror}{name}.gz" for mirror in MNIST.mirrors]
+
+
+def check_md5(path: Path) -> None:
+    """Refuse a packed file that is not MNIST's.
+
+    Raises:
+        ValueError: its MD5 is another.
+    """
+    if not check_integrity(str(path), MD5[path.name]):
+        raise ValueError(f"{path.name} is not MNIST's: its MD5 is not {MD5[path.name]}")
 
 
 def _raw(data_dir: Path) -> Path:
@@ -463,13 +470,6 @@ def _raw(data_dir: Path) -> Path:
 
 
 def _existing(data_dir: Path, name: str) -> Path:
-    """The file, unpacked where it is so, else packed."""
-    unpacked = _raw(data_dir) / name
-    return unpacked if unpacked.is_file() else unpacked.with_name(f"{name}.gz")
-
-
-def _not_to_be_had(data_dir: Path) -> str:
-    return (
-        f"{_raw(data_dir)} lacks {', '.join(missing_files(data_dir))} of MNIST, and there is no "
-        "network to download them; task.source=digits trains on scikit-learn's digits instead"
-    )
+    """Return the plain file if there is one, else the packed one."""
+    plain = _raw(data_dir) / name
+    return plain if plain.is_file() else plain.with_name(f"{name}.gz")

@@ -1,8 +1,8 @@
-"""Text as parallel streams, which are read chunk after chunk with the state carried on.
+"""Text as parallel streams, read chunk after chunk with the recurrent state kept in between.
 
-A character is predicted from all before it: the input at its position is the character before. In
-front of the very first one stands the first symbol of the alphabet, so that this one is predicted
-as well [ours].
+A character is predicted from all before it: the input at its position is the character before. The
+input before the first character of the text is token 0, so that this one is predicted as well
+[ours].
 """
 
 from abc import abstractmethod
@@ -17,69 +17,67 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tlstm.tasks.base import Batch, SequenceDataModule
-from tlstm.utils import (
-    at_least,
-)
+from tlstm.utils import at_least
 
 
 class Text(NamedTuple):
-    """A text in symbols.
+    """A text in tokens.
 
     Attributes:
-        alphabet: the different bytes of the text in ascending order; symbol n is alphabet[n].
-        symbols: what is read at every position, uint8 [characters + 1]: symbols[p + 1] is
-            character p, and symbols[p] the one before it.
+        alphabet: the different bytes of the text in ascending order; token n is alphabet[n].
+        tokens: the input at every position, uint8 [characters + 1]: tokens[p + 1] is character p,
+            and tokens[p] the one before it.
     """
 
     alphabet: bytes
-    symbols: npt.NDArray[np.uint8]
+    tokens: npt.NDArray[np.uint8]
 
 
 class Stretches(NamedTuple):
-    """What each stream answers for: characters starts[s] .. ends[s] − 1, int64 [streams]."""
+    """The targets of each stream: characters starts[s] .. ends[s] − 1, int64 [streams]."""
 
     starts: npt.NDArray[np.int64]
     ends: npt.NDArray[np.int64]
 
 
 def encode(text: bytes) -> Text:
-    """The symbols of a text: those bytes that occur in it."""
+    """Encode a text as the numbers of its different bytes."""
     alphabet = bytes(value for value in range(256) if value in text)
     table = bytearray(256)
-    for symbol, value in enumerate(alphabet):
-        table[value] = symbol
+    for token, value in enumerate(alphabet):
+        table[value] = token
     return Text(alphabet, np.frombuffer(b"\0" + text.translate(bytes(table)), dtype=np.uint8))
 
 
 def whole_chunks(part: range, streams: int, timesteps: int) -> Stretches:
-    """Equally long streams of whole chunks, to train on: what remains of the part is left out."""
+    """Divide a part into equally long streams of whole chunks, and leave out the rest."""
     length = len(part) // streams
     starts = part.start + length * np.arange(streams)
     return Stretches(starts, starts + length // timesteps * timesteps)
 
 
 def every_character(part: range, streams: int) -> Stretches:
-    """Streams that divide a part of the text: their lengths differ by one at the most."""
+    """Divide a part of the text into streams whose lengths differ by at most one."""
     borders = part.start + len(part) * np.arange(streams + 1) // streams
     return Stretches(borders[:-1], borders[1:])
 
 
 class StreamDataset(Dataset[Batch]):
-    """Streams through a text; a sample is one stream's chunk, and so many in a row are a batch.
+    """Streams through a text; a sample is a chunk of one stream.
 
-    Sample i is chunk ⌊i / streams⌋ of stream i mod streams. After the last chunk comes the first
-    one, so that any index from 0 on is a sample.
+    Sample i is chunk ⌊i / streams⌋ of stream i mod streams, so that consecutive samples are a batch
+    of all streams. The first chunk follows the last one: any index from 0 on is a sample.
 
     Args:
-        text: in symbols.
-        stretches: what each stream answers for.
+        text: the text in tokens.
+        stretches: the targets of each stream.
         timesteps: characters of a chunk.
-        context: characters that a stream reads before those that it answers for.
-        samples: what ``len`` says; the samples of one pass where it is None.
+        context: characters that a stream reads before its first target.
+        samples: value of ``len``; None for the samples of one pass.
 
     Attributes:
-        streams: how many there are.
-        chunks: of every stream; where a stream has ended, nothing is answered.
+        streams: number of streams.
+        chunks: chunks of every stream; the loss mask is False beyond a stream's end.
     """
 
     def __init__(
@@ -90,7 +88,7 @@ class StreamDataset(Dataset[Batch]):
         context: int = 0,
         samples: int | None = None,
     ) -> None:
-        self._symbols = text.symbols
+        self._tokens = text.tokens
         self._stretches = stretches
         self._timesteps = timesteps
         self._context = context
@@ -111,22 +109,21 @@ class StreamDataset(Dataset[Batch]):
         ends = self._stretches.ends[streams, None]
         first = starts - self._context + turns[:, None] % self.chunks * self._timesteps
         places = first + np.arange(self._timesteps)
-        inside = places.clip(0, len(self._symbols) - 2)
+        inside = places.clip(0, len(self._tokens) - 2)
         parts = (
-            torch.from_numpy(self._symbols[inside]).long(),
-            torch.from_numpy(self._symbols[inside + 1]).long(),
+            torch.from_numpy(self._tokens[inside]).long(),
+            torch.from_numpy(self._tokens[inside + 1]).long(),
             torch.from_numpy((places >= starts) & (places < ends)),
         )
         return [Batch(*sample) for sample in zip(*parts, strict=True)]
 
 
 class StreamDataModule(SequenceDataModule):
-    """A text of which some characters train, some validate and some test, as streams.
+    """A text as streams: 90 % train, 5 % validate and the last 5 % test [paper].
 
     Training reads ``batch_size`` streams, each from its beginning to its end, then all of them
-    again. Validation and test count every character of their parts once. Their streams first read
-    some characters that come before, so that none but the text's first begins knowing nothing.
-    Devices share the streams: each has its own.
+    again. Validation and test count every character of their parts once; their streams first read
+    some characters of the text before as context. Each device has its own streams.
 
     Args:
         batch_size: streams of all devices together.
@@ -135,10 +132,10 @@ class StreamDataModule(SequenceDataModule):
             ``batch_size``.
         evaluation_streams: streams of validation and of test; the devices must share them evenly.
         context: characters that each of these reads first.
-        num_workers: processes that cut training samples ahead; 0 cuts them in the trainer's own.
+        num_workers: processes that cut training samples ahead; 0 cuts them in the trainer's.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: an argument is out of its range.
     """
 
     def __init__(
@@ -163,11 +160,11 @@ class StreamDataModule(SequenceDataModule):
     @property
     @abstractmethod
     def text(self) -> Text:
-        """The whole text in symbols."""
+        """The whole text in tokens."""
 
     @property
     def parts(self) -> tuple[range, range, range]:
-        """The characters of training, validation and test: 90, 5 and 5 of a hundred."""
+        """The characters of training, validation and test: 90 %, 5 % and 5 %."""
         held_out = self.characters // 20
         test, validation = self.characters - held_out, self.characters - 2 * held_out
         return range(validation), range(validation, test), range(test, self.characters)
@@ -179,11 +176,11 @@ class StreamDataModule(SequenceDataModule):
 
     @property
     def output_size(self) -> int:
-        """Symbols to choose from: those that are read."""
+        """Number of different tokens to predict."""
         return self.input_size
 
     @property
-    def samples_per_pass(self) -> int:  # type: ignore[override]  # once the text is there
+    def samples_per_pass(self) -> int:  # type: ignore[override]  # once the text is read
         """Training samples from the beginning of the streams to their end."""
         training = self.parts[0]
         self._check_length("training", training, "batch_size", self.batch_size)
@@ -191,7 +188,7 @@ class StreamDataModule(SequenceDataModule):
 
     @property
     def training_set(self) -> StreamDataset:
-        """The training streams; any index from 0 on is a sample."""
+        """The training streams, with any index from 0 on."""
         stretches = whole_chunks(self.parts[0], self.batch_size, self.timesteps)
         return StreamDataset(self.text, stretches, self.timesteps, samples=self.samples_per_epoch)
 
@@ -216,22 +213,22 @@ class StreamDataModule(SequenceDataModule):
         return len(self.test_set)
 
     def prepare_data(self) -> None:
-        """Download the text if need be, read it, and see that it is long enough.
+        """Read the text, after downloading it if it is missing, and check its length.
 
         Raises:
-            ValueError: it is not, or it cannot be had.
+            ValueError: the text is missing, damaged or too short.
             OSError: it cannot be read or written.
         """
         _ = self.text, self.samples_per_pass, self.validation_set, self.test_set
 
-    def symbol_name(self, symbol: int) -> str:
-        """The character; a replacement mark where a byte alone is none."""
-        return self.render([symbol])
+    def token_name(self, token: int) -> str:
+        """Return the character, or a replacement mark for a byte that is none by itself."""
+        return self.render([token])
 
     def render(self, tokens: Sequence[int] | Tensor) -> str:
-        """Write tokens [T] for people: the text itself."""
-        symbols = torch.as_tensor(tokens).tolist()
-        return bytes(self.text.alphabet[symbol] for symbol in symbols).decode(errors="replace")
+        """Write tokens [T] as text."""
+        numbers = torch.as_tensor(tokens).tolist()
+        return bytes(self.text.alphabet[number] for number in numbers).decode(errors="replace")
 
     def _held_out(self, name: str, part: range) -> StreamDataset:
         self._check_length(name, part, "evaluation_streams", self.evaluation_streams)
@@ -239,7 +236,7 @@ class StreamDataModule(SequenceDataModule):
         return StreamDataset(self.text, stretches, self.timesteps, self.context)
 
     def _check_length(self, name: str, part: range, argument: str, streams: int) -> None:
-        """Every stream has a chunk at the least."""
+        """Refuse a part that is too short for one chunk of every stream."""
         if len(part) < streams * self.timesteps:
             raise ValueError(
                 f"the text has {len(part):,} characters for {name}, and {argument}={streams} of "

@@ -1,44 +1,78 @@
 """Character-level Wikipedia (Figure 3, Table 1): predict each next character of enwik8.
 
-The first 90 million of its 100 million bytes train, 5 million validate and the last 5 million test;
-205 different ones occur [paper]. Where neither the file nor a network is there, the text that every
-Python carries stands in; what is made from it is called python_topics, and never Wikipedia.
+A text is bytes, and each byte is a character. The first 90 million of enwik8's 100 million train,
+5 million validate and the last 5 million test; 205 different ones occur [paper].
+
+Stand-ins for enwik8 have their own names in every output: `wikipedia_sample` is a file given by its
+path, `python_topics` is the help on Python's keywords and types in `pydoc_data.topics`.
 """
 
+import hashlib
+import platform
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
+from typing import Literal, NamedTuple, get_args
 
-from tlstm.tasks import texts
+from tlstm.tasks.download import fetch, read_file
 from tlstm.tasks.text_streams import StreamDataModule, Text, encode
-from tlstm.tasks.texts import ENWIK8, SOURCES, Source
+
+Source = Literal["wikipedia", "wikipedia_sample", "python_topics"]
+
+NAMES = ("enwik8", "enwik8.zip", "enwik8.gz")  # of a file in the directory enwik8
+ADVICE = "task.path takes another text, task=python_topics the one that is part of Python"
+
+
+class Published(NamedTuple):
+    """A published text.
+
+    Attributes:
+        url: of a zip archive with the text as its only file.
+        size: length of the text in bytes.
+        vocabulary_size: number of different bytes.
+        sha256: of the text, in hexadecimal digits.
+    """
+
+    url: str
+    size: int
+    vocabulary_size: int
+    sha256: str
+
+
+ENWIK8 = Published(
+    url="http://mattmahoney.net/dc/enwik8.zip",
+    size=10**8,
+    vocabulary_size=205,
+    sha256="2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8",
+)
 
 
 class WikipediaDataModule(StreamDataModule):
-    """Enwik8 as 100 streams, 50 characters at a time [paper], or another text in its place.
+    """Enwik8 as 100 streams, 50 characters at a time [paper], or a text in its place.
 
-    The alphabet is the different bytes of the whole text: 205 of enwik8.
+    The tokens are the different bytes of the whole text: 205 for enwik8.
 
     Args:
-        source: "wikipedia" is enwik8, downloaded where it is not there; "wikipedia_sample" is the
-            file at `path`; "python_topics" is the text that every Python carries.
-        text: what the text is known by, as `texts.fingerprint` has it; "auto" takes any.
-        data_dir: holds, or will hold, enwik8, enwik8.zip or enwik8.gz in the directory enwik8.
-        path: a file in the place of that: plain, .gz or .zip; None for none.
+        source: "wikipedia" is enwik8, downloaded if it is missing; "wikipedia_sample" is the file
+            at `path`; "python_topics" is the text that is part of Python.
+        text: the expected `fingerprint` of the text; None accepts any.
+        data_dir: directory of enwik8/enwik8, .zip or .gz, or of its download.
+        path: another file to read: plain, .gz or .zip.
         batch_size: streams of all devices together; 100 in the paper.
         timesteps: characters of a chunk; 50 in the paper.
         samples_per_epoch: chunks of all streams from one validation to the next.
         evaluation_streams: streams of validation and of test.
-        context: characters that each of these reads before those that it answers for [ours].
-        num_workers: processes that cut training samples ahead; 0 cuts them in the trainer's own.
+        context: characters that each of these reads before the first that counts [ours].
+        num_workers: processes that cut training samples ahead; 0 cuts them in the trainer's.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: an argument is out of its range.
     """
 
     def __init__(
         self,
         source: Source = "wikipedia",
-        text: str = "auto",
+        text: str | None = None,
         data_dir: str | Path = "data",
         path: str | Path | None = None,
         batch_size: int = 100,
@@ -51,39 +85,121 @@ class WikipediaDataModule(StreamDataModule):
         super().__init__(
             batch_size, timesteps, samples_per_epoch, evaluation_streams, context, num_workers
         )
-        if source not in SOURCES:
-            raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {source!r}")
+        if source not in get_args(Source):
+            raise ValueError(f"source must be one of {', '.join(get_args(Source))}, got {source!r}")
         self.source = source
         self.fingerprint = text
         self.data_dir = Path(data_dir)
         self.path = None if path is None else Path(path)
 
-    available_source = staticmethod(texts.available_source)
-    fingerprint_of = staticmethod(texts.fingerprint_of)
-
     @property
     def characters(self) -> int:
         """Length of the whole text."""
-        return ENWIK8.size if self.source == "wikipedia" else len(self.text.symbols) - 1
+        return ENWIK8.size if self.source == "wikipedia" else len(self.text.tokens) - 1
 
     @property
     def input_size(self) -> int:
-        """Different symbols that an input may be."""
-        return ENWIK8.symbols if self.source == "wikipedia" else len(self.text.alphabet)
+        """Number of different tokens."""
+        return ENWIK8.vocabulary_size if self.source == "wikipedia" else len(self.text.alphabet)
 
     @cached_property
     def text(self) -> Text:
-        """The whole text in symbols, read once.
+        """The whole text in tokens, read once.
 
         Raises:
-            ValueError: it is not to be had, damaged, or another than the one expected.
+            ValueError: the text is missing, damaged, or not the expected one.
             OSError: it cannot be read or written.
         """
-        content = texts.read_text(self.source, self.data_dir, self.path)
-        found = texts.fingerprint(content)
-        if self.fingerprint not in ("auto", found):
+        content = read_text(self.source, self.data_dir, self.path)
+        found = fingerprint(self.source, content)
+        if self.fingerprint not in (None, found):
             raise ValueError(
                 f"task.text={self.fingerprint} is another text than the {self.source} found here, "
-                f"which is {found}; task.text=auto takes this one"
+                f"which is task.text={found}"
             )
         return encode(content)
+
+
+def read_text(source: Source, data_dir: Path, path: Path | None) -> bytes:
+    """Read a text, after downloading it if it is enwik8 and missing.
+
+    Raises:
+        ValueError: the text is missing, damaged, or not the one that `source` names.
+        OSError: it cannot be read or written.
+    """
+    if source == "python_topics":
+        if path is not None:
+            raise ValueError(f"task.path={path} is no {source}; leave one of both out")
+        return python_topics()
+    if path is None:
+        if source == "wikipedia_sample":
+            raise ValueError("task=wikipedia_sample needs task.path, the file to read")
+        path = existing(data_dir) or fetch_enwik8(data_dir)
+    text = read_text_file(path)
+    if source == "wikipedia":
+        check_enwik8(path, text)
+    return text
+
+
+def python_topics() -> bytes:
+    """Return the help texts of this Python, which differ a little between versions."""
+    topics: dict[str, str] = import_module("pydoc_data.topics").topics
+    return "\n".join(topics[name] for name in sorted(topics)).encode()
+
+
+def read_text_file(path: Path) -> bytes:
+    """Read a text, unpacked if its name ends in .gz or .zip.
+
+    Raises:
+        ValueError: the file is missing, empty, damaged, or a .zip of several files.
+        OSError: it cannot be read.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file to train on")
+    text = read_file(path)
+    if not text:
+        raise ValueError(f"{path} is empty")
+    return text
+
+
+def fingerprint(source: Source, text: bytes) -> str:
+    """Return the beginning of a text's SHA-256; of Python's own text the version of Python."""
+    if source == "python_topics":
+        return f"python-{platform.python_version()}"
+    return f"sha256-{hashlib.sha256(text).hexdigest()[:16]}"
+
+
+def existing(data_dir: Path) -> Path | None:
+    """Return the file of enwik8, if there is one."""
+    files = (data_dir / "enwik8" / name for name in NAMES)
+    return next((file for file in files if file.is_file()), None)
+
+
+def fetch_enwik8(data_dir: Path) -> Path:
+    """Download enwik8.
+
+    Raises:
+        ValueError: there is no network, or the downloaded file is not enwik8.
+        OSError: the directory cannot be written.
+    """
+    archive = data_dir / "enwik8" / "enwik8.zip"
+    return fetch([ENWIK8.url], archive, lambda file: check_enwik8(file, read_file(file)), ADVICE)
+
+
+def is_enwik8(text: bytes) -> bool:
+    """Return True for the whole of enwik8, unchanged."""
+    return len(text) == ENWIK8.size and hashlib.sha256(text).hexdigest() == ENWIK8.sha256
+
+
+def check_enwik8(path: Path, text: bytes) -> None:
+    """Refuse the text of a file if it is not the whole of enwik8.
+
+    Raises:
+        ValueError: the text differs in its length or hash.
+    """
+    if is_enwik8(text):
+        return
+    found = f"it has {len(text):,} bytes, not {ENWIK8.size:,}"
+    if len(text) == ENWIK8.size:
+        found = f"its SHA-256 is {hashlib.sha256(text).hexdigest()}, not {ENWIK8.sha256}"
+    raise ValueError(f"{path} is damaged or not enwik8: {found}")

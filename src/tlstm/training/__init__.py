@@ -1,1 +1,1 @@
-"""How one run is trained: made ready, stepped, watched, saved and ended."""
+"""The training of one run: made ready, stepped, watched, saved and ended."""

@@ -1,8 +1,6 @@
-"""A run's checkpoints: how they are written, found and told from those of other runs."""
+"""Checkpoints of a run: written, found, and checked to be of this run."""
 
 import io
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +8,18 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
-from lightning_utilities.core.apply_func import apply_to_collection
 from omegaconf import DictConfig, OmegaConf
 
-from tlstm.training.config import PLACES, as_before, flat
-from tlstm.training.learning_curve import History
+from tlstm.training.callbacks import LearningCurve
+from tlstm.training.config import decisive
 from tlstm.training.module import SequenceModule
-from tlstm.utils import (
-    replace_file,
-)
+from tlstm.utils import replace_file
 
 
 def describe(config: DictConfig, symbols: int) -> dict[str, Any]:
-    """What a checkpoint says of its run: all but places and the budget, which may rise."""
-    places = {f"task.data.{place}" for place in PLACES}
-    left_out = {"training.max_samples", *places, *as_before(config)}
-    settings = {
-        key: value
-        for part in ("seed", "training.", "task.data.")
-        for key, value in flat(config).items()
-        if key.startswith(part) and key not in left_out
-    }
+    """Return the description of a run in its checkpoints: all but places and the budget."""
+    left_out = ("model.", "trainer.", "training.max_samples")
+    settings = {k: v for k, v in decisive(config).items() if not k.startswith(left_out)}
     return {
         "model": OmegaConf.to_container(config.model, resolve=True),
         "symbols": symbols,
@@ -39,81 +28,62 @@ def describe(config: DictConfig, symbols: int) -> dict[str, Any]:
 
 
 class KeepCheckpoints(Checkpoint):
-    """Keeps the best checkpoint and the last one, at the end of every epoch.
+    """Keep the best checkpoint and the last one, at the end of every epoch.
 
-    Lightning's own writes the last one only where it is the best, and forgets how good the best
-    was when a directory has been moved.
+    Lightning's ModelCheckpoint forgets the score of the best one where a directory has moved, or
+    where a run resumes in another directory.
 
     Args:
-        directory: where they go.
-        history: tells whether the last validation was the best.
+        directory: of the checkpoints.
+        learning_curve: of the run.
     """
 
-    def __init__(self, directory: Path, history: History) -> None:
+    def __init__(self, directory: Path, learning_curve: LearningCurve) -> None:
         self._directory = directory
-        self._history = history
+        self._learning_curve = learning_curve
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write them, the last one last: a run that goes on from it finds its best one."""
+        """Write the checkpoints, the last one last: resuming from it needs its best one."""
         assert isinstance(pl_module, SequenceModule)
-        if self._history.best(pl_module.selected_by) == len(self._history.curve) - 1:
+        curve = self._learning_curve
+        if curve.best(pl_module.selected_by) == len(curve.curve) - 1:
             trainer.save_checkpoint(self._directory / "best.ckpt")
         trainer.save_checkpoint(self._directory / "last.ckpt")
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are written whole or not at all, while training goes on.
+    """Write checkpoints whole or not at all, and none after a failure.
 
-    What they hold is copied at once; a thread writes it, in the order given, and nothing more
-    after a failure: a last checkpoint never lacks its best one. Lightning's own are copied from
-    the directory of temporary files where that is another disk.
+    A last checkpoint thus never lacks its best one. Lightning's own are copied from the directory
+    of temporary files where that is another disk.
     """
 
     def __init__(self) -> None:
-        self._writer = ThreadPoolExecutor(max_workers=1)
-        self._pending: deque[Future[None]] = deque()
+        self._failed = False
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Have a checkpoint written in the place of the one before.
+        """Write a checkpoint in place of the one before.
 
         Raises:
-            OSError: an earlier one could not be written.
+            OSError: it cannot be written.
         """
-        self._wait(at_most=1)  # the best and the last one of an epoch may be on their way together
-        copied = apply_to_collection(checkpoint, torch.Tensor, _on_host)
-        previous = self._pending[-1] if self._pending else None
-        self._pending.append(self._writer.submit(_write, copied, Path(path), previous))
-
-    def teardown(self) -> None:
-        """Wait until all are written.
-
-        Raises:
-            OSError: one could not be written.
-        """
-        self._wait(at_most=0)
-
-    def _wait(self, at_most: int) -> None:
-        """Wait until no more than so many are still to be written."""
-        while len(self._pending) > at_most:
-            self._pending.popleft().result()
-
-
-def _on_host(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().to("cpu", copy=True)
-
-
-def _write(checkpoint: dict[str, Any], path: Path, previous: Future[None] | None) -> None:
-    if previous is not None:
-        previous.result()  # raises what kept it from being written
-    content = io.BytesIO()
-    torch.save(checkpoint, content)
-    replace_file(path, content.getvalue())
+        if self._failed:
+            return
+        self._failed = True
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        replace_file(Path(path), content.getvalue())
+        self._failed = False
 
 
 def find_checkpoint(resume: str, directory: Path) -> Path | None:
-    """The checkpoint to go on from: the one that was named, else the run's own last one."""
+    """Return the checkpoint to resume from: the named one, otherwise the run's last one.
+
+    Raises:
+        ValueError: the named file does not exist.
+    """
     if resume not in ("auto", "never"):
         if not Path(resume).is_file():
             raise ValueError(
@@ -125,11 +95,11 @@ def find_checkpoint(resume: str, directory: Path) -> Path | None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds: tensors and plain values; nothing in it is executed.
+    """Return the content of a checkpoint: tensors and plain values; nothing is executed.
 
     Raises:
         OSError: there is none.
-        ValueError: it is damaged, or it holds anything else.
+        ValueError: it is damaged, or holds anything else.
     """
     with path.open("rb") as file:
         try:
@@ -143,7 +113,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_weights(path: Path, module: SequenceModule) -> None:
-    """Give a module the weights of a checkpoint.
+    """Load the weights of a checkpoint into a module.
 
     Raises:
         OSError: there is none.
@@ -157,15 +127,15 @@ def load_weights(path: Path, module: SequenceModule) -> None:
 
 
 def check_checkpoint(path: Path, module: SequenceModule, max_samples: int) -> int:
-    """Make sure that a checkpoint is of this very run, but for its budget.
+    """Check that a checkpoint is of this run, its budget apart.
 
     Returns:
-        The training samples that it has seen.
+        Training samples seen.
 
     Raises:
         OSError: there is none.
-        ValueError: it is another model's or another run's, it has seen more samples than this
-            run may, or it is no checkpoint.
+        ValueError: it is of another model or another run, it has seen more samples than
+            `max_samples`, or it is no checkpoint.
     """
     description, checkpoint = module.description, read_checkpoint(path)
     try:
@@ -196,7 +166,7 @@ def _check_description(path: Path, found: dict[str, Any], description: dict[str,
 
 
 def adopt_best(checkpoint: Path, directory: Path) -> None:
-    """Bring the best checkpoint along where a run goes on from another directory's last one.
+    """Copy the best checkpoint along where a run resumes from another directory.
 
     Raises:
         OSError: there is none.

@@ -1,7 +1,7 @@
-"""The training step in a CUDA graph: recorded once, then replayed by a launch for all its kernels.
+"""The training step as a CUDA graph: captured once, replayed by one launch of all kernels.
 
-A replay reads and writes where the recording did: the batch is copied into buffers that stay in
-their place, and the weights, the gradients and the optimizer's state are changed where they lie.
+A replay reads and writes the addresses of the capture: the batch is copied into fixed buffers, and
+the weights, the gradients and the optimizer's state are changed in place.
 """
 
 import gc
@@ -14,30 +14,30 @@ from torch.optim import Optimizer
 
 from tlstm.tasks.base import Batch
 
-WARM_UPS = 3  # passes before the recording: kernels are compiled and chosen, workspaces made
+WARM_UPS = 3  # passes before the capture: kernels are compiled and chosen, workspaces allocated
 
 
-class Recording:
+class CudaGraph:
     """A computation on the current GPU as a CUDA graph.
 
     Args:
-        compute: what is recorded; it must not wait for the GPU, and must read what changes from
-            tensors that stay in their place. It is run a few times before.
+        compute: the computation, called several times before its capture. It must not wait for the
+            GPU, and must read changing values from tensors at fixed addresses.
 
     Attributes:
-        result: what `compute` returned; every replay overwrites it.
+        result: the value that `compute` returned; every replay overwrites it.
 
     Raises:
-        RuntimeError: it cannot be recorded; the message says how to do without.
+        RuntimeError: it cannot be captured; the message names the setting that trains without.
     """
 
     def __init__(self, compute: Callable[[], Tensor]) -> None:
         self._timed: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         with _autocast_without_cache():
-            self._record(compute)
+            self._capture(compute)
 
     def replay(self) -> None:
-        """Launch it once more; this does not wait for its end."""
+        """Launch the graph without waiting for its end."""
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
         self._graph.replay()
@@ -45,15 +45,15 @@ class Recording:
         self._timed.append((begin, end))
 
     def busy_seconds(self) -> float:
-        """Wait for the last replay; seconds of the GPU that replays took since last asked."""
+        """Wait for the last replay; return the seconds of all replays since the last call."""
         timed, self._timed = self._timed, []
         if timed:
             timed[-1][1].synchronize()
         return sum(begin.elapsed_time(end) for begin, end in timed) / 1e3
 
-    def _record(self, compute: Callable[[], Tensor]) -> None:
+    def _capture(self, compute: Callable[[], Tensor]) -> None:
         _warm_up(compute)
-        gc.collect()  # what is left of autograd's graphs would tie the recording to their stream
+        gc.collect()  # remains of autograd's graphs would tie the capture to their stream
         self._graph = torch.cuda.CUDAGraph()
         try:
             # Other threads may write checkpoints meanwhile
@@ -62,22 +62,22 @@ class Recording:
         except RuntimeError as error:
             first_line = str(error).partition("\n")[0]
             raise RuntimeError(
-                "the training step cannot be recorded in a CUDA graph; "
-                f"trainer.capture=false trains without one ({first_line})"
+                "the training step cannot be captured in a CUDA graph; "
+                f"trainer.cuda_graph=false trains without one ({first_line})"
             ) from error
 
 
-class CapturedStep:
-    """An optimizer step on one batch, recorded once and replayed for every batch.
+class GraphedStep:
+    """An optimizer step on one batch, captured once and replayed for every batch.
 
-    The passes before the recording leave no trace: weights, optimizer state and what is carried are
-    set back.
+    The passes before the capture leave no trace: weights, optimizer state and recurrent state are
+    restored.
 
     Args:
-        learn: an optimizer step on a batch, which returns its loss.
-        optimizer: the one that steps; it must be capturable.
-        batch: like those to come in shape, dtype and device.
-        carried: what else `learn` changes, in place, from one batch to the next.
+        learn: takes an optimizer step on a batch and returns its loss.
+        optimizer: of that step; it must be capturable.
+        batch: an example in shape, dtype and device of later batches.
+        recurrent_state: further tensors that `learn` changes in place from batch to batch.
     """
 
     def __init__(
@@ -85,20 +85,20 @@ class CapturedStep:
         learn: Callable[[Batch], Tensor],
         optimizer: Optimizer,
         batch: Batch,
-        carried: Sequence[Tensor] = (),
+        recurrent_state: Sequence[Tensor] = (),
     ) -> None:
         self._batch = Batch(*(part.clone() for part in batch))
-        with undone(optimizer), kept(carried):
-            self.recording = Recording(lambda: learn(self._batch))
+        with restore_optimizer(optimizer), restore_tensors(recurrent_state):
+            self.graph = CudaGraph(lambda: learn(self._batch))
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Learn from a batch.
+        """Take a step on a batch.
 
         Returns:
-            The loss; the next call overwrites it.
+            The loss, which the next call overwrites.
 
         Raises:
-            ValueError: the batch has another shape than the recorded one.
+            ValueError: the batch has another shape than the captured one.
         """
         for fixed, part in zip(self._batch, batch, strict=True):
             if fixed.shape != part.shape:
@@ -107,15 +107,15 @@ class CapturedStep:
                     f"got {list(part.shape)}"
                 )
             fixed.copy_(part, non_blocking=True)
-        self.recording.replay()
-        return self.recording.result
+        self.graph.replay()
+        return self.graph.result
 
 
 @contextmanager
-def undone(optimizer: Optimizer) -> Iterator[None]:
-    """Set weights and optimizer state back, in place, to what they were before.
+def restore_optimizer(optimizer: Optimizer) -> Iterator[None]:
+    """Restore weights and optimizer state in place at the end of the context.
 
-    State that was made meanwhile becomes zero, which is how Adam's begins.
+    State created in the context becomes zero, the first state of Adam.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     weights = [parameter.detach().clone() for parameter in parameters]
@@ -132,21 +132,21 @@ def undone(optimizer: Optimizer) -> Iterator[None]:
 
 
 @contextmanager
-def kept(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Set tensors back, in place, to what they were before."""
+def restore_tensors(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Restore tensors in place at the end of the context."""
     values = [tensor.clone() for tensor in tensors]
     yield
     for tensor, value in zip(tensors, values, strict=True):
         tensor.copy_(value)
 
 
-def why_not(device: torch.device, world_size: int, precision: str) -> str | None:
-    """Why training steps cannot be captured, None where they can.
+def cuda_graph_obstacle(device: torch.device, world_size: int, precision: str) -> str | None:
+    """Return the reason why training steps cannot be captured, None where they can.
 
     Args:
-        device: that trains.
+        device: of the training.
         world_size: number of devices.
-        precision: as Lightning names it.
+        precision: in Lightning's notation.
     """
     if device.type != "cuda":
         return f"CUDA graphs need a GPU, and this run trains on {device.type}"
@@ -158,7 +158,7 @@ def why_not(device: torch.device, world_size: int, precision: str) -> str | None
 
 
 def _autocast_without_cache() -> torch.autocast:
-    """The autocast that is on, if any, without its cache: a cached weight would never be new."""
+    """Return the current autocast without its cache, which would hold old weights."""
     return torch.autocast(
         "cuda",
         dtype=torch.get_autocast_dtype("cuda"),
@@ -168,7 +168,7 @@ def _autocast_without_cache() -> torch.autocast:
 
 
 def _warm_up(compute: Callable[[], Tensor]) -> None:
-    """Run a computation on a stream of its own, as recordings do; random numbers are set back."""
+    """Run a computation on a side stream, as captures do; the random generators are restored."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.random.fork_rng([torch.cuda.current_device()]), torch.cuda.stream(stream):

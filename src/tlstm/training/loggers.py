@@ -1,8 +1,8 @@
-"""Where a run's metrics are written: CSV always, TensorBoard and W&B unless switched off.
+"""Loggers of a run's metrics: CSV always, TensorBoard and W&B unless switched off.
 
-None of them asks for anything: W&B is offline unless the user is logged in or has set
-WANDB_MODE, and offline runs can be uploaded later with `wandb sync`. Where W&B refuses or cannot
-be reached, a run that was not asked to be online (WANDB_MODE=online) is kept offline and says so.
+None of them prompts: W&B is offline unless the user is logged in or has set WANDB_MODE, and
+`wandb sync` uploads offline runs later. Where W&B refuses or is not reached, a run is kept offline
+with a warning, unless WANDB_MODE=online demands otherwise.
 """
 
 import os
@@ -18,31 +18,31 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
-from tlstm.training.config import flat, task_label
+from tlstm.training.config import flat
 
-# Seconds that W&B may take to begin and to end a run, where its own variables say nothing
+# Seconds for W&B to begin and to end a run, where its own variables are not set
 WANDB_SECONDS = {"WANDB_INIT_TIMEOUT": "60", "WANDB_FINISH_TIMEOUT": "120"}
 
-# Settings by which no two runs of an experiment differ, left out of TensorBoard's HParams
-ELSEWHERE = ("scale.", "logger.", "output_dir", "resume")
+# Settings that all runs of an experiment share, left out of TensorBoard's HParams
+SHARED = ("scale.", "logger.", "output_dir", "resume")
 
 
-class HandBack(Callback):
-    """Lets W&B give a sweep's run to another agent where this process is told to end (SIGTERM).
+class MarkPreempting(Callback):
+    """Let W&B give a sweep's run to another agent when this process receives SIGTERM.
 
-    That agent's process goes on from the checkpoint, if it finds the same directory.
+    That agent's process resumes from the checkpoint, if it has the same directory.
     """
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Mark the run, which takes effect as its process ends with another exit code than 0."""
+        """Mark the run; this takes effect when its process ends with an exit code other than 0."""
         if isinstance(exception, SIGTERMException) and wandb.run is not None:
             wandb.run.mark_preempting()
 
 
 def make_loggers(config: DictConfig, directory: Path) -> list[Logger]:
-    """The loggers that a configuration asks for, writing below a run's directory."""
+    """Return the loggers of a configuration, which write below a run's directory."""
     loggers: list[Logger] = [CSVLogger(directory, name="csv")]
     if config.logger.tensorboard:
         loggers.append(
@@ -54,10 +54,10 @@ def make_loggers(config: DictConfig, directory: Path) -> list[Logger]:
 
 
 def make_wandb_logger(config: DictConfig, directory: Path) -> WandbLogger:
-    """The W&B logger; a run that goes on goes on in the same W&B run.
+    """Return the W&B logger; a resumed run continues the same W&B run.
 
     Raises:
-        ValueError: W&B refuses or cannot be reached, and was asked for with WANDB_MODE=online.
+        ValueError: W&B refuses or is not reached, and WANDB_MODE=online demands it.
     """
     for variable, seconds in WANDB_SECONDS.items():
         os.environ.setdefault(variable, seconds)
@@ -66,7 +66,7 @@ def make_wandb_logger(config: DictConfig, directory: Path) -> WandbLogger:
         return _start_wandb(config, directory, _mode())
     except wandb.Error as error:
         reason = " ".join(str(error).split()).removesuffix(".")
-        if _online_was_asked():
+        if _online_demanded():
             raise ValueError(f"W&B: {reason}; WANDB_MODE=offline needs no account.") from error
     print(
         f"warning: W&B: {reason}; this run is kept offline, and "
@@ -76,18 +76,18 @@ def make_wandb_logger(config: DictConfig, directory: Path) -> WandbLogger:
     return _start_wandb(config, directory, "offline")
 
 
-def _online_was_asked() -> bool:
+def _online_demanded() -> bool:
     return os.environ.get("WANDB_MODE") == "online"
 
 
 def _mode() -> str:
-    """What the user has set, else whether there is an account; its key is tried at once.
+    """Return the user's WANDB_MODE, otherwise online where there is an account; try its key.
 
     Raises:
-        wandb.Error: there is one, and W&B does not take it.
+        wandb.Error: W&B refuses the key.
     """
     set_by_user = os.environ.get("WANDB_MODE")
-    if set_by_user is not None and not _online_was_asked():
+    if set_by_user is not None and not _online_demanded():
         return set_by_user
     return "online" if wandb.login(prompt=False) or set_by_user else "offline"
 
@@ -109,13 +109,8 @@ def _start_wandb(config: DictConfig, directory: Path, mode: str) -> WandbLogger:
 
 
 def hyperparameters(config: DictConfig) -> dict[str, Any]:
-    """Every setting by its dotted name, and by plain names those that dashboards group by.
-
-    `task_label` is the data that the run trains on, `digits` where `task` says `mnist` and these
-    stand in for it; the other names are those of a record.
-    """
+    """Return all settings by dotted name, and by the names of a record those to group by."""
     names = {
-        "task_label": task_label(config),
         "label": config.model.label,
         "depth": config.model.depth,
         "channels": config.model.channels,
@@ -124,7 +119,7 @@ def hyperparameters(config: DictConfig) -> dict[str, Any]:
 
 
 def wandb_run_id(directory: Path) -> str:
-    """The id of a run's W&B run: an agent's where one has given it, else the run's own."""
+    """Return the id of a run's W&B run: the one of an agent, otherwise the run's own."""
     file = directory / "wandb_run_id"
     given = os.environ.get("WANDB_RUN_ID")
     if given is None and file.exists():
@@ -137,32 +132,32 @@ def wandb_run_id(directory: Path) -> str:
 def log_result(
     loggers: list[Logger], config: DictConfig, result: Mapping[str, float | None]
 ) -> None:
-    """Put what came out beside the settings, in TensorBoard's HParams and W&B's summary.
+    """Log the results of a run, to TensorBoard's HParams and W&B's summary.
 
     Raises:
-        TimeoutError: W&B has not taken everything in, and was asked for with WANDB_MODE=online.
+        TimeoutError: W&B has not received everything, and WANDB_MODE=online demands it.
     """
     numbers: dict[str, Any] = {name: value for name, value in result.items() if value is not None}
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(_told_apart_by(config), numbers)
-            logger.finalize("success")  # written out, which ending the process would not do
+            logger.log_hyperparams(_hparams(config), numbers)
+            logger.finalize("success")  # writes, unlike the end of the process
         elif isinstance(logger, WandbLogger):
             logger.experiment.summary.update(numbers)
             _finish_wandb(Path(logger.experiment.settings.sync_dir))
 
 
-def _told_apart_by(config: DictConfig) -> dict[str, Any]:
-    """Settings for TensorBoard's HParams: numbers as numbers, so that it can draw them."""
+def _hparams(config: DictConfig) -> dict[str, Any]:
+    """Return settings for TensorBoard's HParams, numbers as numbers for its plots."""
     return {
         key: value if isinstance(value, bool | int | float | str) else str(value)
         for key, value in hyperparameters(config).items()
-        if not key.startswith(ELSEWHERE)
+        if not key.startswith(SHARED)
     }
 
 
 def _finish_wandb(directory: Path) -> None:
-    """Wait until W&B has everything, and say so where it takes too long."""
+    """Wait until W&B has received everything, and warn or raise where that takes too long."""
     try:
         wandb.finish()
     except TimeoutError:
@@ -171,6 +166,6 @@ def _finish_wandb(directory: Path) -> None:
             f"W&B has not taken the whole run in within {seconds} seconds; its record and CSV log "
             f"are written, and `wandb sync --include-online {directory}` uploads the rest"
         )
-        if _online_was_asked():
+        if _online_demanded():
             raise TimeoutError(f"{said}.") from None
         print(f"warning: {said}.", file=sys.stderr)

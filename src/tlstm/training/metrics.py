@@ -1,4 +1,4 @@
-"""What is measured of a model: the accuracy of its answers, and the samples it took."""
+"""Metrics of a model: accuracy and loss over the loss mask, and samples to a threshold."""
 
 import math
 
@@ -8,52 +8,52 @@ from torch import Tensor
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-NO_ANSWER = -100  # the target at positions that are not part of the answer
+IGNORE_INDEX = -100  # the target at positions outside the loss mask
 
 
-def answer_targets(targets: Tensor, answer: Tensor) -> Tensor:
-    """The targets [B, T] with `NO_ANSWER` wherever `answer` [B, T] is False."""
-    return targets.masked_fill(~answer, NO_ANSWER)
+def masked_targets(targets: Tensor, loss_mask: Tensor) -> Tensor:
+    """Replace targets [B, T] by `IGNORE_INDEX` wherever `loss_mask` [B, T] is False."""
+    return targets.masked_fill(~loss_mask, IGNORE_INDEX)
 
 
-def answer_metrics(symbols: int) -> MetricCollection:
-    """Accuracy per symbol and mean loss, over the positions of the answer.
+def token_metrics(output_size: int) -> MetricCollection:
+    """Make metrics of the accuracy per token and the mean loss.
 
     Args:
-        symbols: number of symbols to choose from.
+        output_size: number of tokens or classes to choose from.
     """
     accuracy = MulticlassAccuracy(
-        symbols, average="micro", ignore_index=NO_ANSWER, validate_args=False
+        output_size, average="micro", ignore_index=IGNORE_INDEX, validate_args=False
     )
-    # By default NaN is left out of the mean, and a run that diverges in part would go on
+    # By default the mean leaves NaN out, and a run that diverges in part would continue
     loss = MeanMetric(nan_strategy=math.nan)
     return MetricCollection({"accuracy": accuracy, "loss": loss}, compute_groups=False)
 
 
-def update_answer_metrics(metrics: MetricCollection, logits: Tensor, targets: Tensor) -> None:
-    """Take more answers into account.
+def update_token_metrics(metrics: MetricCollection, logits: Tensor, targets: Tensor) -> None:
+    """Add a batch to the metrics.
 
     Args:
-        metrics: as `answer_metrics` makes them.
-        logits: [B, T, symbols].
-        targets: [B, T], `NO_ANSWER` where there is none, which may be everywhere.
+        metrics: made by `token_metrics`.
+        logits: [B, T, output_size].
+        targets: [B, T], `IGNORE_INDEX` at positions that do not count, possibly all.
     """
     flat_logits, flat_targets = logits.flatten(0, 1), targets.flatten()
-    number = (flat_targets != NO_ANSWER).sum()
-    total = F.cross_entropy(flat_logits, flat_targets, ignore_index=NO_ANSWER, reduction="sum")
+    number = (flat_targets != IGNORE_INDEX).sum()
+    total = F.cross_entropy(flat_logits, flat_targets, ignore_index=IGNORE_INDEX, reduction="sum")
     metrics["accuracy"].update(flat_logits, flat_targets)
     metrics["loss"].update(total / number.clamp(min=1), weight=number)
 
 
 def bits_per_character(loss: float) -> float:
-    """A loss in nats per character, in bits per character (BPC)."""
+    """Convert a loss from nats to bits per character (BPC)."""
     return loss / math.log(2)
 
 
 class SamplesToThreshold(Metric):
     """Training samples seen when the accuracy first passed a threshold ("# Samp." of Table 2).
 
-    Its state goes into checkpoints, so that a run that goes on keeps what it reached before.
+    Checkpoints keep its state, so that a resumed run keeps the number.
 
     Args:
         threshold: the accuracy to pass, from 0 to 1.
@@ -70,12 +70,12 @@ class SamplesToThreshold(Metric):
         )
 
     def update(self, accuracy: Tensor | float, samples: int) -> None:
-        """Take in an accuracy and the training samples seen before it was measured."""
+        """Add an accuracy and the training samples seen before its measurement."""
         if self.reached is None and accuracy > self.threshold:
             self.samples.fill_(samples)
 
     def compute(self) -> Tensor:
-        """The number of samples, or −1 while the threshold has not been passed."""
+        """Return the number of samples, or −1 while the threshold has not been passed."""
         return self.samples
 
     @property

@@ -1,4 +1,4 @@
-"""The LightningModule: a network, its loss over the answer, and its metrics."""
+"""The LightningModule: a network, its loss over the loss mask, and its metrics."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
@@ -12,13 +12,13 @@ from torch.optim import Adam, Optimizer
 from torchmetrics import MetricCollection
 
 from tlstm.tasks.base import Batch
-from tlstm.training.cuda_graph import CapturedStep
+from tlstm.training.cuda_graph import GraphedStep
 from tlstm.training.metrics import (
-    NO_ANSWER,
+    IGNORE_INDEX,
     SamplesToThreshold,
-    answer_metrics,
-    answer_targets,
-    update_answer_metrics,
+    masked_targets,
+    token_metrics,
+    update_token_metrics,
 )
 from tlstm.training.network import SequenceNetwork
 
@@ -27,27 +27,27 @@ STEPS_COUNTED = "epoch_loop.manual_optimization.optim_step_progress"
 
 
 class SequenceModule(LightningModule):
-    """Trains a network to answer: negative log-likelihood over the answer [ours], Adam [paper].
+    """Training by the negative log-likelihood over the loss mask [ours], with Adam [paper].
 
     The optimization is manual in Lightning's sense, so that one step of Lightning's loop can make
-    many optimizer steps, each of them a single launch on a GPU.
+    many optimizer steps, each a single launch on a GPU.
 
     Args:
-        network: symbols or features in, logits out.
+        network: tokens or features in, logits out.
         learning_rate: of Adam; 0.001 in the paper.
         threshold: the validation accuracy that counts as solved.
         batch_size: training samples of all devices together per step.
-        description: what the network is, kept in every checkpoint so that it can be told from
-            another's; plain values only.
-        gradient_clip: the norm that the gradients of all weights together are scaled down to
-            where theirs is larger; 0 leaves them as they are.
-        warm_up: training samples over which the learning rate rises, from step to step by as
+        description: the network in plain values, kept in every checkpoint to refuse those of
+            another network.
+        gradient_clip: largest norm of the gradients of all weights together; 0 for no limit.
+        warmup_samples: training samples over which the learning rate rises, from step to step by as
             much, to its whole; 0 begins with the whole.
-        loss_over_all: whether the loss is over every position, and not over the answer alone.
+        loss_over_all: True for the loss over every position instead of the loss mask.
 
     Attributes:
-        captured: whether optimizer steps replay from a CUDA graph.
-        selected_by: what the best validation has the most of, "accuracy", or the least, "loss".
+        captured: True where optimizer steps replay from a CUDA graph.
+        selected_by: "accuracy" if the best validation has the highest accuracy, "loss" if it has
+            the lowest loss.
     """
 
     captured = False
@@ -61,7 +61,7 @@ class SequenceModule(LightningModule):
         batch_size: int,
         description: dict[str, Any],
         gradient_clip: float = 0.0,
-        warm_up: int = 0,
+        warmup_samples: int = 0,
         loss_over_all: bool = False,
     ) -> None:
         super().__init__()
@@ -71,39 +71,39 @@ class SequenceModule(LightningModule):
         self.batch_size = batch_size
         self.description = description
         self.gradient_clip = gradient_clip
-        self.warm_up = warm_up
+        self.warmup_samples = warmup_samples
         self.loss_over_all = loss_over_all
-        self.validation_metrics = answer_metrics(network.head.out_features)
-        self.test_metrics = answer_metrics(network.head.out_features)
+        self.validation_metrics = token_metrics(network.head.out_features)
+        self.test_metrics = token_metrics(network.head.out_features)
         self.samples_to_threshold = SamplesToThreshold(threshold)
-        self._captured_step: CapturedStep | None = None
+        self._graphed_step: GraphedStep | None = None
         self._losses: list[tuple[int, Tensor]] = []
 
     @property
     def samples_seen(self) -> int:
-        """Training samples that the weights have learnt from, over all devices."""
+        """Training samples of all optimizer steps so far, over all devices."""
         return self.global_step * self.batch_size
 
     @staticmethod
     def metrics_of_loss(loss: float) -> dict[str, float]:
-        """Further metrics, which follow from the loss; none here."""
+        """Return further metrics that follow from the loss; none here."""
         return {}
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean negative log-likelihood of the symbols of the answer, or of all [ours]."""
+        """Compute the mean negative log-likelihood over the loss mask, or over all [ours]."""
         targets = batch.targets
         if not self.loss_over_all:
-            targets = answer_targets(targets, batch.answer)
+            targets = masked_targets(targets, batch.loss_mask)
         return self._loss(self.network(batch.inputs), targets)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Check the symbols on the host, where a CUDA graph cannot."""
-        if self.captured and self.network.reads_symbols:
-            self.network.check_symbols(batch.inputs)
+        """Check the tokens on the host, since a CUDA graph cannot."""
+        if self.captured and self.network.is_discrete:
+            self.network.check_tokens(batch.inputs)
         return batch
 
     def training_step(self, batch: Batch, batch_index: int) -> None:
-        """An optimizer step on each of the batches that have come as one."""
+        """Make an optimizer step on each of the batches that the loader concatenated."""
         size = self.batch_size // self.trainer.world_size
         for parts in zip(*(part.split(size) for part in batch), strict=True):
             loss = self.learn(Batch(*parts))
@@ -111,48 +111,48 @@ class SequenceModule(LightningModule):
                 self._losses.append((self.global_step, loss.clone()))
 
     def learn(self, batch: Batch) -> Tensor:
-        """One optimizer step.
+        """Make one optimizer step.
 
         Returns:
-            The loss before it, which the next step may overwrite.
+            The loss before the step, in a tensor that the next step may overwrite.
         """
         optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=not self.captured))
         self._warm(optimizer)
         if not self.captured:
             return self._learn(batch, optimizer, self.manual_backward)
-        if self._captured_step is None:
-            self._captured_step = CapturedStep(
+        if self._graphed_step is None:
+            self._graphed_step = GraphedStep(
                 lambda fixed: self._learn(fixed, optimizer, Tensor.backward),
                 optimizer,
                 batch,
-                self.carried(batch),
+                self.recurrent_state(batch),
             )
-        loss = self._captured_step(batch)
+        loss = self._graphed_step(batch)
         self._count_step()
         return loss
 
-    def carried(self, batch: Batch) -> Sequence[Tensor]:
-        """What `loss` changes, in place, from one batch like this to the next; nothing here."""
+    def recurrent_state(self, batch: Batch) -> Sequence[Tensor]:
+        """Return the tensors that `loss` changes in place from batch to batch; none here."""
         return ()
 
     def busy_seconds(self) -> float | None:
-        """Seconds of the GPU that captured steps took since last asked; None where there are none.
+        """Return the GPU seconds of captured steps since the last call; None without such steps.
 
-        This waits for the last of them.
+        This waits for the last step.
         """
-        return self._captured_step.recording.busy_seconds() if self._captured_step else None
+        return self._graphed_step.graph.busy_seconds() if self._graphed_step else None
 
     def on_train_end(self) -> None:
-        """Give back the memory of the captured step."""
-        self._captured_step = None
+        """Free the memory of the captured step."""
+        self._graphed_step = None
 
     def on_validation_start(self) -> None:
-        """Log the training losses, now that nobody has to wait for them."""
+        """Log the training losses, where reading them delays no training step."""
         if not self._losses:
             return
         steps, losses = zip(*self._losses, strict=True)
         self._losses.clear()
-        # Each device has as many positions of the answer as any other
+        # The loss masks of all devices have equally many positions
         means = self.trainer.strategy.reduce(torch.stack(losses), reduce_op="mean")
         for step, loss in zip(steps, means.tolist(), strict=True):
             metrics = {"training/loss": loss, "samples": float(step * self.batch_size)}
@@ -160,11 +160,11 @@ class SequenceModule(LightningModule):
                 logger.log_metrics(metrics, step)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Take a batch of validation samples into account."""
+        """Add a batch of validation samples to the metrics."""
         self._evaluate(batch, self.validation_metrics)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the validation metrics and note whether the task is solved."""
+        """Log the validation metrics and note the samples if the task is solved."""
         metrics = self._computed(self.validation_metrics)
         self.samples_to_threshold.update(metrics["accuracy"], self.samples_seen)
         self.log_dict({f"validation/{name}": value for name, value in metrics.items()})
@@ -172,7 +172,7 @@ class SequenceModule(LightningModule):
         self.log("step", float(self.global_step))
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
-        """Take a batch of test samples into account."""
+        """Add a batch of test samples to the metrics."""
         self._evaluate(batch, self.test_metrics)
 
     def on_test_epoch_end(self) -> None:
@@ -181,15 +181,15 @@ class SequenceModule(LightningModule):
         self.log_dict({f"test/{name}": value for name, value in metrics.items()})
 
     def configure_optimizers(self) -> Optimizer:
-        """Adam with torch's other defaults."""
+        """Make Adam with torch's other defaults."""
         return Adam(self.parameters(), lr=self._rate(self.device), **adam_options(self.device))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write down whose checkpoint it is."""
+        """Add the network's description."""
         checkpoint["description"] = self.description
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with this run's device and way to step, whatever those of the checkpoint were."""
+        """Adapt the optimizer and the step counter to this run's device."""
         # Where Lightning counts the steps of manual optimization
         counted = checkpoint["loops"]["fit_loop"][STEPS_COUNTED]["total"]
         counted["ready"] = counted["completed"] = checkpoint["global_step"]
@@ -199,14 +199,14 @@ class SequenceModule(LightningModule):
                 group |= {"lr": self._rate(device), **adam_options(device)}
 
     def _rate(self, device: torch.device) -> float | Tensor:
-        """The learning rate as Adam takes it: recorded steps read one that changes where it is."""
+        """Return the learning rate for Adam: a tensor where it changes, for CUDA graphs."""
         rate = self.learning_rate
-        return torch.tensor(rate, device=device) if self.warm_up else rate
+        return torch.tensor(rate, device=device) if self.warmup_samples else rate
 
     def _warm(self, optimizer: Optimizer) -> None:
-        """Set the learning rate of the step to come."""
-        if self.warm_up and self.samples_seen <= self.warm_up:
-            part = min(1.0, (self.samples_seen + self.batch_size) / self.warm_up)
+        """Set the learning rate of the next step."""
+        if self.warmup_samples and self.samples_seen <= self.warmup_samples:
+            part = min(1.0, (self.samples_seen + self.batch_size) / self.warmup_samples)
             for group in optimizer.param_groups:
                 group["lr"].fill_(self.learning_rate * part)
 
@@ -215,7 +215,7 @@ class SequenceModule(LightningModule):
     ) -> Tensor:
         optimizer.zero_grad()
         loss = self.loss(batch)
-        with torch.autocast(loss.device.type, enabled=False):  # which is for the forward pass alone
+        with torch.autocast(loss.device.type, enabled=False):  # autocast is for the forward pass
             backward(loss)
             if self.gradient_clip:
                 clip_grad_norm_(self.parameters(), self.gradient_clip)
@@ -223,26 +223,26 @@ class SequenceModule(LightningModule):
         return loss.detach()
 
     def _count_step(self) -> None:
-        """Tell Lightning, whose optimizers count by themselves, of a step without them."""
+        """Count a step for Lightning, which only counts those of its own optimizers."""
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         progress.increment_ready()
         progress.increment_completed()
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=NO_ANSWER)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE_INDEX)
 
     def _evaluate(self, batch: Batch, metrics: MetricCollection) -> None:
-        targets = answer_targets(batch.targets, batch.answer)
-        update_answer_metrics(metrics, self.network(batch.inputs), targets)
+        targets = masked_targets(batch.targets, batch.loss_mask)
+        update_token_metrics(metrics, self.network(batch.inputs), targets)
 
     def _computed(self, metrics: MetricCollection) -> dict[str, Any]:
-        """What metrics have come to, which then begin anew."""
+        """Return the values of the metrics and reset them."""
         values: dict[str, Any] = metrics.compute()
         metrics.reset()
         return values | self.metrics_of_loss(values["loss"])
 
 
 def adam_options(device: torch.device) -> dict[str, Any]:
-    """What of Adam depends on the device: on a GPU one kernel, which a CUDA graph can hold."""
+    """Return the options of Adam for a device: on a GPU one kernel that a CUDA graph can hold."""
     on_gpu = device.type == "cuda"
     return {"capturable": on_gpu, "fused": True if on_gpu else None}

@@ -1,4 +1,4 @@
-"""What is trained: symbols in one-hot encoding or features, a recurrent core, a linear head."""
+"""The trained network: one-hot tokens or features, a recurrent core, a linear head."""
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
@@ -10,22 +10,22 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 class SequenceNetwork(nn.Module):
-    """Symbols or features in, logits out: y_t = h_{t+L−1}[P,..,P] Wʸ + bʸ (paper, section 2.1).
+    """Tokens or features in, logits out: y_t = h_{t+L−1}[P,..,P] Wʸ + bʸ (paper, section 2.1).
 
     Args:
-        core: the recurrent layer; its `input_size` is the number of symbols or features it reads.
-        output_size: number of symbols (or classes) to choose from.
-        reads_symbols: whether inputs are symbols, and not features.
+        core: the recurrent layer; its `input_size` is the number of tokens or features it reads.
+        output_size: number of tokens or classes to choose from.
+        is_discrete: True where inputs are tokens, False where they are features.
     """
 
-    def __init__(self, core: RecurrentLayer, output_size: int, reads_symbols: bool = True) -> None:
+    def __init__(self, core: RecurrentLayer, output_size: int, is_discrete: bool = True) -> None:
         super().__init__()
-        self.reads_symbols = reads_symbols
+        self.is_discrete = is_discrete
         self.core = core
         self.head = nn.Linear(core.channels, output_size)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits for every timestep.
+        """Compute logits for every timestep.
 
         Args:
             inputs: [B, T], integers from 0 to input_size − 1; features are floating point numbers,
@@ -35,30 +35,30 @@ class SequenceNetwork(nn.Module):
             [B, T, output_size].
 
         Raises:
-            ValueError: inputs have another shape or type, or a token is none of the symbols. While
-                a CUDA graph is captured that cannot be seen: `check_symbols` then is the caller's.
+            ValueError: inputs have another shape or type, or a token is out of range. Tokens are
+                not checked while a CUDA graph is captured: the caller then calls `check_tokens`.
         """
         logits, _ = self._run(inputs, None, stream=False)
         return logits
 
     def read(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-        """Logits for the next part of streams, in as many timesteps as it has.
+        """Compute logits for the next part of streams, one per timestep.
 
         Args:
-            inputs: as `forward` takes them.
-            state: what the core held after the part before, or its `initial_state`.
+            inputs: as for `forward`.
+            state: the core's state after the part before, or its `initial_state`.
 
         Returns:
-            [B, T, output_size], where those at t belong to the input at t − `core.delay`, which may
-            be of an earlier part; and the state.
+            Logits [B, T, output_size] and the new state. Logits at t belong to the input at
+            t − `core.delay`, possibly of an earlier part.
 
         Raises:
-            ValueError: as `forward`; or the state is of another shape.
+            ValueError: as for `forward`, or the state has another shape.
         """
         return self._run(inputs, state, stream=True)
 
     def _run(self, inputs: Tensor, state: State | None, stream: bool) -> tuple[Tensor, State]:
-        encoded = self.encode(inputs) if self.reads_symbols else self.features(inputs)
+        encoded = self.encode(inputs) if self.is_discrete else self.features(inputs)
         if self.core.batch_first:
             hidden, state = self.core(encoded, state, stream=stream)
         else:
@@ -67,19 +67,18 @@ class SequenceNetwork(nn.Module):
         return self.head(hidden), state
 
     def encode(self, tokens: Tensor) -> Tensor:
-        """One-hot vectors in the weights' dtype, [B, T, input_size]."""
-        symbols = self.core.input_size
+        """Encode tokens as one-hot vectors in the weights' dtype, [B, T, input_size]."""
         if tokens.dim() != 2 or tokens.numel() == 0 or tokens.dtype not in INTEGERS:
             raise ValueError(
                 "tokens must be integers of shape [B, T], not empty, "
                 f"got shape {list(tokens.shape)} of {tokens.dtype}"
             )
         if not (tokens.is_cuda and torch.cuda.is_current_stream_capturing()):
-            self.check_symbols(tokens)
-        return F.one_hot(tokens.long(), symbols).to(self.head.weight.dtype)
+            self.check_tokens(tokens)
+        return F.one_hot(tokens.long(), self.core.input_size).to(self.head.weight.dtype)
 
     def features(self, inputs: Tensor) -> Tensor:
-        """The features as they are, in the weights' dtype, [B, T, input_size]."""
+        """Return the features in the weights' dtype, [B, T, input_size]."""
         size = self.core.input_size
         if inputs.dim() != 3 or inputs.shape[-1] != size or not inputs.is_floating_point():
             raise ValueError(
@@ -88,11 +87,11 @@ class SequenceNetwork(nn.Module):
             )
         return inputs.to(self.head.weight.dtype)
 
-    def check_symbols(self, tokens: Tensor) -> None:
-        """Make sure that every token is one of the symbols; a GPU has to be waited for.
+    def check_tokens(self, tokens: Tensor) -> None:
+        """Check that every token is below `core.input_size`; on a GPU this synchronizes.
 
         Raises:
-            ValueError: one is not.
+            ValueError: a token is out of range.
         """
         smallest, largest = (int(value) for value in torch.aminmax(tokens))
         if smallest < 0 or largest >= self.core.input_size:

@@ -1,22 +1,32 @@
-"""Train a run to its record: fit, test the best checkpoint, write down what came out."""
+"""Train a run to its record: fit on all devices, test the best checkpoint, write the record."""
 
 import contextlib
 import math
+import signal
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from tlstm.ops.device import gpu_name
 from tlstm.records import provenance
 from tlstm.records.schema import CurvePoint, Outcome, Record, read_record, write_record
 from tlstm.training.checkpoints import load_weights
-from tlstm.training.config import Run, plain, task_label
-from tlstm.training.devices import fit
+from tlstm.training.config import Run, compose, plain
+from tlstm.training.distributed import (
+    OneMachine,
+    WorkerSpec,
+    leave_group,
+    reporting,
+    started_workers,
+)
 from tlstm.training.loggers import log_result
 from tlstm.training.module import SequenceModule
-from tlstm.training.run import Job, make_module, make_trainer, quiet_lightning
+from tlstm.training.run import Job, make_module, make_trainer, quiet_lightning, setup_run
 
 SELECTED_BY = {
     "accuracy": "highest validation accuracy, the earliest where equal",
@@ -25,13 +35,13 @@ SELECTED_BY = {
 
 
 def find_record(run: Run) -> Record | None:
-    """The record of a run that is finished, unless it shall be run anew."""
+    """Return the record of a finished run, None where there is none or it shall not be used."""
     path = run.directory / "record.json"
     return read_record(path) if run.config.resume != "never" and path.exists() else None
 
 
 def train(job: Job) -> Record:
-    """Fit, test the best checkpoint, write the record; the first process's part of a run."""
+    """Train a run in its first process: fit, test the best checkpoint, write the record."""
     started = datetime.now(UTC)
     with writing_in(job.directory):
         fit(job)
@@ -41,13 +51,69 @@ def train(job: Job) -> Record:
     return record
 
 
+class EndAtOnce(Callback):
+    """End training at SIGTERM, without the exchange between devices of Lightning's handler.
+
+    That exchange would meet those of a training step.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Replace the handler; Lightning restores the one before its own."""
+        signal.signal(signal.SIGTERM, _end)
+
+
+def _end(*_: object) -> None:
+    raise SIGTERMException
+
+
+def fit(job: Job) -> None:
+    """Train on all devices of the run.
+
+    Raises:
+        ChildProcessError: the process of another device failed; the message says why.
+    """
+    try:
+        with started_workers(work, job.run.overrides, worker_specs(job)):
+            fit_here(job)
+    finally:
+        leave_group()
+
+
+def fit_here(job: Job) -> None:
+    """Train on the device of this process."""
+    if job.trainer.world_size > 1:
+        job.trainer.callbacks.append(EndAtOnce())  # type: ignore[attr-defined]
+        # Lightning makes the model parallel on a side stream, at no cost here
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
+    job.trainer.fit(job.module, job.data, ckpt_path=job.checkpoint, weights_only=True)
+    leave_group()  # before waiting for others: NCCL's processes leave together
+
+
+def worker_specs(job: Job) -> list[WorkerSpec]:
+    """Return the specs of the processes that this one starts: the first one, on one machine."""
+    environment = getattr(job.trainer.strategy, "cluster_environment", None)
+    if not isinstance(environment, OneMachine):
+        return []
+    return [
+        WorkerSpec(rank, environment.main_port, job.directory, job.checkpoint)
+        for rank in range(1, job.trainer.world_size)
+    ]
+
+
+def work(overrides: list[str], spec: WorkerSpec, connection: Connection) -> None:
+    """Train the same run in the process of another device, and keep nothing of it."""
+    with reporting(spec, connection), setup_run(compose(overrides), lambda _: None, spec) as job:
+        connection.send(None)
+        fit_here(job)
+
+
 @contextlib.contextmanager
 def writing_in(directory: Path) -> Iterator[None]:
-    """Say where something could not be written where the error does not, as on a full disk."""
+    """Name the directory in errors of writing that name no file, as on a full disk."""
     try:
         yield
     except (OSError, ValueError) as error:
-        # Lightning's TensorBoard logger takes whatever goes wrong for a value that is none
+        # Lightning's TensorBoard logger wraps every error as one of a wrong value
         failure = error.__cause__ if isinstance(error, ValueError) else error
         if not isinstance(failure, OSError):
             raise
@@ -57,7 +123,7 @@ def writing_in(directory: Path) -> Iterator[None]:
 
 
 def test(job: Job) -> Mapping[str, float]:
-    """The best model's metrics, of every test sample once, on one device."""
+    """Return the best model's metrics on every test sample once, on one device."""
     with quiet_lightning():
         trainer = make_trainer(job.run.config, [])
     (metrics,) = trainer.test(best_module(job), job.data, verbose=False)
@@ -68,25 +134,25 @@ def test(job: Job) -> Mapping[str, float]:
 
 
 def best_module(job: Job) -> SequenceModule:
-    """The model of the best checkpoint, beside the one that was trained."""
+    """Return a new model with the weights of the best checkpoint."""
     module = make_module(job.run.config, job.data)
     load_weights(job.directory / "checkpoints" / "best.ckpt", module)
     return module
 
 
 def make_record(job: Job, samples: int, test: Mapping[str, float], started: datetime) -> Record:
-    """All that is to be known of a run that has just ended."""
-    config, module, curve = job.run.config, job.module, job.history.points()
-    best = curve[job.history.best(module.selected_by)]
+    """Return the record of a run that has just ended."""
+    config, module, curve = job.run.config, job.module, job.learning_curve.points()
+    best = curve[job.learning_curve.best(module.selected_by)]
     solved = job.module.samples_to_threshold.reached
     commit, modified = provenance.commit()
     device = job.trainer.strategy.root_device
-    seconds, devices = job.history.seconds, job.trainer.world_size
+    seconds, devices = job.learning_curve.seconds, job.trainer.world_size
     return Record(
         identifier=job.run.identifier,
         experiment=config.experiment.name,
         scale=config.scale.name,
-        task=task_label(config),
+        task=config.task.name,
         model=config.model.name,
         label=config.model.label,
         depth=config.model.depth,
@@ -103,7 +169,7 @@ def make_record(job: Job, samples: int, test: Mapping[str, float], started: date
         milliseconds_per_timestep=job.runtime.milliseconds,
         wall_seconds=seconds,
         device_seconds=seconds * devices,
-        outcome=how_it_ended(job),
+        outcome=outcome_of(job),
         curve=curve,
         started=started,
         finished=datetime.now(UTC),
@@ -116,25 +182,25 @@ def make_record(job: Job, samples: int, test: Mapping[str, float], started: date
     )
 
 
-def how_it_ended(job: Job) -> Outcome:
-    """The outcome of a run that has just ended."""
+def outcome_of(job: Job) -> Outcome:
+    """Return the outcome of a run that has just ended."""
     if job.module.samples_to_threshold.reached is not None:
         return "solved"
     if job.stopping.diverged:
         return "diverged"
-    if job.stopping.no_better(job.module.selected_by):
+    if job.stopping.out_of_patience:
         return "stopped early"
     return "budget spent"
 
 
 def metrics_at(point: CurvePoint, module: SequenceModule) -> dict[str, float | None]:
-    """The validation metrics at a point of the curve; None for those that were not finite."""
+    """Return the validation metrics at a point of the curve, None where they were not finite."""
     loss = math.nan if point.loss is None else point.loss
     return {"accuracy": point.accuracy, "loss": loss, **module.metrics_of_loss(loss)}
 
 
 def results_by_name(record: Record) -> dict[str, float | None]:
-    """A record's results under the names that dashboards show."""
+    """Return a record's results by their names in dashboards."""
     moments = {"best": record.best, "test": record.test}
     return {
         f"{moment}/{name}": metrics[name]

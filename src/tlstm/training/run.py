@@ -1,7 +1,8 @@
-"""A run made ready: its directory locked, its samples, model, trainer and checkpoint checked."""
+"""The set-up of a run: its directory locked, its samples, model, trainer and checkpoint checked."""
 
 import contextlib
 import functools
+import inspect
 import itertools
 import logging
 import os
@@ -10,16 +11,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hydra
 import torch
 from filelock import FileLock, Timeout
 from lightning import Callback, Trainer, seed_everything
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch.plugins import AsyncCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 
-from tlstm.layers.recurrent import RecurrentLayer
 from tlstm.tasks.base import SequenceDataModule
+from tlstm.training.callbacks import (
+    LearningCurve,
+    MeasureBusy,
+    MeasureRuntime,
+    SampleProgress,
+    Stopping,
+    make_stopping,
+)
 from tlstm.training.checkpoints import (
     KeepCheckpoints,
     WholeCheckpoints,
@@ -28,16 +38,20 @@ from tlstm.training.checkpoints import (
     describe,
     find_checkpoint,
 )
-from tlstm.training.config import Run, instantiate, later, samples_at_most
-from tlstm.training.cuda_graph import why_not
-from tlstm.training.learning_curve import History
-from tlstm.training.loggers import HandBack, make_loggers
+from tlstm.training.config import Run, instantiate, samples_at_most
+from tlstm.training.cuda_graph import cuda_graph_obstacle
+from tlstm.training.display import Report
+from tlstm.training.distributed import (
+    OneMachine,
+    WorkerSpec,
+    by_torchrun,
+    environment,
+    is_first_process,
+)
+from tlstm.training.initialization import initialize
+from tlstm.training.loggers import MarkPreempting, make_loggers
 from tlstm.training.module import SequenceModule
 from tlstm.training.network import SequenceNetwork
-from tlstm.training.processes import OneMachine, Place, by_torchrun, environment, is_first_process
-from tlstm.training.progress import Report, SampleProgress
-from tlstm.training.runtime import MeasureBusy, MeasureRuntime
-from tlstm.training.stopping import StopWhenDecided
 from tlstm.training.stream_module import StreamModule
 
 STEPS_ON_GPU = 50  # Lightning's loop takes about a millisecond for each of its steps
@@ -55,7 +69,7 @@ class Job(NamedTuple):
         module: its model, freshly initialised.
         trainer: what trains it.
         checkpoint: where it goes on from, None for a fresh start.
-        history: its learning curve.
+        learning_curve: its validations.
         runtime: its runtime per timestep.
         stopping: why it ends before its budget is spent.
     """
@@ -66,19 +80,19 @@ class Job(NamedTuple):
     module: SequenceModule
     trainer: Trainer
     checkpoint: Path | None
-    history: History
+    learning_curve: LearningCurve
     runtime: MeasureRuntime
-    stopping: StopWhenDecided
+    stopping: Stopping
 
 
 @contextlib.contextmanager
-def prepared(run: Run, report: Report, place: Place | None = None) -> Iterator[Job]:
-    """A job ready to train, alone in its directory while the context lasts.
+def setup_run(run: Run, report: Report, spec: WorkerSpec | None = None) -> Iterator[Job]:
+    """Set up a job ready to train, alone in its directory while the context lasts.
 
     Args:
         run: what is to be done.
         report: called with the status a few times a second.
-        place: of this process where another one has started it.
+        spec: of this process where another one has started it.
 
     Raises:
         ValueError: the configuration, a checkpoint or the directory does not allow it; the
@@ -90,46 +104,48 @@ def prepared(run: Run, report: Report, place: Place | None = None) -> Iterator[J
     data = make_data(config)
     data.prepare_data()  # as Lightning will, where it would be too late to refuse
     module = make_module(config, data)
-    history, runtime = History(), MeasureRuntime()
-    stopping = StopWhenDecided(history, later(config, "training.patience"))
-    callbacks = [history, runtime, MeasureBusy(), stopping, SampleProgress(report)]
-    with quiet_lightning(), start(run, module, place) as (directory, checkpoint):
-        callbacks += [KeepCheckpoints(directory / "checkpoints", history), HandBack()]
-        trainer = make_trainer(config, callbacks, environment(place))
-        module.captured = captures(config, trainer)
-        data.batches_at_a_time = steps_at_a_time(config, trainer)
+    learning_curve, runtime = LearningCurve(), MeasureRuntime()
+    stopping = make_stopping(module, config.training.patience)
+    callbacks = [learning_curve, runtime, MeasureBusy(), *stopping, SampleProgress(report)]
+    with quiet_lightning(), open_run_dir(run, module, spec) as (directory, checkpoint):
+        callbacks += [KeepCheckpoints(directory / "checkpoints", learning_curve), MarkPreempting()]
+        trainer = make_trainer(config, callbacks, environment(spec))
+        module.captured = use_cuda_graph(config, trainer)
+        data.batches_at_a_time = steps_per_launch(config, trainer)
         if is_first_process():  # once nothing can be refused any more
             trainer.loggers = make_loggers(config, directory)
             OmegaConf.save(config, directory / "config.yaml")
-        yield Job(run, directory, data, module, trainer, checkpoint, history, runtime, stopping)
+        yield Job(
+            run, directory, data, module, trainer, checkpoint, learning_curve, runtime, stopping
+        )
 
 
 @contextlib.contextmanager
-def start(
-    run: Run, module: SequenceModule, place: Place | None
+def open_run_dir(
+    run: Run, module: SequenceModule, spec: WorkerSpec | None
 ) -> Iterator[tuple[Path, Path | None]]:
-    """Where the run's files go, and what it goes on from; the first process decides for all.
+    """Yield a run's directory and the checkpoint to resume; the first process decides for all.
 
     Raises:
         ValueError: a checkpoint or another process does not allow it.
         OSError: the directory cannot be written.
     """
-    if place is not None:
-        yield place.directory, place.checkpoint
+    if spec is not None:
+        yield spec.directory, spec.checkpoint
     elif not is_first_process():
-        yield agreed(run.config, None)
+        yield broadcast(run.config, None)
     else:
         directory = claim_directory(run)
-        with alone_in(directory):
+        with exclusive_lock(directory):
             checkpoint = find_checkpoint(run.config.resume, directory)
             if checkpoint is not None:
                 check_checkpoint(checkpoint, module, samples_at_most(run.config))
                 adopt_best(checkpoint, directory / "checkpoints")
-            yield agreed(run.config, (directory, checkpoint))
+            yield broadcast(run.config, (directory, checkpoint))
 
 
-def agreed(config: DictConfig, said: Any) -> Any:
-    """What the first process says, where torchrun has started several; they wait for it."""
+def broadcast(config: DictConfig, said: Any) -> Any:
+    """Return the first process's value in all that torchrun has started; they wait for it."""
     if not by_torchrun():
         return said
     with quiet_lightning():
@@ -139,7 +155,7 @@ def agreed(config: DictConfig, said: Any) -> Any:
 
 
 def claim_directory(run: Run) -> Path:
-    """The directory that the run's files go to, made if need be."""
+    """Make the directory of the run's files and return it."""
     never = run.config.resume == "never"
     directory = fresh_directory(run.directory) if never else run.directory
     directory.mkdir(parents=True, exist_ok=True)
@@ -147,13 +163,13 @@ def claim_directory(run: Run) -> Path:
 
 
 def fresh_directory(directory: Path) -> Path:
-    """A directory that is not there yet: the given one, or it with a number from 2 on."""
+    """Return a new directory: the given one, or it with a number from 2 on."""
     numbered = (directory.with_name(f"{directory.name}-{n}") for n in itertools.count(2))
     return next(d for d in itertools.chain([directory], numbered) if not d.exists())
 
 
 @contextlib.contextmanager
-def alone_in(directory: Path) -> Iterator[None]:
+def exclusive_lock(directory: Path) -> Iterator[None]:
     """Keep every other run from training in a directory.
 
     Raises:
@@ -171,7 +187,7 @@ def alone_in(directory: Path) -> Iterator[None]:
 
 
 def set_up_torch(config: DictConfig) -> None:
-    """Threads, precision of float32 products, and the seed (0 is one like any other)."""
+    """Set threads, precision of float32 products and the seed (0 is one like any other)."""
     threads = config.trainer.threads or threads_of_each(config.trainer.devices)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -180,27 +196,34 @@ def set_up_torch(config: DictConfig) -> None:
 
 
 def threads_of_each(processes: int) -> int | None:
-    """Threads of each of so many processes on this machine, None to leave them to torch."""
+    """Return the threads of each process on this machine, None to leave them to torch."""
     if processes == 1 or "OMP_NUM_THREADS" in os.environ:
         return None
     return max(1, (os.cpu_count() or 1) // processes)
 
 
 def make_data(config: DictConfig) -> SequenceDataModule:
-    """The samples that a configuration describes."""
-    data: SequenceDataModule = instantiate(config.task.data, num_workers=config.trainer.num_workers)
+    """Return the samples that a configuration describes.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    module = hydra.utils.get_class(config.task.data_module)
+    settings = {**config.task, **config.training, "seed": config.seed, **config.trainer}
+    taken = inspect.signature(module).parameters.keys() & settings.keys()
+    data: SequenceDataModule = module(**{name: settings[name] for name in taken})
     return data
 
 
 def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
-    """The model that a configuration describes, for what a task reads and answers."""
+    """Return the model that a configuration describes, for a task's inputs and answers."""
     core = instantiate(config.model.core, input_size=data.input_size)
     if core.depth != config.model.depth:
         raise ValueError(
             f"model.core.tensor_size={config.model.core.tensor_size} makes the depth {core.depth}, "
             f"not model.depth={config.model.depth}; set model.depth alone"
         )
-    loss_over_all = later(config, "training.loss") == "all"
+    loss_over_all = config.training.loss == "all"
     if loss_over_all and not data.has_all_targets:
         raise ValueError(
             f"training.loss=all cannot be: {config.task.name} has no targets beside its answers"
@@ -208,38 +231,18 @@ def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
     make: Callable[..., SequenceModule] = SequenceModule
     if data.samples_per_pass is not None:
         make = functools.partial(StreamModule, samples_per_pass=data.samples_per_pass)
-    network = SequenceNetwork(core, data.output_size, data.reads_symbols)
-    draw_weights(core, config)  # the head is the same, whatever is drawn here
+    network = SequenceNetwork(core, data.output_size, data.is_discrete)
+    initialize(core, config.initialization)  # after the head, which so is always the same
     return make(
         network,
         learning_rate=config.training.learning_rate,
         threshold=config.training.threshold,
         batch_size=config.training.batch_size,
         description=describe(config, data.output_size),
-        gradient_clip=later(config, "training.gradient_clip"),
-        warm_up=later(config, "training.warm_up"),
+        gradient_clip=config.training.gradient_clip,
+        warmup_samples=config.training.warmup_samples,
         loss_over_all=loss_over_all,
     )
-
-
-@torch.no_grad()
-def draw_weights(core: RecurrentLayer, config: DictConfig) -> None:
-    """Change what a layer has drawn, where the configuration asks for other initial weights."""
-    bound = later(config, "training.initial_range")
-    weights, biases = (
-        [parameter for name, parameter in core.named_parameters() if name.startswith(kind)]
-        for kind in ("weight", "bias")
-    )
-    for weight in weights:
-        if bound > 0:
-            weight.uniform_(-bound, bound)
-        weight.mul_(later(config, "training.initial_scale"))
-    if later(config, "training.initial_input") == "normal":
-        core.get_parameter("weight_input").normal_()
-    if later(config, "training.initial_bias") == "zero":
-        for bias in biases:
-            bias.zero_()
-        core.reset_forget_bias()
 
 
 def make_trainer(
@@ -247,7 +250,7 @@ def make_trainer(
     callbacks: list[Callback],
     processes: ClusterEnvironment | None = None,
 ) -> Trainer:
-    """Lightning's trainer; an epoch is what lies between two validations.
+    """Return Lightning's trainer; an epoch is what lies between two validations.
 
     Args:
         config: the whole configuration.
@@ -268,7 +271,7 @@ def make_trainer(
             max_epochs=samples_at_most(config) // config.training.samples_per_epoch,
             logger=False,
             callbacks=callbacks,
-            plugins=[WholeCheckpoints(), processes or OneMachine()],
+            plugins=[AsyncCheckpointIO(WholeCheckpoints()), processes or OneMachine()],
             num_sanity_val_steps=0,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -299,34 +302,34 @@ def check_devices(config: DictConfig) -> None:
         )
 
 
-def captures(config: DictConfig, trainer: Trainer) -> bool:
-    """Whether optimizer steps shall replay from a CUDA graph.
+def use_cuda_graph(config: DictConfig, trainer: Trainer) -> bool:
+    """Return True if optimizer steps shall replay from a CUDA graph.
 
     Raises:
         ValueError: they shall, and cannot.
     """
-    if config.trainer.capture is False:
+    if config.trainer.cuda_graph is False:
         return False
-    reason = why_not(
+    reason = cuda_graph_obstacle(
         trainer.strategy.root_device, trainer.world_size, trainer.precision_plugin.precision
     )
-    if reason is not None and config.trainer.capture is True:
-        raise ValueError(f"trainer.capture=true cannot be: {reason}")
+    if reason is not None and config.trainer.cuda_graph is True:
+        raise ValueError(f"trainer.cuda_graph=true cannot be: {reason}")
     if reason is not None:
         log.debug("optimizer steps are not captured: %s", reason)
     return reason is None
 
 
-def steps_at_a_time(config: DictConfig, trainer: Trainer) -> int:
-    """Optimizer steps per step of Lightning's loop."""
-    if config.trainer.steps_at_a_time != "auto":
-        return int(config.trainer.steps_at_a_time)
+def steps_per_launch(config: DictConfig, trainer: Trainer) -> int:
+    """Return the optimizer steps per step of Lightning's loop."""
+    if config.trainer.steps_per_launch != "auto":
+        return int(config.trainer.steps_per_launch)
     return STEPS_ON_GPU if trainer.strategy.root_device.type == "cuda" else 1
 
 
 @contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Without Lightning's advice on settings that are meant as they are."""
+    """Silence Lightning's advice on settings that are meant as they are."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""What the values of a configuration may be."""
+"""Ranges of the values of a configuration."""
 
 import math
 import re
@@ -6,9 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tlstm.utils import (
-    at_least,
-)
+from tlstm.utils import at_least
 
 # What a whole number in the configuration may be at the least
 MINIMA = {
@@ -20,31 +18,36 @@ MINIMA = {
     "training.batch_size": 1,
     "training.max_samples": 1,
     "training.samples_per_epoch": 1,
-    "training.warm_up": 0,
+    "training.warmup_samples": 0,
     "training.patience": 0,
     "trainer.devices": 1,
     "trainer.num_nodes": 1,
     "trainer.threads": 1,
     "trainer.num_workers": 0,
-    "trainer.steps_at_a_time": 1,
+    "trainer.steps_per_launch": 1,
 }
 
 # What a number in the configuration is above 0 and may be at the most
 POSITIVE = {
     "training.learning_rate": math.inf,
-    "training.initial_scale": math.inf,
+    "initialization.scale": math.inf,
     "training.threshold": 1,
 }
 
 # What is a number from 0 on, and 0 where it is not used
-FROM_ZERO = ("training.gradient_clip", "training.initial_range")
+FROM_ZERO = ("training.gradient_clip", "initialization.norm_gain")
+
+# Such a number, or what else it may be
+RANGES: dict[str, tuple[str | None, ...]] = {
+    "initialization.hidden_range": (None,),
+    "initialization.input_range": (None, "normal"),
+    "initialization.bias_range": (None,),
+}
 
 OPTIONAL = {"model.core.rank", "model.core.kernel_size", "trainer.threads"}
-AUTOMATIC = {"trainer.steps_at_a_time"}  # "auto" leaves them to the machine
+AUTOMATIC = {"trainer.steps_per_launch"}  # "auto" leaves them to the machine
 CHOICES = {  # what a word in the configuration may be
     "training.loss": ("answer", "all"),
-    "training.initial_input": ("uniform", "normal"),
-    "training.initial_bias": ("uniform", "zero"),
     "trainer.float32_matmul_precision": ("highest", "high", "medium"),
 }
 LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
@@ -69,29 +72,16 @@ def check_values(config: DictConfig) -> None:
         if not _is_number(value) or not 0 < value <= maximum:
             limit = "" if maximum > 1 else f" and at most {maximum}"
             raise ValueError(f"{key} must be a number above 0{limit}, got {value!r}")
-    for key in FROM_ZERO:
-        value = OmegaConf.select(config, key)
-        if not _is_number(value) or value < 0:
-            raise ValueError(f"{key} must be a number from 0 on, got {value!r}")
-    _check_data(config)
+    for key in (*FROM_ZERO, *RANGES):
+        value, others = OmegaConf.select(config, key), RANGES.get(key, ())
+        if value not in others and (not _is_number(value) or value < 0):
+            words = "".join(f" or {'null' if other is None else other}" for other in others)
+            raise ValueError(f"{key} must be a number from 0 on{words}, got {value!r}")
     epoch = config.training.samples_per_epoch
     if config.training.max_samples < epoch:
         raise ValueError(
             f"training.max_samples must be at least training.samples_per_epoch={epoch}, "
             f"got {config.training.max_samples}"
-        )
-
-
-def _check_data(config: DictConfig) -> None:
-    """Refuse other data under the name of those whose fingerprint the task declares."""
-    declared = OmegaConf.select(config, "task.sha256_of")
-    if declared is None:
-        return
-    task = config.task
-    if task.sha256 != declared[task.source] and task.label == task.labels[task.source]:
-        raise ValueError(
-            f"task.sha256={task.sha256} is not that of {task.label}; other data need a name of "
-            "their own, as in task.label=my_images"
         )
 
 
@@ -101,18 +91,18 @@ def _is_number(value: Any) -> bool:
 
 def _check_words(config: DictConfig) -> None:
     """Refuse before the training what a record or a directory cannot be named with."""
-    for group in ("scale", "task", "model", "experiment"):
+    for group in ("scale", "task", "model", "initialization", "experiment"):
         name = config[group].name
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", str(name)):
             raise ValueError(f"{group}.name must be letters, digits, _, . and -, got {name!r}")
-    for key in ("model.label", "output_dir", "resume"):
+    for key in ("model.label", "output_dir", "resume", "task.data_dir", "task.path"):
         value = OmegaConf.select(config, key)
-        if not isinstance(value, str):
+        if not isinstance(value, str) and (value is not None or not key.startswith("task.")):
             raise ValueError(f"{key} must be text, got {value!r}")
     for key, choices in CHOICES.items():
         value = OmegaConf.select(config, key)
         if value not in choices:
             raise ValueError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
-    capture = config.trainer.capture
+    capture = config.trainer.cuda_graph
     if capture != "auto" and not isinstance(capture, bool):
-        raise ValueError(f"trainer.capture must be auto, true or false, got {capture!r}")
+        raise ValueError(f"trainer.cuda_graph must be auto, true or false, got {capture!r}")

@@ -1,8 +1,8 @@
-"""The LightningModule of streams: text that goes on from batch to batch, and the state with it.
+"""The LightningModule of streams: text and state that continue from batch to batch.
 
 A batch is the next chunk of every stream. The network spends no timestep on its delay: the first
-outputs of a chunk belong to the last characters of the chunk before, whose targets wait for them.
-Gradients go back to the beginning of a chunk: truncated back-propagation.
+outputs of a chunk belong to the last inputs of the chunk before, and their targets are kept until
+then. Gradients go back to the beginning of a chunk: truncated back-propagation.
 """
 
 from collections.abc import Sequence
@@ -15,87 +15,89 @@ from torchmetrics import MetricCollection
 from tlstm.layers.recurrent import State
 from tlstm.tasks.base import Batch
 from tlstm.training.metrics import (
-    NO_ANSWER,
-    answer_targets,
+    IGNORE_INDEX,
     bits_per_character,
-    update_answer_metrics,
+    masked_targets,
+    update_token_metrics,
 )
 from tlstm.training.module import SequenceModule
 from tlstm.training.network import SequenceNetwork
 
 
 class Streams:
-    """Where parallel streams have come to: zero state, and nothing due, at their beginning.
+    """The state of parallel streams: the core's, zero at first, and the pending targets.
 
-    Its tensors stay in their place and are changed there, as a CUDA graph needs it.
+    Its tensors are changed in place, as a CUDA graph requires.
 
     Args:
         network: reads the streams.
-        number: of streams, B.
+        number: number of streams, B.
     """
 
     def __init__(self, network: SequenceNetwork, number: int) -> None:
         core = network.core
         self._network = network
         self._state = parts_of(core.initial_state(number))
-        # Targets of the inputs whose outputs are still to come
-        self._due = torch.full(
-            (number, core.delay), NO_ANSWER, dtype=torch.long, device=self._state[0].device
+        # Targets of inputs whose outputs the core has not written yet
+        self._pending = torch.full(
+            (number, core.delay), IGNORE_INDEX, dtype=torch.long, device=self._state[0].device
         )
 
     @property
     def parts(self) -> list[Tensor]:
-        """Views of all that is carried from chunk to chunk, each [B, ..]."""
+        """Views of the whole state, each [B, ..]."""
         axis = self._network.core.state_batch_axis
-        return [*(part.movedim(axis, 0) for part in self._state), self._due]
+        return [*(part.movedim(axis, 0) for part in self._state), self._pending]
 
-    def begin_anew(self) -> None:
-        """Back to the beginning."""
+    def reset(self) -> None:
+        """Return to the state at the beginning of the streams."""
         for part in self._state:
             part.zero_()
-        self._due.fill_(NO_ANSWER)
+        self._pending.fill_(IGNORE_INDEX)
 
     def read(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Go on by a chunk.
+        """Read the next chunk.
 
         Args:
             inputs: [B, T].
-            targets: [B, T] of these inputs, `NO_ANSWER` where nothing is answered.
+            targets: [B, T] of these inputs, `IGNORE_INDEX` outside the loss mask.
 
         Returns:
-            Logits [B, T, output_size], and the targets [B, T] that belong to them.
+            Logits [B, T, output_size] and the targets [B, T] that belong to them.
         """
-        # Not the state itself, which is overwritten before the backward pass reads it
+        # A copy: the state is overwritten before the backward pass reads it
         state = tuple(part.clone() for part in self._state)
         logits, after = self._network.read(inputs, state if len(state) > 1 else state[0])
         for part, new in zip(self._state, parts_of(after), strict=True):
             part.copy_(new.detach())
-        due = torch.cat([self._due, targets], dim=1)
-        self._due.copy_(due[:, targets.shape[1] :])
+        due = torch.cat([self._pending, targets], dim=1)
+        self._pending.copy_(due[:, targets.shape[1] :])
         return logits, due[:, : targets.shape[1]]
 
     def flush(self) -> tuple[Tensor, Tensor]:
-        """Bring out what is still due, by reading any symbol that often; nothing is due any more.
+        """Compute the outputs of the pending targets, by reading token 0 for `delay` timesteps.
 
-        What is read changes no output but with layer normalization, which is not causal [ours].
+        The token matters only with layer normalization, which is not causal [ours].
 
         Returns:
-            As `read`, with T = delay, which must not be 0.
+            As for `read`, with T = delay, which must not be 0.
         """
-        return self.read(torch.zeros_like(self._due), torch.full_like(self._due, NO_ANSWER))
+        return self.read(
+            torch.zeros_like(self._pending), torch.full_like(self._pending, IGNORE_INDEX)
+        )
 
 
 class StreamModule(SequenceModule):
-    """Trains a network on streams; validation and test read streams of their own.
+    """Training on streams; validation and test read streams of their own.
 
-    The carried state of all devices goes into checkpoints, so that a run that goes on, on however
-    many devices, is the run that was never interrupted.
+    Checkpoints keep the recurrent state of all devices, so that a resumed run equals an
+    uninterrupted one, on any number of devices.
 
     Args:
-        arguments: as `SequenceModule` has them, and so has it the settings; `batch_size` is the
-            number of streams of all devices together.
-        samples_per_pass: training samples after which every stream begins anew.
-        settings: the rest of them.
+        arguments: positional arguments of `SequenceModule`; `batch_size` is the number of streams
+            of all devices together.
+        samples_per_pass: training samples after which every stream starts again.
+        settings: keyword arguments of `SequenceModule`.
     """
 
     selected_by = "loss"
@@ -109,33 +111,33 @@ class StreamModule(SequenceModule):
 
     @staticmethod
     def metrics_of_loss(loss: float) -> dict[str, float]:
-        """The bits per character."""
+        """Return the bits per character."""
         return {"bits_per_character": bits_per_character(loss)}
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean negative log-likelihood of the symbols that are due; it carries the streams on."""
-        targets = answer_targets(batch.targets, batch.answer)
+        """Compute the mean negative log-likelihood of a chunk's outputs and advance the streams."""
+        targets = masked_targets(batch.targets, batch.loss_mask)
         return self._loss(*self._training_streams(batch).read(batch.inputs, targets))
 
     def learn(self, batch: Batch) -> Tensor:
-        """One optimizer step, as `SequenceModule.learn`; at the end of the text, from its start."""
+        """Make one optimizer step; the streams start again at the end of the text."""
         streams = self._training_streams(batch)
         if self.samples_seen % self.samples_per_pass == 0:
-            streams.begin_anew()
+            streams.reset()
         return super().learn(batch)
 
-    def carried(self, batch: Batch) -> Sequence[Tensor]:
-        """Where the training streams have come to."""
+    def recurrent_state(self, batch: Batch) -> Sequence[Tensor]:
+        """Return the state of the training streams."""
         return self._training_streams(batch).parts
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write down where the training streams of all devices have come to, [B, ..] each."""
+        """Add the state of the training streams of all devices, [B, ..] each."""
         super().on_save_checkpoint(checkpoint)
         if self._streams is not None:
             checkpoint["streams"] = [self._of_all_devices(part) for part in self._streams.parts]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Keep the state for the training streams, which are made with the first batch."""
         super().on_load_checkpoint(checkpoint)
         self._from_checkpoint = checkpoint.get("streams")
 
@@ -143,10 +145,10 @@ class StreamModule(SequenceModule):
         if self._streams is None:
             self._streams = Streams(self.network, len(batch.inputs))
             if self._from_checkpoint is not None:
-                self._go_on(self._streams, self._from_checkpoint)
+                self._restore(self._streams, self._from_checkpoint)
         return self._streams
 
-    def _go_on(self, streams: Streams, of_all_devices: list[Tensor]) -> None:
+    def _restore(self, streams: Streams, of_all_devices: list[Tensor]) -> None:
         for part, whole in zip(streams.parts, of_all_devices, strict=True):
             # A batch of all devices is dealt out sample by sample
             part.copy_(whole[self.global_rank :: self.trainer.world_size])
@@ -160,17 +162,17 @@ class StreamModule(SequenceModule):
     def _evaluate(self, batch: Batch, metrics: MetricCollection) -> None:
         if self._evaluated is None:
             self._evaluated = Streams(self.network, len(batch.inputs))
-        targets = answer_targets(batch.targets, batch.answer)
-        update_answer_metrics(metrics, *self._evaluated.read(batch.inputs, targets))
+        targets = masked_targets(batch.targets, batch.loss_mask)
+        update_token_metrics(metrics, *self._evaluated.read(batch.inputs, targets))
 
     def _computed(self, metrics: MetricCollection) -> dict[str, Any]:
         if self._evaluated is not None and self.network.core.delay:
             with self.trainer.precision_plugin.val_step_context():
-                update_answer_metrics(metrics, *self._evaluated.flush())
+                update_token_metrics(metrics, *self._evaluated.flush())
         self._evaluated = None
         return super()._computed(metrics)
 
 
 def parts_of(state: State) -> tuple[Tensor, ...]:
-    """The tensors of a state, which may be one."""
+    """Return the tensors of a state, which may be a single one."""
     return (state,) if isinstance(state, Tensor) else state

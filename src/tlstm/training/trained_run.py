@@ -26,7 +26,7 @@ from tlstm.training.run import make_data, make_module
 
 # What a configuration names a class for, of which kind it must be, and where it must lie
 CLASSES = (
-    ("task.data", SequenceDataModule, "tlstm.tasks."),
+    ("task.data_module", SequenceDataModule, "tlstm.tasks."),
     ("model.core", RecurrentLayer, "tlstm.layers."),
 )
 
@@ -82,7 +82,7 @@ def read_run(directory: Path, data: Path | None = None) -> TrainedRun:
 
 
 def read_config(directory: Path) -> DictConfig:
-    """The configuration that a run wrote down.
+    """Return the configuration that a run wrote down.
 
     Raises:
         OSError: it cannot be read.
@@ -96,6 +96,11 @@ def read_config(directory: Path) -> DictConfig:
         )
     try:
         config = OmegaConf.load(path)
+        if "training" in config and "initialization" not in config:
+            raise ValueError(
+                f"{directory} is a run of format 1; `python -m tlstm.results migrate --runs "
+                f"{directory.parent.parent}` brings it to format 2"
+            )
         check_classes(config, path)
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no configuration of a run, or it is damaged") from error
@@ -103,7 +108,7 @@ def read_config(directory: Path) -> DictConfig:
 
 
 def find_record(directory: Path) -> Record | None:
-    """The record of a run, None where it is not finished."""
+    """Return the record of a run, None if it is not finished."""
     path = directory / "record.json"
     return read_record(path) if path.exists() else None
 
@@ -116,8 +121,8 @@ def check_classes(config: DictConfig | ListConfig, path: Path) -> None:
     """
     for key, kind, places in CLASSES:
         node = OmegaConf.select(config, key) if isinstance(config, DictConfig) else None
-        whole = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_dict(node) else None
-        named = list(targets(whole))
+        whole = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_dict(node) else node
+        named = [whole] if isinstance(whole, str) else list(targets(whole))
         own = [name for name in named if isinstance(name, str) and name.startswith(places)]
         if len(named) != 1 or own != named or not _is_class(own[0], kind):
             got = ", ".join(map(str, named)) or "nothing"
@@ -127,7 +132,7 @@ def check_classes(config: DictConfig | ListConfig, path: Path) -> None:
 
 
 def targets(node: Any) -> Iterator[Any]:
-    """Every `_target_` within dictionaries and lists."""
+    """Yield every `_target_` within dictionaries and lists."""
     if isinstance(node, dict):
         if "_target_" in node:
             yield node["_target_"]
@@ -154,4 +159,4 @@ def move_data(config: DictConfig, data: Path) -> None:
     """
     key = "path" if config.task.get("path") else "data_dir"
     if key in config.task:
-        config.task[key] = config.task.data[key] = str(data)
+        config.task[key] = str(data)

@@ -14,14 +14,14 @@ from torch import Tensor
 from tlstm.ops.shapes import Sizes, sources
 
 
-class Mixing:
+class MemoryConv:
     """The memory convolution as a matrix [B, L, L] whose rows sum to 1."""
 
     def __init__(self, sizes: Sizes, like: Tensor) -> None:
         locations = sizes.locations
         table = sources(sizes.tensor_size, sizes.axes, sizes.kernel_size, like.device)
         self.sources = table.expand(sizes.batch_size, -1, -1)  # [B, L, K^S]
-        # A GPU adds what is scattered in an order, and to a sum, that may be another every time
+        # On a GPU scatter_add_ sums in an order that differs from call to call
         self.scatters = like.device.type == "cpu"
         if self.scatters:
             self.matrix = like.new_zeros([sizes.batch_size, locations, locations])
@@ -30,12 +30,12 @@ class Mixing:
             self.matrix = like.new_zeros([locations, sizes.batch_size, locations]).transpose(0, 1)
 
     def convolve(self, kernels: Tensor, cell: Tensor, out: Tensor) -> None:
-        """C^conv [B, P.., M] of C [B, P.., M], with kernels [B, P.., K^S]."""
+        """Write C^conv [B, P.., M] of C [B, P.., M], with kernels [B, P.., K^S]."""
         self._set(kernels)
         torch.bmm(self.matrix, _flat(cell), out=_flat(out))
 
     def backward(self, kernels: Tensor, cell: Tensor, grad: Tensor, out: Tensor) -> Tensor:
-        """The gradients of the cell, into `out`, and of the kernels' logits, [B, P.., K^S]."""
+        """Write the gradient of the cell, and return that of the kernels' logits, [B, P.., K^S]."""
         self._set(kernels)
         of_matrix = torch.bmm(_flat(grad), _flat(cell).mT)
         of_kernels = of_matrix.gather(2, self.sources).view(kernels.shape)
@@ -51,17 +51,17 @@ class Mixing:
 
 
 def softmax(logits: Tensor) -> Tensor:
-    """Of a few numbers on the last axis; as a first axis they take a CPU a tenth of the time."""
+    """Return the softmax over a short last axis; moved first, a CPU takes a tenth of the time."""
     return torch.softmax(logits.movedim(-1, 0), 0).movedim(0, -1)
 
 
 def softmax_backward(grad: Tensor, result: Tensor) -> Tensor:
-    """The gradient of the logits from that of their softmax, over the last axis."""
+    """Return the gradient of the logits from that of their softmax, over the last axis."""
     grad, result = grad.movedim(-1, 0), result.movedim(-1, 0)
     computed: Tensor = torch.ops.aten._softmax_backward_data(grad, result, 0, result.dtype)
     return computed.movedim(0, -1)
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    """[B, P.., C] → [B, L, C]."""
+    """Join the location axes: [B, P.., C] → [B, L, C]."""
     return tensor.flatten(1, -2)

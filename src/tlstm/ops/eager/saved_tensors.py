@@ -1,4 +1,4 @@
-"""What a forward pass over a sequence writes for the backward pass.
+"""The tensors that a forward pass over a sequence saves for the backward pass.
 
 Dimension letters of this file:
     T       timesteps that are computed
@@ -17,8 +17,8 @@ from torch import Tensor
 from tlstm.ops.shapes import Sizes
 
 
-class History(NamedTuple):
-    """What the backward pass reads; of two timesteps only, and some of it, where none follows.
+class SavedTensors(NamedTuple):
+    """The tensors that the backward pass reads; of one or two timesteps only if none follows.
 
     Attributes:
         hidden: H_t with zeros around it, [T+1, B, (P+K−1).., M], in the operands' type.
@@ -33,18 +33,20 @@ class History(NamedTuple):
     squashed: Tensor
 
 
-def empty_history(sizes: Sizes, operands: torch.dtype, keep: bool, like: Tensor) -> History:
-    """A History to be written, on the device of `like`."""
+def empty_saved_tensors(
+    sizes: Sizes, compute_dtype: torch.dtype, keep: bool, like: Tensor
+) -> SavedTensors:
+    """Allocate the tensors, on the device of `like`."""
     lstm = sizes.gates == 4
     kept, held = (sizes.steps, sizes.steps + 1) if keep else (1, 2)
     cells, squashed = (held, kept) if lstm else (0, 0)
     lead = [sizes.batch_size, *sizes.grid]
-    computed = torch.promote_types(operands, torch.float32)
-    return History(
+    accum_dtype = torch.promote_types(compute_dtype, torch.float32)
+    return SavedTensors(
         like.new_empty(
-            [held, sizes.batch_size, *sizes.padded_grid, sizes.channels], dtype=operands
+            [held, sizes.batch_size, *sizes.padded_grid, sizes.channels], dtype=compute_dtype
         ),
-        like.new_empty([cells, *lead, sizes.channels], dtype=computed),
-        like.new_empty([kept, *lead, sizes.convolved], dtype=computed),
-        like.new_empty([squashed, *lead, sizes.channels], dtype=computed),
+        like.new_empty([cells, *lead, sizes.channels], dtype=accum_dtype),
+        like.new_empty([kept, *lead, sizes.convolved], dtype=accum_dtype),
+        like.new_empty([squashed, *lead, sizes.channels], dtype=accum_dtype),
     )

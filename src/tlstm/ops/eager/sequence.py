@@ -1,10 +1,10 @@
 """The whole sequence in PyTorch operations, forward and backward written by hand.
 
-Every step writes into buffers that stand for the whole sequence; the backward pass reads them,
-keeps no autograd graph, and takes the gradient of the weights for many timesteps at once. Any
-device, rank, kernel size and floating-point type.
+Every step writes into buffers of the whole sequence. The backward pass reads them, keeps no
+autograd graph, and computes the gradient of the weights for many timesteps at once. Any device,
+rank, kernel size and floating-point type.
 
-Matrix products take operands of one type (`operands`, float32 or bfloat16 for example); gates,
+The operands of matrix products have the type `compute_dtype`, such as float32 or bfloat16; gates,
 memory cell and normalization are computed in float32 or better.
 
 Dimension letters of this file:
@@ -21,17 +21,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tlstm.ops.arguments import Gradients, Weights
 from tlstm.ops.eager.blocks import partition
-from tlstm.ops.eager.convolution import Reading, ReadingBackward
+from tlstm.ops.eager.convolution import ConvBlock, ConvBlockBackward, InputConv
 from tlstm.ops.eager.gates import GatesBackward, GatesForward, RnnBackward, RnnForward
-from tlstm.ops.eager.input_conv import Entrance
 from tlstm.ops.eager.normalization import Normalizer
-from tlstm.ops.eager.saved_tensors import History, empty_history
-from tlstm.ops.shapes import Sizes, interior
+from tlstm.ops.eager.saved_tensors import SavedTensors, empty_saved_tensors
+from tlstm.ops.shapes import Gradients, Sizes, Weights, unpad
 
-# Rows of the matrix product that gives the gradient of the weights: enough to keep its operands
-# streaming, few enough that they need little memory
+# Rows of the matrix product for the gradient of the weights: enough to keep its operands streaming,
+# few enough to need little memory
 GRADIENT_ROWS = 2048
 
 
@@ -42,73 +40,73 @@ def forward_sequence(
     weights: Weights,
     lengths: Tensor | None,
     time: int,
-    operands: torch.dtype,
+    compute_dtype: torch.dtype,
     normalization: str,
     keep: bool,
-) -> tuple[Tensor, Tensor, Tensor | None, History]:
-    """The outputs, the state after the last input, and what the backward pass reads."""
+) -> tuple[Tensor, Tensor, Tensor | None, SavedTensors]:
+    """Return the outputs, the state after the last input, and the saved tensors."""
     sizes = Sizes.of(projected, hidden, cell, weights.hidden, time)
-    history = _begin(empty_history(sizes, operands, keep, hidden), sizes, hidden, cell)
-    hiddens, cells = interior(history.hidden, sizes).unbind(0), history.cell.unbind(0)
-    corners = _opposite(interior(history.hidden, sizes), sizes).unbind(0)
+    saved = _begin(empty_saved_tensors(sizes, compute_dtype, keep, hidden), sizes, hidden, cell)
+    hiddens, cells = unpad(saved.hidden, sizes).unbind(0), saved.cell.unbind(0)
+    corners = _opposite(unpad(saved.hidden, sizes), sizes).unbind(0)
 
-    output = hidden.new_empty([time, sizes.batch_size, sizes.channels], dtype=operands)
+    output = hidden.new_empty([time, sizes.batch_size, sizes.channels], dtype=compute_dtype)
     last_hidden, last_cell = torch.empty_like(hidden), None if cell is None else cell.clone()
-    step = _Forward(sizes, weights, history, normalization)
+    step = _Forward(sizes, weights, saved, normalization)
     chunk = _chunk(sizes)
     for t in range(sizes.steps):
         if t % chunk == 0:
-            entering = step.entrance.forward(projected[t : t + chunk]).unbind(0)
+            from_input = step.input_conv.forward(projected[t : t + chunk]).unbind(0)
         now, after, slot = (t, t + 1, t) if keep else (t % 2, (t + 1) % 2, 0)
-        step(now, after, slot, entering[t % chunk])
+        step(now, after, slot, from_input[t % chunk])
         if t >= sizes.steps - time:
             output[t - (sizes.steps - time)] = corners[after]
         _keep_last(last_hidden, hiddens[after], t + 1, time, lengths)
         if last_cell is not None:
             _keep_last(last_cell, cells[after], t + 1, time, lengths)
-    return output, last_hidden, last_cell, history
+    return output, last_hidden, last_cell, saved
 
 
-def _begin(history: History, sizes: Sizes, hidden: Tensor, cell: Tensor | None) -> History:
-    """The history with the first state in it."""
-    history.hidden.zero_()
-    interior(history.hidden[0], sizes).copy_(hidden)
+def _begin(saved: SavedTensors, sizes: Sizes, hidden: Tensor, cell: Tensor | None) -> SavedTensors:
+    """Write the first state into the saved tensors."""
+    saved.hidden.zero_()
+    unpad(saved.hidden[0], sizes).copy_(hidden)
     if cell is not None:
-        history.cell[0].copy_(cell)
-    return history
+        saved.cell[0].copy_(cell)
+    return saved
 
 
 class _Forward:
-    """One timestep, with what does not change from one to the next."""
+    """One timestep forward, with everything that is the same for all timesteps."""
 
     def __init__(
-        self, sizes: Sizes, weights: Weights, history: History, normalization: str
+        self, sizes: Sizes, weights: Weights, saved: SavedTensors, normalization: str
     ) -> None:
-        activations = history.activations
+        activations = saved.activations
         bias = weights.bias.to(activations.dtype)
-        self.readings = [
-            Reading(part, sizes, weights.hidden, bias, history.hidden, activations)
-            for part in partition(sizes, activations.device.type)
+        self.blocks = [
+            ConvBlock(block, sizes, weights.hidden, bias, saved.hidden, activations)
+            for block in partition(sizes, activations.device.type)
         ]
-        self.entrance = Entrance(sizes, weights.hidden, history.hidden.dtype)
-        self.entered = self.entrance.locations(activations).unbind(0)
+        self.input_conv = InputConv(sizes, weights.hidden, saved.hidden.dtype)
+        self.input_targets = self.input_conv.locations(activations).unbind(0)
         self.gates: Callable[[int, int, int], None]
         if sizes.gates == 1:
-            self.gates = RnnForward(sizes, history)
+            self.gates = RnnForward(sizes, saved)
         else:
             normalizer = Normalizer(
-                sizes, weights.gain, weights.shift, normalization, activations.dtype
+                sizes, weights.norm_gain, weights.norm_bias, normalization, activations.dtype
             )
-            self.gates = GatesForward(sizes, history, normalizer)
+            self.gates = GatesForward(sizes, saved, normalizer)
 
-    def __call__(self, now: int, after: int, slot: int, entering: Tensor) -> None:
-        """Write timestep `slot` and the state `after` it from the state `now`.
+    def __call__(self, now: int, after: int, slot: int, from_input: Tensor) -> None:
+        """Write the activations of timestep `slot` and the state `after` it, from the state `now`.
 
-        `entering` is what the input adds to the activations, [B, N.., O]; see `Entrance`.
+        `from_input` is added to the activations, [B, N.., O]; see `InputConv`.
         """
-        for reading in self.readings:
-            reading(now, slot)
-        self.entered[slot].add_(entering)
+        for block in self.blocks:
+            block(now, slot)
+        self.input_targets[slot].add_(from_input)
         self.gates(now, after, slot)
 
 
@@ -123,12 +121,12 @@ def backward_sequence(
     lengths: Tensor | None,
     time: int,
     normalization: str,
-    history: History,
+    saved: SavedTensors,
 ) -> Gradients:
-    """The gradients of the operator's arguments."""
+    """Return the gradients of the operator's arguments."""
     sizes = Sizes.of(projected, hidden, cell, weights.hidden, time)
     chunk = _chunk(sizes)
-    step = _Backward(sizes, weights, normalization, history, chunk)
+    step = _Backward(sizes, weights, normalization, saved, chunk)
     gates = step.gates
     of_projected, corner = torch.empty_like(projected), _opposite(gates.hidden, sizes)
     for end in range(sizes.steps, 0, -chunk):
@@ -140,7 +138,7 @@ def backward_sequence(
                 if total is not None and grad is not None:
                     _add_last(total, grad, t + 1, time, lengths)
             step(t, t - begin)
-        of_projected[begin:end] = step.sum_up(history.hidden[begin:end], projected[begin:end])
+        of_projected[begin:end] = step.sum_up(saved.hidden[begin:end], projected[begin:end])
     return Gradients(
         of_projected,
         gates.hidden.to(hidden.dtype),
@@ -150,47 +148,47 @@ def backward_sequence(
         *(
             None if grad is None or like is None else grad.to(like.dtype)
             for grad, like in (
-                (step.normalizer.gain_grad, weights.gain),
-                (step.normalizer.shift_grad, weights.shift),
+                (step.normalizer.gain_grad, weights.norm_gain),
+                (step.normalizer.bias_grad, weights.norm_bias),
             )
         ),
     )
 
 
 class _Backward:
-    """One timestep backwards, with what does not change from one to the next.
+    """One timestep backward, with everything that is the same for all timesteps.
 
     Attributes:
         of_activations: the gradients of A of `chunk` timesteps, [chunk, B, P.., O], in the
-            operands' type.
-        gates: with the gradients of H_t and C_t; at the end of a step, of H_{t−1} and C_{t−1}.
-        normalizer: with the gradients of its gain and bias.
-        entrance: the product with the projected input.
+            compute dtype.
+        gates: has the gradients of H_t and C_t; after a step, of H_{t−1} and C_{t−1}.
+        normalizer: has the gradients of its gain and bias.
+        input_conv: the block that reads the projected input.
         of_bias: the gradient of bʰ, [O].
     """
 
     def __init__(
-        self, sizes: Sizes, weights: Weights, normalization: str, history: History, chunk: int
+        self, sizes: Sizes, weights: Weights, normalization: str, saved: SavedTensors, chunk: int
     ) -> None:
-        operands, computed = history.hidden.dtype, history.activations.dtype
+        compute_dtype, accum_dtype = saved.hidden.dtype, saved.activations.dtype
         shape = [sizes.batch_size, *sizes.grid, sizes.convolved]
-        self.of_activations = history.hidden.new_empty([chunk, *shape])
-        self.exact = operands == computed
-        self.grads = (
-            self.of_activations if self.exact else history.activations.new_empty([1, *shape])
+        self.of_activations = saved.hidden.new_empty([chunk, *shape])
+        self.exact = compute_dtype == accum_dtype
+        self.grads = self.of_activations if self.exact else saved.activations.new_empty([1, *shape])
+        self.normalizer = Normalizer(
+            sizes, weights.norm_gain, weights.norm_bias, normalization, accum_dtype
         )
-        self.normalizer = Normalizer(sizes, weights.gain, weights.shift, normalization, computed)
         self.gates = (
-            RnnBackward(history, self.grads)
+            RnnBackward(saved, self.grads)
             if sizes.gates == 1
-            else GatesBackward(sizes, history, self.normalizer, self.grads)
+            else GatesBackward(sizes, saved, self.normalizer, self.grads)
         )
-        self.readings = [
-            ReadingBackward(part, sizes, weights.hidden, self.of_activations, self.gates.hidden)
-            for part in partition(sizes, history.hidden.device.type)
+        self.blocks = [
+            ConvBlockBackward(block, sizes, weights.hidden, self.of_activations, self.gates.hidden)
+            for block in partition(sizes, saved.hidden.device.type)
         ]
-        self.entrance = Entrance(sizes, weights.hidden, operands)
-        self.of_bias = torch.zeros_like(weights.bias, dtype=computed)
+        self.input_conv = InputConv(sizes, weights.hidden, compute_dtype)
+        self.of_bias = torch.zeros_like(weights.bias, dtype=accum_dtype)
 
     def __call__(self, t: int, slot: int) -> None:
         """Write the gradient of A_t, at `slot` of the chunk, and go back to the state before."""
@@ -198,11 +196,11 @@ class _Backward:
         if not self.exact:
             self.of_activations[slot].copy_(self.grads[0])
         self.gates.hidden.zero_()
-        for reading in self.readings:
-            reading(slot)
+        for block in self.blocks:
+            block(slot)
 
     def sum_up(self, padded: Tensor, projected: Tensor) -> Tensor:
-        """Take in the gradients of the weights of timesteps whose A_t have theirs.
+        """Add up the gradients of the weights over the timesteps of a chunk.
 
         Args:
             padded: H before them with its padding, [n, B, (P+K−1).., M].
@@ -213,33 +211,33 @@ class _Backward:
         """
         of_activations = self.of_activations[: len(padded)]
         self.of_bias += of_activations.flatten(0, -2).sum(0, dtype=self.of_bias.dtype)
-        for reading in self.readings:
-            reading.sum_up(padded)
-        return self.entrance.backward(projected, of_activations)
+        for block in self.blocks:
+            block.sum_up(padded)
+        return self.input_conv.backward(projected, of_activations)
 
     def of_weight(self, weight: Tensor) -> Tensor:
-        """The gradient of Wʰ, [O, M, K..]."""
+        """Return the gradient of Wʰ, [O, M, K..]."""
         total = torch.zeros_like(weight, dtype=self.grads.dtype)
-        for reading in self.readings:
-            reading.add_gradient(total)
-        self.entrance.add_gradient(total)
+        for block in self.blocks:
+            block.add_gradient(total)
+        self.input_conv.add_gradient(total)
         return total.to(weight.dtype)
 
 
 def _chunk(sizes: Sizes) -> int:
-    """Timesteps whose gradients, or inputs, are taken in at once."""
+    """Return the number of timesteps whose inputs or gradients one matrix product takes."""
     return max(1, min(sizes.steps, GRADIENT_ROWS // sizes.rows))
 
 
 def _opposite(tensor: Tensor, sizes: Sizes) -> Tensor:
-    """The location opposite to the input: [.., P.., M] → view [.., M]."""
+    """View the location opposite to the input: [.., P.., M] → [.., M]."""
     for _ in range(sizes.axes):
         tensor = tensor.select(-2, -1)
     return tensor
 
 
 def _keep_last(last: Tensor, state: Tensor, t: int, time: int, lengths: Tensor | None) -> None:
-    """The state after the last input: of the examples that have read theirs by step t."""
+    """Keep the state of the examples that have read their last input at step t."""
     if lengths is not None:
         last.copy_(torch.where(_column(lengths == t, last), state, last))
     elif t == time:
@@ -247,7 +245,7 @@ def _keep_last(last: Tensor, state: Tensor, t: int, time: int, lengths: Tensor |
 
 
 def _add_last(total: Tensor, grad: Tensor, t: int, time: int, lengths: Tensor | None) -> None:
-    """The gradient of the state after the last input, at the step that made it."""
+    """Add the gradient of the state after the last input, at the step that made it."""
     if lengths is not None:
         total.add_(torch.where(_column(lengths == t, grad), grad, 0))
     elif t == time:
@@ -255,5 +253,5 @@ def _add_last(total: Tensor, grad: Tensor, t: int, time: int, lengths: Tensor | 
 
 
 def _column(condition: Tensor, like: Tensor) -> Tensor:
-    """[B] → [B, 1..] to go with [B, P.., M]."""
+    """Append axes for broadcasting with [B, P.., M]: [B] → [B, 1..]."""
     return condition.reshape(-1, *[1] * (like.dim() - 1))

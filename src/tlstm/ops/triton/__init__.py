@@ -1,7 +1,7 @@
-"""The kernels for NVIDIA GPUs and the loops that launch them; imported only where they are used."""
+"""The whole sequence in kernels for NVIDIA GPUs; imported only if they are used."""
 
 from tlstm.ops.triton.backward import backward_sequence
 from tlstm.ops.triton.forward import forward_sequence
-from tlstm.ops.triton.saved_tensors import History, empty_history
+from tlstm.ops.triton.layout import SavedTensors, empty_saved_tensors
 
-__all__ = ["History", "backward_sequence", "empty_history", "forward_sequence"]
+__all__ = ["SavedTensors", "backward_sequence", "empty_saved_tensors", "forward_sequence"]

@@ -1,6 +1,6 @@
 """The whole sequence forward on an NVIDIA GPU, kernel by kernel.
 
-Nothing here waits for the GPU, so that a call can be captured in a CUDA graph.
+No call waits for the GPU, so that a sequence can be captured in a CUDA graph.
 
 Dimension letters of this file:
     T       timesteps that are computed
@@ -8,7 +8,7 @@ Dimension letters of this file:
     P..     the location axes; L = P^S locations
     K..     the kernel's axes; K^S taps
     M       channels, and W the same padded to a multiple of eight
-    N       what a step's product sums over: K^S·W numbers, a one and seven zeros
+    N       the summed axis of a step's product: K^S·W numbers, a one and seven zeros
     R       columns of that in memory, with room to a whole cache line
     A       columns of A_t in memory: W in an RNN, otherwise 4W and room for the logits
 """
@@ -16,14 +16,12 @@ Dimension letters of this file:
 import torch
 from torch import Tensor
 
-from tlstm.ops.arguments import Weights
-from tlstm.ops.shapes import Sizes
-from tlstm.ops.triton.kernels.step_forward import advance, enter
+from tlstm.ops.shapes import Sizes, Weights
+from tlstm.ops.triton.kernels.step_forward import init_fwd_kernel, step_fwd_kernel
 from tlstm.ops.triton.launch import Launch
-from tlstm.ops.triton.layout import Layout, affine, pack
+from tlstm.ops.triton.layout import Layout, SavedTensors, affine, empty_saved_tensors, pack
 from tlstm.ops.triton.matmul import affine_product
 from tlstm.ops.triton.options import constants, passes, step_options
-from tlstm.ops.triton.saved_tensors import History, empty_history
 
 
 def forward_sequence(
@@ -33,27 +31,27 @@ def forward_sequence(
     weights: Weights,
     lengths: Tensor | None,
     time: int,
-    operands: torch.dtype,
+    compute_dtype: torch.dtype,
     normalization: str,
     keep: bool,
-) -> tuple[Tensor, Tensor, Tensor | None, History]:
-    """The outputs, the state after the last input, and what the backward pass reads."""
+) -> tuple[Tensor, Tensor, Tensor | None, SavedTensors]:
+    """Return the outputs, the state after the last input, and the saved tensors."""
     sizes = Sizes.of(projected, hidden, cell, weights.hidden, time)
     layout = Layout.of(sizes)
-    history = empty_history(sizes, operands, keep, hidden)
+    saved = empty_saved_tensors(sizes, compute_dtype, keep, hidden)
     projected = projected.contiguous()
-    output = hidden.new_empty([time, sizes.batch_size, sizes.channels], dtype=operands)
+    output = hidden.new_empty([time, sizes.batch_size, sizes.channels], dtype=compute_dtype)
     last_hidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
     last_cell = torch.empty_like(last_hidden, dtype=None if cell is None else cell.dtype)
-    weight = pack(weights, sizes, operands)
-    gain, shift = affine(weights, instead=history.partial)
+    weight = pack(weights, sizes, compute_dtype)
+    norm_gain, norm_bias = affine(weights, instead=saved.partial)
     written = constants(sizes) | {"READ": layout.read}
-    options = written | step_options(sizes, normalization, lengths, operands)
-    multiply = affine_product(history.read[..., : layout.summed], weight, layout.taken)
+    options = written | step_options(sizes, normalization, lengths, compute_dtype)
+    multiply = affine_product(saved.read[..., : layout.summed], weight, layout.taken)
 
-    enter[(sizes.rows,)](
-        history.read,
-        history.cell,
+    init_fwd_kernel[(sizes.rows,)](
+        saved.read,
+        saved.cell,
         hidden.contiguous(),
         None if cell is None else cell.contiguous(),
         projected,
@@ -61,20 +59,21 @@ def forward_sequence(
         GATES=sizes.gates,
         **written,
     )
-    advances = [
-        Launch(advance, (sizes.rows,), PASS=part, **options) for part in passes(normalization)
+    launches = [
+        Launch(step_fwd_kernel, (sizes.rows,), PASS=each, **options)
+        for each in passes(normalization)
     ]
     for t in range(sizes.steps):
         now, after, slot = (t, t + 1, t) if keep else (t % 2, (t + 1) % 2, 0)
-        multiply(now, history.activations[slot])
-        for launch in advances:
+        multiply(now, saved.activations[slot])
+        for launch in launches:
             launch(
-                history.read,
-                history.cell,
-                history.activations,
-                gain,
-                shift,
-                history.partial,
+                saved.read,
+                saved.cell,
+                saved.activations,
+                norm_gain,
+                norm_bias,
+                saved.partial,
                 projected,
                 output,
                 last_hidden,
@@ -89,5 +88,5 @@ def forward_sequence(
                 sizes.rows,
             )
     if keep:
-        history = history._replace(weight=weight)
-    return output, last_hidden, None if cell is None else last_cell, history
+        saved = saved._replace(weight=weight)
+    return output, last_hidden, None if cell is None else last_cell, saved

@@ -1,24 +1,24 @@
-"""Launches of one kernel after the other, at what the launch itself costs."""
+"""Kernel launches without Triton's search for the compiled kernel."""
 
 from typing import Any
 
 import triton
 
-# From this version on a compiled kernel takes its arguments, constants among them, as they come
+# From this version on a compiled kernel takes its arguments and constants in their order
 LAUNCHES_DIRECTLY = tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 6)
 
 
 class Launch:
     """A kernel with its grid and its constants.
 
-    The first call compiles it, or finds it compiled, by its arguments: their types, and whether
-    numbers and addresses are divisible by 16. That search takes longer than most of the kernels,
-    so later calls go without it. Their arguments must be like the first ones in all that.
+    The first call compiles it or finds it compiled, by its arguments' types and by the
+    divisibility of numbers and addresses by 16. That search takes longer than most of the kernels,
+    so later calls skip it. Their arguments must agree with the first ones in all of these.
 
     Args:
-        kernel: of Triton, whose constants come after its other arguments.
+        kernel: of Triton; its constants come after its other arguments.
         grid: programs along each axis.
-        options: the constants, and how Triton is to compile them, by name.
+        options: the constants and Triton's compilation options, by name.
     """
 
     def __init__(self, kernel: Any, grid: tuple[int, ...], **options: Any) -> None:

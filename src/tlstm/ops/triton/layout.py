@@ -1,10 +1,14 @@
-"""How the kernels have the weights and A_t in memory.
+"""The memory layout of the kernels' tensors.
 
 Dimension letters of this file:
+    T       timesteps that are computed
+    B       examples
+    L       locations, P^S
     M       channels, and W the same padded to a multiple of eight
     K..     the kernel's axes; K^S taps
     O       rows of Wʰ
-    N       what a step's product sums over: K^S·W numbers, a one and seven zeros
+    N       the summed axis of a step's product: K^S·W numbers, a one and seven zeros
+    R       columns of N numbers in memory, with room to a whole cache line
     A       columns of A_t in memory: W in an RNN, otherwise 4W and room for the logits
 """
 
@@ -14,8 +18,7 @@ import torch
 import triton
 from torch import Tensor
 
-from tlstm.ops.arguments import Weights
-from tlstm.ops.shapes import Sizes
+from tlstm.ops.shapes import Sizes, Weights
 from tlstm.ops.triton.kernels import packing
 
 CACHE_LINE = 64  # numbers of two bytes
@@ -25,15 +28,15 @@ UNPACKED = 64
 
 
 class Layout(NamedTuple):
-    """How a call's tensors lie in memory.
+    """The widths of a call's tensors in memory.
 
     Attributes:
         width: W.
         logits: room for the logits in A_t.
         activations: A.
-        taken: columns of what the kernel reads, K^S·W.
-        summed: N, that with a one, which takes up the bias, and seven zeros after it.
-        read: columns of that in memory, with room to a whole cache line.
+        taken: columns of the kernel's input, K^S·W.
+        summed: N; after the kernel's input a one, for the bias, and seven zeros.
+        read: columns of these in memory, with room to a whole cache line.
     """
 
     width: int
@@ -45,7 +48,7 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, sizes: Sizes) -> "Layout":
-        """Of a call's sizes."""
+        """Return the layout for a call's sizes."""
         width = -(-sizes.channels // 8) * 8
         logits = block_taps(sizes) if sizes.logits else 0
         taken = sizes.taps * width
@@ -54,20 +57,54 @@ class Layout(NamedTuple):
         return cls(width, logits, sizes.gates * width + logits, taken, summed, read)
 
 
+class SavedTensors(NamedTuple):
+    """The tensors that the backward pass reads; of one or two timesteps only if none follows.
+
+    Attributes:
+        read: every step's kernel input and then a one, [T, B·L, R], in the compute dtype.
+        cell: C_t, [T+1, B·L, W], float32.
+        activations: A_t, [T, B·L, A], in the compute dtype.
+        partial: for LN, every location's mean and sum of squared deviations, [T, B·L, 2].
+        weight: Wʰ and bʰ as a matrix, [N, A], in the compute dtype; empty if none follows.
+    """
+
+    read: Tensor
+    cell: Tensor
+    activations: Tensor
+    partial: Tensor
+    weight: Tensor
+
+
+def empty_saved_tensors(
+    sizes: Sizes, compute_dtype: torch.dtype, keep: bool, like: Tensor
+) -> SavedTensors:
+    """Allocate the tensors, on the device of `like`."""
+    layout, rows = Layout.of(sizes), sizes.rows
+    kept, held = (sizes.steps, sizes.steps + 1) if keep else (1, 2)
+    cells = held if sizes.gates == 4 else 0
+    return SavedTensors(
+        like.new_empty([max(kept, 2), rows, layout.read], dtype=compute_dtype),
+        like.new_empty([cells, rows, layout.width], dtype=torch.float32),
+        like.new_empty([kept, rows, layout.activations], dtype=compute_dtype),
+        like.new_empty([kept, rows, 2], dtype=torch.float32),
+        like.new_empty([layout.summed, layout.activations] if keep else [0], dtype=compute_dtype),
+    )
+
+
 def block_taps(sizes: Sizes) -> int:
-    """Taps of a kernel in a program's registers, a power of two."""
+    """Return room for a kernel's taps in a program's registers, a power of two."""
     return max(8, triton.next_power_of_2(sizes.taps))
 
 
 def pack(weights: Weights, sizes: Sizes, dtype: torch.dtype) -> Tensor:
-    """Wʰ [O, M, K..] as the matrix of a product with what is read, with bʰ [O]: [N, A]."""
+    """Return Wʰ [O, M, K..] and bʰ [O] as the matrix of a step's product, [N, A]."""
     layout = Layout.of(sizes)
     wide = weights.hidden.new_empty([layout.summed, layout.activations], dtype=dtype)
     grid = (
         triton.cdiv(layout.width, PACKED_CHANNELS),
         triton.cdiv(layout.activations, PACKED_COLUMNS),
     )
-    packing.pack[grid](
+    packing.pack_kernel[grid](
         weights.hidden.contiguous(),
         weights.bias.contiguous(),
         wide,
@@ -79,12 +116,12 @@ def pack(weights: Weights, sizes: Sizes, dtype: torch.dtype) -> Tensor:
 
 
 def unpack(wide: Tensor, weights: Weights, sizes: Sizes) -> tuple[Tensor, Tensor]:
-    """The inverse of `pack`, [N, A]."""
+    """Return Wʰ and bʰ of such a matrix [N, A]; the inverse of `pack`."""
     weight = torch.empty_like(weights.hidden, memory_format=torch.contiguous_format)
     bias = torch.empty_like(weights.bias)
     layout = Layout.of(sizes)
     grid = tuple(triton.cdiv(size, UNPACKED) for size in (layout.taken, layout.activations))
-    packing.unpack[grid](wide, weight, bias, BLOCK=UNPACKED, **_packing(sizes))
+    packing.unpack_kernel[grid](wide, weight, bias, BLOCK=UNPACKED, **_packing(sizes))
     return weight, bias
 
 
@@ -101,7 +138,7 @@ def _packing(sizes: Sizes) -> dict[str, Any]:
 
 
 def affine(weights: Weights, instead: Tensor) -> tuple[Tensor, Tensor]:
-    """Gain and bias of the normalization in float32; something to point at where there is none."""
-    if weights.gain is None or weights.shift is None:
+    """Return gain and bias of the normalization in float32; without one, `instead` as a pointer."""
+    if weights.norm_gain is None or weights.norm_bias is None:
         return instead, instead
-    return weights.gain.float().contiguous(), weights.shift.float().contiguous()
+    return weights.norm_gain.float().contiguous(), weights.norm_bias.float().contiguous()

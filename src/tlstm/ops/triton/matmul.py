@@ -1,4 +1,4 @@
-"""Matrix products on an NVIDIA GPU: the library's, and our own where that one is slow."""
+"""Matrix products on an NVIDIA GPU: the library's, and our own where the library is slow."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,19 +7,19 @@ import torch
 import triton
 from torch import Tensor
 
-from tlstm.ops.triton.kernels.matmul import product
+from tlstm.ops.triton.kernels.matmul import matmul_kernel
 from tlstm.ops.triton.launch import Launch
 
 INTERPRETED = triton.knobs.runtime.interpret
-# Multiplications of a matrix product, and of each of its sums, up to which the library's takes
-# longer than ours
+# Multiplications of a matrix product, and of each of its sums, up to which ours is faster than the
+# library's
 SMALL_PRODUCT, SHORT_SUM = 1e8, 512
 
 Multiply = Callable[[int, Tensor], object]
 
 
 class Tile(NamedTuple):
-    """The part of a matrix product that a program computes, and with what."""
+    """The part of a matrix product that a program computes, and the program's resources."""
 
     rows: int
     columns: int
@@ -32,21 +32,21 @@ SMALL_TILE = Tile(rows=64, columns=32, depth=64, warps=4, stages=4)
 
 
 def matrix_product(left: Tensor, right: Tensor) -> Multiply:
-    """A function that writes the product of a slot of `left` [slots, rows, depth] and `right`."""
+    """Make a function for the product of a slot of `left` [slots, rows, depth] and `right`."""
     if _suits_our_own(left, right):
         return _by_our_own(left, right)
     return lambda slot, out: torch.mm(left[slot], right, out=out)
 
 
 def affine_product(left: Tensor, right: Tensor, bias: int) -> Multiply:
-    """The same where one row of `right` is a bias, on which `left` has ones.
+    """Make a function for such a product where a row of `right` is a bias and `left` has ones.
 
-    Told so, the library takes better kernels for operands of two bytes, and worse ones for float32.
+    With a bias the library takes faster kernels for operands of two bytes, slower ones for float32.
 
     Args:
         left: [slots, rows, depth], with zeros after the ones.
         right: [depth, columns].
-        bias: which of its rows that is.
+        bias: the number of its row with the bias.
     """
     if left.dtype == torch.float32 or _suits_our_own(left, right):
         return matrix_product(left, right)
@@ -68,7 +68,7 @@ def _by_our_own(left: Tensor, right: Tensor) -> Multiply:
     grid = (triton.cdiv(rows, size.rows) * triton.cdiv(columns, size.columns),)
 
     launch = Launch(
-        product,
+        matmul_kernel,
         grid,
         DEPTH=depth,
         STRIDE=left.stride(1),
@@ -84,7 +84,7 @@ def _by_our_own(left: Tensor, right: Tensor) -> Multiply:
 
 
 def pad_to_blocks(matrix: Tensor, size: Tile) -> Tensor:
-    """The right matrix of a product [.., depth, columns], with zeros to whole blocks."""
+    """Pad the right matrix of a product [.., depth, columns] with zeros to whole blocks."""
     *lead, depth, columns = matrix.shape
     padded = matrix.new_zeros(
         [

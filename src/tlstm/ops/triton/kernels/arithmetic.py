@@ -1,7 +1,7 @@
-"""What both directions of a step share: activations, statistics, and where locations lie.
+"""The arithmetic of both directions of a step: activations, statistics and neighbours.
 
-Rows of W numbers end in zeros where there are fewer channels. They are read and written whole, in
-pieces that the memory is fastest with; the end of the channels may lie within such a piece.
+Rows of W numbers end in zeros if there are fewer channels. They are read and written whole, in the
+pieces that are fastest in memory; the last channel may lie within such a piece.
 """
 
 import triton
@@ -10,10 +10,10 @@ import triton.language as tl
 
 @triton.jit
 def tanh(x, FAST: tl.constexpr):
-    """The hyperbolic tangent.
+    """Return the hyperbolic tangent.
 
-    `FAST` is the hardware's, with an error of 2⁻¹¹, below what operands of half precision make.
-    Otherwise exact to rounding, near zero too, where 2σ(2x) − 1 cancels.
+    `FAST` is the hardware's. Its error of 2⁻¹¹ is smaller than that of operands in half precision.
+    Without it the result is exact to rounding, also near zero, where 2σ(2x) − 1 cancels.
     """
     if FAST:
         y = tl.inline_asm_elementwise(
@@ -30,16 +30,16 @@ def tanh(x, FAST: tl.constexpr):
 
 @triton.jit
 def sigmoid(x, FAST: tl.constexpr):
-    """The logistic function, by way of `tanh` where that is the hardware's."""
+    """Return the logistic function, computed from the hardware's tanh if `FAST`."""
     return 0.5 + 0.5 * tanh(0.5 * x, FAST) if FAST else tl.sigmoid(x)
 
 
 @triton.jit
 def offset(location, first, second, AXES: tl.constexpr, P: tl.constexpr):
-    """A location moved along its axes.
+    """Move a location along its axes.
 
-    Where it comes to within the border, whether it came to a location, and whether it came to the
-    corner where the projected input stands.
+    Returns the location, clamped to the border; True if it was inside the border; and True if it
+    was the corner of the projected input.
     """
     line = location % P + second
     inside = (line >= 0) & (line < P)
@@ -55,7 +55,7 @@ def offset(location, first, second, AXES: tl.constexpr, P: tl.constexpr):
 
 @triton.jit
 def gates(activation, channel, WIDTH: tl.constexpr, FAST: tl.constexpr):
-    """G, I, F and O of a row of A_t."""
+    """Return G, I, F and O of a row of A_t."""
     wide = channel < WIDTH
     at = activation + channel
     g = tl.load(at, wide, 0).to(tl.float32)
@@ -67,7 +67,7 @@ def gates(activation, channel, WIDTH: tl.constexpr, FAST: tl.constexpr):
 
 @triton.jit
 def largest_and_total(logits, LOGITS: tl.constexpr):
-    """The largest of a row's logits, and the sum of the powers of all below it."""
+    """Return the largest of a row's logits, and the sum of exp(logit − largest)."""
     largest = float("-inf")
     for each in tl.static_range(LOGITS):
         largest = tl.maximum(largest, tl.load(logits + each).to(tl.float32))
@@ -79,7 +79,7 @@ def largest_and_total(logits, LOGITS: tl.constexpr):
 
 @triton.jit
 def channel_statistics(values, present, M: tl.constexpr):
-    """The mean and the sum of squared deviations over M channels."""
+    """Return the mean and the sum of squared deviations over M channels."""
     mean = tl.sum(values, axis=0) / M
     deviations = tl.where(present, values - mean, 0)
     return mean, tl.sum(deviations * deviations, axis=0)
@@ -89,19 +89,19 @@ def channel_statistics(values, present, M: tl.constexpr):
 def layer_statistics(
     partial, first, M: tl.constexpr, LOCATIONS: tl.constexpr, BLOCK_LOCATIONS: tl.constexpr
 ):
-    """The same over an example, whose rows begin with `first`, from its rows' own."""
+    """Return the same over an example, from the statistics of its rows, which begin at `first`."""
     each = tl.arange(0, BLOCK_LOCATIONS)
     counts = each < LOCATIONS
     means = tl.load(partial + (first + each) * 2, counts, 0)
     squares = tl.load(partial + (first + each) * 2 + 1, counts, 0)
     mean = tl.sum(means, axis=0) / LOCATIONS
-    apart = tl.where(counts, means - mean, 0)
-    return mean, tl.sum(squares, axis=0) + M * tl.sum(apart * apart, axis=0)
+    deviations = tl.where(counts, means - mean, 0)
+    return mean, tl.sum(squares, axis=0) + M * tl.sum(deviations * deviations, axis=0)
 
 
 @triton.jit
 def example_sum(sums, first, LOCATIONS: tl.constexpr, BLOCK_LOCATIONS: tl.constexpr):
-    """Of the rows of an example, every second number's sum."""
+    """Return the sum of every second number over the rows of an example."""
     each = tl.arange(0, BLOCK_LOCATIONS)
     return tl.sum(tl.load(sums + (first + each) * 2, each < LOCATIONS, 0), axis=0)
 
@@ -118,7 +118,7 @@ def statistics(
     NORMALIZATION: tl.constexpr,
     EPSILON: tl.constexpr,
 ):
-    """What a row's memory cell is normalized with: the mean, and one over the deviation."""
+    """Return the mean and one over the deviation for a row's normalization."""
     if NORMALIZATION == 1:
         mean, squares = channel_statistics(values, present, M)
         variance = squares / M
@@ -130,7 +130,7 @@ def statistics(
 
 @triton.jit
 def ends_here(lengths, example, t, time, HAS_LENGTHS: tl.constexpr):
-    """Whether the state after step t is the one that is given back."""
+    """Return True if the state after step t is the one that the call returns."""
     if HAS_LENGTHS:
         ends = tl.load(lengths + example) == t + 1
     else:

@@ -1,11 +1,11 @@
-"""A matrix product for sizes at which the library's takes longer."""
+"""A matrix product for small sizes, where it is faster than the library's."""
 
 import triton
 import triton.language as tl
 
 
 @triton.jit(do_not_specialize=["slot"])
-def product(
+def matmul_kernel(
     left,
     right,
     out,
@@ -19,10 +19,10 @@ def product(
     BLOCK_DEPTH: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """`out` = `left`[slot] · `right`.
+    """Write `left`[slot] · `right` to `out`.
 
     Rows of `left` are `STRIDE` numbers apart; `right` is padded with zeros to whole blocks.
-    `UPCAST` is for the interpreter, whose product of bfloat16 takes their bits for numbers.
+    `UPCAST` is for the interpreter, which multiplies the bit patterns of bfloat16.
     """
     across: tl.constexpr = (COLUMNS + BLOCK_COLUMNS - 1) // BLOCK_COLUMNS
     blocks: tl.constexpr = (DEPTH + BLOCK_DEPTH - 1) // BLOCK_DEPTH

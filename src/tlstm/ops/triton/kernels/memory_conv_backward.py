@@ -1,4 +1,4 @@
-"""The memory convolution's gradients by themselves, where there are many examples."""
+"""The memory convolution's gradients in a separate kernel, for many examples."""
 
 import triton
 import triton.language as tl
@@ -7,10 +7,10 @@ from tlstm.ops.triton.kernels.arithmetic import offset
 
 
 @triton.jit(do_not_specialize=["of_slot", "t"])
-def unmix(
+def memory_conv_bwd_kernel(
     cell,
     activation,
-    of_mixed,
+    of_conv_cell,
     of_cell,
     of_activation,
     of_slot,
@@ -29,7 +29,7 @@ def unmix(
     BLOCK_TAPS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """From the gradient of C^conv to those of C and of the logits, of an example at once.
+    """Compute the gradients of C and of the logits from that of C^conv, for a whole example.
 
     The convolution is a matrix between the locations, and its gradients are matrix products.
     """
@@ -58,7 +58,7 @@ def unmix(
         channel = start + tl.arange(0, BLOCK_CHANNELS)
         wide = there[:, None] & (channel < WIDTH)[None, :]
         at = place[:, None] * WIDTH + channel[None, :]
-        grad = tl.load(of_mixed + first * WIDTH + at, wide, 0)
+        grad = tl.load(of_conv_cell + first * WIDTH + at, wide, 0)
         value = tl.load(cell + at, wide, 0)
         of_matrix = tl.dot(grad, tl.trans(value), of_matrix, input_precision=PRECISION)
         of_value = tl.dot(tl.trans(matrix), grad, input_precision=PRECISION)

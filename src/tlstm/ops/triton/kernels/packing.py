@@ -1,14 +1,14 @@
-"""The weights, from their own order to that of a matrix product and back."""
+"""The conversion of the weights to the matrix of a step's product, and back."""
 
 import triton
 import triton.language as tl
 
 
 @triton.jit
-def made_by(
+def weight_row(
     column, M: tl.constexpr, WIDTH: tl.constexpr, GATES: tl.constexpr, LOGITS: tl.constexpr
 ):
-    """Which row of Wʰ makes a column of A_t, and whether any does."""
+    """Return the row of Wʰ that makes a column of A_t, and True if there is one."""
     gate = tl.minimum(column // WIDTH, GATES)
     inside = column - gate * WIDTH
     real = inside < tl.where(gate < GATES, M, LOGITS)
@@ -16,7 +16,7 @@ def made_by(
 
 
 @triton.jit
-def pack(
+def pack_kernel(
     weight,
     bias,
     wide,
@@ -29,13 +29,13 @@ def pack(
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
-    """Wʰ [O, M, K..] and bʰ [O] as the matrix of a product, [K^S·W + 8, A].
+    """Write Wʰ [O, M, K..] and bʰ [O] as the matrix of a product, [K^S·W + 8, A].
 
-    It is Wʰ as [K.., W, A], with zeros between, and then a row of bʰ and seven of zeros.
+    It is Wʰ as [K.., W, A], padded with zeros, then a row of bʰ and seven rows of zeros.
     """
     channel = tl.program_id(0) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     column = tl.program_id(1) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
-    made, real = made_by(column, M, WIDTH, GATES, LOGITS)
+    made, real = weight_row(column, M, WIDTH, GATES, LOGITS)
     held = (column < ACTIVATIONS)[:, None] & (channel < WIDTH)[None, :]
     weight += made[:, None].to(tl.int64) * (M * TAPS) + channel[None, :] * TAPS
     first = wide + channel[None, :].to(tl.int64) * ACTIVATIONS + column[:, None]
@@ -50,7 +50,7 @@ def pack(
 
 
 @triton.jit
-def unpack(
+def unpack_kernel(
     wide,
     weight,
     bias,
@@ -62,10 +62,10 @@ def unpack(
     ACTIVATIONS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The inverse of `pack`."""
+    """Write Wʰ and bʰ from such a matrix; the inverse of `pack_kernel`."""
     read = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    made, real = made_by(column, M, WIDTH, GATES, LOGITS)
+    made, real = weight_row(column, M, WIDTH, GATES, LOGITS)
     held = real[:, None] & (read < M * TAPS)[None, :]
     row = read % TAPS * WIDTH + read // TAPS
     at = wide + row[None, :].to(tl.int64) * ACTIVATIONS + column[:, None]

@@ -1,4 +1,4 @@
-"""What a step does at every location, backward."""
+"""The backward step at every location."""
 
 import triton
 import triton.language as tl
@@ -29,9 +29,9 @@ def gradient_of_hidden(
     TAPS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """The sum over the locations that read a location, of the gradient of what they read.
+    """Return a location's gradient of H, summed over the locations that read it.
 
-    Zero where no step `follows`.
+    It is zero if no step `follows`.
     """
     sums = tl.zeros([BLOCK_CHANNELS], tl.float32)
     base = (row - location).to(tl.int64)
@@ -57,9 +57,9 @@ def gradient_of_projected(
     TAPS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """At an example's first location, the gradient of the projected input.
+    """Return the gradient of the projected input, at an example's first location.
 
-    Location p reads it, at −1, with tap r − 1 − p of every axis. Zero where no step `follows`.
+    Location p reads it, at −1, with tap r − 1 − p of every axis. It is zero if no step `follows`.
     """
     at_corner = (channel < WIDTH) & (location == 0) & follows
     lines: tl.constexpr = RADIUS if RADIUS < P else P
@@ -75,7 +75,7 @@ def gradient_of_projected(
 
 
 @triton.jit
-def folded(
+def fold_border_taps(
     weights,
     location,
     tap,
@@ -85,7 +85,7 @@ def folded(
     RADIUS: tl.constexpr,
     TAPS: tl.constexpr,
 ):
-    """A convolution kernel whose taps beyond the border have gone to those that they repeat."""
+    """Add a convolution kernel's taps beyond the border to the taps of the boundary."""
     source, inside, _ = offset(location, tap // K - RADIUS, tap % K - RADIUS, AXES, P)
     same = (source[:, None] == source[None, :]) & inside[:, None] & (tap < TAPS)[None, :]
     return tl.sum(tl.where(same, weights[None, :], 0), axis=1)
@@ -93,8 +93,8 @@ def folded(
 
 @triton.jit
 def gradient_of_cell(
-    of_mixed,
-    mixing,
+    of_conv_cell,
+    conv_kernels,
     row,
     location,
     channel,
@@ -109,22 +109,23 @@ def gradient_of_cell(
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_TAPS: tl.constexpr,
 ):
-    """The sum over the locations that mix a location's cell in, of the mixture's gradient.
+    """Return a location's gradient of C, summed over the locations whose C^conv reads it.
 
-    `mixing` holds their convolution kernels, folded at the border.
-
-    Zero where no step `follows`.
+    `conv_kernels` holds their convolution kernels, folded at the border. The gradient is zero if no
+    step `follows`.
     """
     wide = (channel < WIDTH) & follows
     base = (row - location).to(tl.int64)
     if LOGITS == 0:
-        sums = tl.load(of_mixed + row.to(tl.int64) * WIDTH + channel, wide, 0)
+        sums = tl.load(of_conv_cell + row.to(tl.int64) * WIDTH + channel, wide, 0)
     else:
         sums = tl.zeros([BLOCK_CHANNELS], tl.float32)
         for each in tl.static_range(TAPS):
-            mixer, inside, _ = offset(location, RADIUS - each // K, RADIUS - each % K, AXES, P)
-            weight = tl.load(mixing + (base + mixer) * BLOCK_TAPS + each, inside & follows, 0)
-            at = of_mixed + (base + mixer) * WIDTH + channel
+            reader, inside, _ = offset(location, RADIUS - each // K, RADIUS - each % K, AXES, P)
+            weight = tl.load(
+                conv_kernels + (base + reader) * BLOCK_TAPS + each, inside & follows, 0
+            )
+            at = of_conv_cell + (base + reader) * WIDTH + channel
             sums += tl.load(at, wide & inside, 0) * weight
     return sums
 
@@ -132,7 +133,7 @@ def gradient_of_cell(
 @triton.jit
 def gradient_of_logits(
     cell,
-    of_mixed,
+    of_conv_cell,
     logits,
     location,
     wide,
@@ -145,7 +146,7 @@ def gradient_of_logits(
     TAPS: tl.constexpr,
     BLOCK_TAPS: tl.constexpr,
 ):
-    """A location's convolution kernel, and the gradient of its logits from that of C^conv."""
+    """Return a location's convolution kernel, and its logits' gradient from that of C^conv."""
     largest, total = largest_and_total(logits, TAPS)
     weights = tl.zeros([BLOCK_TAPS], tl.float32)
     of_weights = tl.zeros([BLOCK_TAPS], tl.float32)
@@ -153,27 +154,27 @@ def gradient_of_logits(
         source, _, _ = offset(location, each // K - RADIUS, each % K - RADIUS, AXES, P)
         logit = tl.load(logits + each).to(tl.float32)
         weights = tl.where(tap == each, tl.exp(logit - largest) / total, weights)
-        grad = tl.sum(of_mixed * tl.load(cell + source * WIDTH, wide, 0), axis=0)
+        grad = tl.sum(of_conv_cell * tl.load(cell + source * WIDTH, wide, 0), axis=0)
         of_weights = tl.where(tap == each, grad, of_weights)
     return weights, weights * (of_weights - tl.sum(weights * of_weights, axis=0))
 
 
 @triton.jit(do_not_specialize=["of_slot", "t", "steps", "time"])
-def retreat(
+def step_bwd_kernel(
     cell,
     activation,
-    gain,
-    shift,
+    norm_gain,
+    norm_bias,
     partial,
     sums,
     of_read,
-    of_mixed,
-    mixing,
+    of_conv_cell,
+    conv_kernels,
     of_cell,
     of_activation,
     of_projected,
-    of_gain,
-    of_shift,
+    of_norm_gain,
+    of_norm_bias,
     grad_output,
     grad_hidden,
     grad_cell,
@@ -197,7 +198,7 @@ def retreat(
     NORMALIZATION: tl.constexpr,
     PASS: tl.constexpr,
     EPSILON: tl.constexpr,
-    APART: tl.constexpr,  # the memory convolution's own gradients are `unmix`'s
+    SEPARATE_MEMORY_CONV: tl.constexpr,  # by `memory_conv_bwd_kernel`
     HAS_LENGTHS: tl.constexpr,
     HAS_OUTPUT: tl.constexpr,
     HAS_HIDDEN: tl.constexpr,
@@ -207,15 +208,15 @@ def retreat(
     BLOCK_LOCATIONS: tl.constexpr,
     FAST: tl.constexpr,
 ):
-    """From the gradients of the H and C that step t made, to that of its A.
+    """Compute the gradient of A_t from those of H_t and C_t.
 
-    What step t + 1 left: `of_read`, the gradient of what its kernel read; `of_mixed`, that of its
-    C^conv, and its convolution's kernels, `mixing`. The last two are left for step t − 1 in
-    turn, in two slots that alternate. Where the memory convolution is taken `APART`, `unmix` has
-    made of them the gradient of what step t + 1 had of C, `of_cell`.
+    Step t + 1 leaves three gradients: `of_read`, of its kernel's input; `of_conv_cell`, of its
+    C^conv; and, with `SEPARATE_MEMORY_CONV`, `of_cell`, which `memory_conv_bwd_kernel` computes of
+    its C. `conv_kernels` are its memory convolution's kernels. `of_conv_cell` and `conv_kernels`
+    alternate between two slots.
 
-    All is read before the first is written: after that the compiler moves no load forward, and
-    they would wait for each other.
+    All loads come before the first store: the compiler moves no load past a store, and the loads
+    would wait for each other.
     """
     row = tl.program_id(0)
     location = row % LOCATIONS
@@ -258,19 +259,19 @@ def retreat(
         c = tl.load(cell + ((slot + 1) * rows + row) * WIDTH + channel, wide, 0)
         from_ring = ((t + 1) % 2).to(tl.int64) * rows
         to_ring = (t % 2).to(tl.int64) * rows + row
-        if APART:
+        if SEPARATE_MEMORY_CONV:
             later = tl.load(of_cell + row * WIDTH + channel, wide & follows, 0)
         else:
             later = gradient_of_cell(
-                of_mixed + from_ring * WIDTH, mixing + from_ring * BLOCK_TAPS,
+                of_conv_cell + from_ring * WIDTH, conv_kernels + from_ring * BLOCK_TAPS,
                 row, location, channel, follows,
                 WIDTH, AXES, P, K, RADIUS, TAPS, LOGITS, BLOCK_CHANNELS, BLOCK_TAPS,
             )  # fmt: skip
         if HAS_CELL:
             later += tl.load(grad_cell + in_state, present & ends, 0).to(tl.float32)
         if NORMALIZATION > 0:
-            gain_sums = tl.load(of_gain + in_state, present, 0)
-            shift_sums = tl.load(of_shift + in_state, present, 0)
+            gain_sums = tl.load(of_norm_gain + in_state, present, 0)
+            bias_sums = tl.load(of_norm_bias + in_state, present, 0)
         normal = c
         if NORMALIZATION > 0:
             mean, scale = statistics(
@@ -278,9 +279,9 @@ def retreat(
                 M, LOCATIONS, BLOCK_LOCATIONS, NORMALIZATION, EPSILON,
             )  # fmt: skip
             in_gain = channel + location * M * (NORMALIZATION == 1)
-            gain_here = tl.load(gain + in_gain, present, 0)
+            gain_here = tl.load(norm_gain + in_gain, present, 0)
             standard = tl.where(present, (c - mean) * scale, 0)
-            normal = standard * gain_here + tl.load(shift + in_gain, present, 0)
+            normal = standard * gain_here + tl.load(norm_bias + in_gain, present, 0)
         squashed = tanh(normal, FAST)
         dn = dh * o * (1 - squashed * squashed)
         dc = dn
@@ -301,19 +302,19 @@ def retreat(
         if PASS != 1:
             dc = tl.where(present, dc + later, 0)
             de = dc * f
-            if LOGITS > 0 and not APART:
+            if LOGITS > 0 and not SEPARATE_MEMORY_CONV:
                 tap = tl.arange(0, BLOCK_TAPS)
                 weights, dq = gradient_of_logits(
                     old, de, activation + 4 * WIDTH, location, wide, tap,
                     WIDTH, AXES, P, K, RADIUS, TAPS, BLOCK_TAPS,
                 )  # fmt: skip
                 tl.store(of_activation + 4 * WIDTH + tap, dq.to(kind))
-                weights = folded(weights, location, tap, AXES, P, K, RADIUS, TAPS)
-                tl.store(mixing + to_ring * BLOCK_TAPS + tap, weights)
+                weights = fold_border_taps(weights, location, tap, AXES, P, K, RADIUS, TAPS)
+                tl.store(conv_kernels + to_ring * BLOCK_TAPS + tap, weights)
             if NORMALIZATION > 0:
-                tl.store(of_gain + in_state, gain_sums + dn * standard, present)
-                tl.store(of_shift + in_state, shift_sums + dn, present)
-            tl.store(of_mixed + to_ring * WIDTH + channel, de, wide)
+                tl.store(of_norm_gain + in_state, gain_sums + dn * standard, present)
+                tl.store(of_norm_bias + in_state, bias_sums + dn, present)
+            tl.store(of_conv_cell + to_ring * WIDTH + channel, de, wide)
             at = of_activation + channel
             tl.store(at, (dc * i * (1 - g * g)).to(kind), wide)
             tl.store(at + WIDTH, (dc * g * i * (1 - i)).to(kind), wide)
@@ -326,10 +327,10 @@ def retreat(
 
 
 @triton.jit
-def arrive(
+def init_bwd_kernel(
     of_read,
-    of_mixed,
-    mixing,
+    of_conv_cell,
+    conv_kernels,
     of_first,
     of_projected,
     of_hidden,
@@ -344,13 +345,13 @@ def arrive(
     LOCATIONS: tl.constexpr,
     GATES: tl.constexpr,
     LOGITS: tl.constexpr,
-    APART: tl.constexpr,
+    SEPARATE_MEMORY_CONV: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_TAPS: tl.constexpr,
 ):
-    """The gradients of x_1 as projected, H_0 and C_0, from what the first step left.
+    """Write the gradients of the first projected input, H_0 and C_0 from the first step's.
 
-    That of C_0 is `of_first` where APART.
+    With SEPARATE_MEMORY_CONV that of C_0 is `of_first`.
     """
     row = tl.program_id(0)
     location = row % LOCATIONS
@@ -368,11 +369,11 @@ def arrive(
     at = of_projected + row // LOCATIONS * M + channel
     tl.store(at, dx.to(of_projected.dtype.element_ty), (channel < M) & (location == 0))
     if GATES == 4:
-        if APART:
+        if SEPARATE_MEMORY_CONV:
             dc = tl.load(of_first + row * WIDTH + channel, channel < M, 0)
         else:
             dc = gradient_of_cell(
-                of_mixed, mixing, row, location, channel, True,
+                of_conv_cell, conv_kernels, row, location, channel, True,
                 WIDTH, AXES, P, K, RADIUS, TAPS, LOGITS, BLOCK_CHANNELS, BLOCK_TAPS,
             )  # fmt: skip
         tl.store(of_cell + in_state, dc.to(of_cell.dtype.element_ty), channel < M)

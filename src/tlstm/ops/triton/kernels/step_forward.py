@@ -1,4 +1,4 @@
-"""What a step does at every location, forward."""
+"""The forward step at every location."""
 
 import triton
 import triton.language as tl
@@ -15,11 +15,11 @@ from tlstm.ops.triton.kernels.arithmetic import (
 
 
 @triton.jit
-def entering(
+def load_projected(
     projected, location, channel, M: tl.constexpr, AXES: tl.constexpr, P: tl.constexpr,
     RADIUS: tl.constexpr,
 ):  # fmt: skip
-    """The projected input of an example at the locations that read it, else zeros."""
+    """Return the projected input of an example at the locations that read it, else zeros."""
     near = location % P < RADIUS
     if AXES == 2:
         near = near & (location // P < RADIUS)
@@ -27,7 +27,7 @@ def entering(
 
 
 @triton.jit
-def spread(
+def scatter_hidden(
     read,
     hidden,
     projected,
@@ -43,11 +43,11 @@ def spread(
     RADIUS: tl.constexpr,
     TAPS: tl.constexpr,
 ):
-    """Write a location's H where the kernel reads it, and what it reads beyond the border itself.
+    """Write a location's H to the kernel inputs of its readers, and its own border.
 
     Beyond the border there are zeros and, at the corner before the first location, the projected
-    input, where the location reads it. After what is read come a one, which takes up the bias
-    among the weights and, in the product of their gradient, makes its own; and seven zeros.
+    input. A one follows the kernel's input: it multiplies the bias among the weights, and gives
+    the bias's gradient in the product of theirs. Seven zeros fill up.
     """
     wide = channel < WIDTH
     kind = read.dtype.element_ty
@@ -65,7 +65,7 @@ def spread(
 
 
 @triton.jit
-def enter(
+def init_fwd_kernel(
     read,
     kept_cell,
     hidden,
@@ -83,14 +83,14 @@ def enter(
     GATES: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """From H_0, C_0 and the first input to what the first step reads."""
+    """Write the first step's kernel input and memory cell from H_0, C_0 and the first input."""
     row = tl.program_id(0)
     location = row % LOCATIONS
     channel = tl.arange(0, BLOCK_CHANNELS)
     in_state = row.to(tl.int64) * M + channel
     h = tl.load(hidden + in_state, channel < M, 0)
-    x = entering(projected + row // LOCATIONS * M, location, channel, M, AXES, P, RADIUS)
-    spread(read, h, x, row, location, channel, M, WIDTH, READ, AXES, P, K, RADIUS, TAPS)
+    x = load_projected(projected + row // LOCATIONS * M, location, channel, M, AXES, P, RADIUS)
+    scatter_hidden(read, h, x, row, location, channel, M, WIDTH, READ, AXES, P, K, RADIUS, TAPS)
     if GATES == 4:
         c = tl.load(cell + in_state, channel < M, 0)
         at = kept_cell + row.to(tl.int64) * WIDTH + channel
@@ -98,12 +98,12 @@ def enter(
 
 
 @triton.jit(do_not_specialize=["now", "after", "slot", "t", "steps", "time"])
-def advance(
+def step_fwd_kernel(
     read,
     cell,
     activation,
-    gain,
-    shift,
+    norm_gain,
+    norm_bias,
     partial,
     projected,
     output,
@@ -137,7 +137,7 @@ def advance(
     BLOCK_LOCATIONS: tl.constexpr,
     FAST: tl.constexpr,
 ):
-    """From A_t and C_{t−1} to C_t and H_t, and to what the next step's kernel reads."""
+    """Compute C_t and H_t from A_t and C_{t−1}, and write the next step's kernel input."""
     row = tl.program_id(0)
     location = row % LOCATIONS
     example = row // LOCATIONS
@@ -148,16 +148,16 @@ def advance(
     activation += (slot.to(tl.int64) * rows + row) * ACTIVATIONS
     in_state = row.to(tl.int64) * M + channel
     ends = ends_here(lengths, example, t, time, HAS_LENGTHS)
-    # What is read here does not wait for what is written before it is needed
+    # Loads up here do not wait for the stores further down
     batch = rows // LOCATIONS
     following = tl.minimum(t + 1, steps - 1).to(tl.int64)
-    x = entering(
+    x = load_projected(
         projected + (following * batch + example) * M, location, channel, M, AXES, P, RADIUS
     )
     if NORMALIZATION > 0:
         in_gain = channel + location * M * (NORMALIZATION == 1)
-        gain_here = tl.load(gain + in_gain, present, 0)
-        shift_here = tl.load(shift + in_gain, present, 0)
+        gain_here = tl.load(norm_gain + in_gain, present, 0)
+        bias_here = tl.load(norm_bias + in_gain, present, 0)
 
     if GATES == 1:
         h = tanh(tl.load(activation + channel, wide, 0).to(tl.float32), FAST)
@@ -196,7 +196,7 @@ def advance(
                     c, present, partial, first,
                     M, LOCATIONS, BLOCK_LOCATIONS, NORMALIZATION, EPSILON,
                 )  # fmt: skip
-                normal = (c - mean) * scale * gain_here + shift_here
+                normal = (c - mean) * scale * gain_here + bias_here
             h = tanh(normal, FAST) * o
 
     if PASS != 1:
@@ -207,7 +207,7 @@ def advance(
         answers = (location == LOCATIONS - 1) & (step >= 0)
         tl.store(at, h.to(output.dtype.element_ty), present & answers)
         if t + 1 < steps:
-            spread(
+            scatter_hidden(
                 read + after.to(tl.int64) * rows * READ, h, x, row, location, channel,
                 M, WIDTH, READ, AXES, P, K, RADIUS, TAPS,
             )  # fmt: skip

@@ -1,0 +1,238 @@
+"""Records and run directories of format 1, brought to format 2.
+
+Settings have got other names, and the configuration is composed from what `conf/` says now: a run
+keeps its result and gets the identifier that its configuration has now. It is composed from the
+record's own command line, and every setting that a record holds is compared.
+"""
+
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from omegaconf import DictConfig, OmegaConf
+
+from tlstm.records.schema import Record
+from tlstm.training.checkpoints import describe, read_checkpoint
+from tlstm.training.config import CONFIGURATIONS, Run, compose, decisive, leaves, plain
+from tlstm.utils import replace_file
+
+RENAMED = {
+    "training.warm_up": "training.warmup_samples",
+    "task.most_zeros": "task.max_zero_fraction",
+    "task.fewest_digits": "task.min_digits",
+    "trainer.capture": "trainer.cuda_graph",
+    "trainer.steps_at_a_time": "trainer.steps_per_launch",
+    "training.initial_scale": "initialization.scale",
+}
+
+# What runs were before these settings could be set
+LACKED = {
+    "training.loss": "answer",
+    "training.gradient_clip": 0,
+    "training.warmup_samples": 0,
+    "training.patience": 0,
+    "initialization.scale": 1,
+    "initialization.norm_gain": 1,
+    "task.sha256": None,
+    "task.alignment": "left",
+    "task.min_digits": 0,
+    "task.max_zero_fraction": 0,
+    "trainer.float32_matmul_precision": "high",
+}
+
+DROPPED = (
+    *("training.initial_", "training.padding"),
+    *("task.source", "task.text", "task.label", "scale."),
+)
+GROUPS = ("experiment", "task", "model", "scale")
+NOT_OF_DATA = ("_target_", "batch_size", "samples_per_epoch", "seed")
+COPIED = ("model.", "training.", "trainer.", "logger.", "seed", "resume", "output_dir")
+WAYS = {  # to begin, by hidden_range, input_range and bias_range
+    (None, None, None): "torch7",
+    (0.08, "normal", 0): "embedding",
+    (None, "normal", None): "normal_input",
+    (None, None, 0): "zero_bias",
+    (None, "normal", 0): "normal_input_zero_bias",
+}
+
+
+def migrate_all(runs: Path, results: Path) -> tuple[int, list[str]]:
+    """Bring the stores of `results` and the run directories below `runs` to format 2.
+
+    Returns:
+        The number of records and directories that were of format 1, and a sentence for each that
+        could not be brought along and was left as it is.
+
+    Raises:
+        OSError: a file could not be read or written.
+    """
+    stores = sorted(results.glob("*/records.jsonl"))
+    pictures = sorted(results.glob("fig6/*.json"))
+    directories = sorted(path.parent for path in runs.glob("*/*/config.yaml"))
+    steps = [
+        *((_migrate_store, path) for path in stores),
+        *((_migrate_picture, path) for path in pictures),
+        *((_migrate_directory, path) for path in directories),
+    ]
+    done, problems = 0, []
+    for step, path in steps:
+        try:
+            done += step(path)
+        except (ValueError, KeyError, TypeError) as error:
+            problems.append(f"{path}: {error}")
+    return done, problems
+
+
+def _migrate_store(store: Path) -> int:
+    with FileLock(store.with_name(f"{store.name}.lock")):
+        lines = [line for line in store.read_bytes().splitlines() if line.strip()]
+        old = {line: record for line in lines if _is_old(record := json.loads(line))}
+        new = {
+            line: migrate_record(record).model_dump_json().encode() for line, record in old.items()
+        }
+        if new:
+            replace_file(store, b"".join(new.get(line, line) + b"\n" for line in lines))
+    return len(new)
+
+
+def _migrate_picture(file: Path) -> int:
+    """Bring a layer's memory cells, which hold the record of their run, to format 2."""
+    content = json.loads(file.read_bytes())
+    if not _is_old(content.get("record", {})):
+        return 0
+    content["record"] = migrate_record(content["record"]).model_dump(mode="json")
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
+    replace_file(file, f"{text}\n".encode())
+    return 1
+
+
+def _migrate_directory(directory: Path) -> int:
+    """Bring a run's record, configuration, checkpoints and directory name to format 2."""
+    config = OmegaConf.load(directory / "config.yaml")
+    assert isinstance(config, DictConfig)
+    if "initialization" in config:
+        return 0
+    file, old = directory / "record.json", plain(config)
+    record = json.loads(file.read_bytes()) if file.exists() else None
+    run = compose_again(old, record["overrides"] if record else (), _python(record))
+    for checkpoint in directory.glob("checkpoints/*.ckpt"):
+        _migrate_checkpoint(checkpoint, run.config)
+    if record:
+        new = _with_run(record, run)
+        replace_file(file, (new.model_dump_json(indent=1) + "\n").encode())
+    replace_file(directory / "config.yaml", OmegaConf.to_yaml(run.config).encode())
+    target = directory.with_name(run.directory.name)
+    if not target.exists():
+        directory.rename(target)
+    return 1
+
+
+def _migrate_checkpoint(path: Path, config: DictConfig) -> None:
+    checkpoint = read_checkpoint(path)
+    symbols = checkpoint["description"]["symbols"]
+    checkpoint["description"] = describe(config, symbols)
+    beside = path.with_suffix(".migrated")
+    torch.save(checkpoint, beside)
+    beside.replace(path)
+
+
+def _is_old(record: Mapping[str, Any]) -> bool:
+    return record.get("format") == 1 and "config" in record and "overrides" in record
+
+
+def _python(record: Mapping[str, Any] | None) -> str:
+    """Return the version of Python that a run had; an unfinished one goes on with this one."""
+    return str(record["versions"]["python"]) if record else platform.python_version()
+
+
+def migrate_record(old: Mapping[str, Any]) -> Record:
+    """Return a record of format 1 in format 2.
+
+    Raises:
+        ValueError: `conf/` has no configuration with the settings that it holds.
+    """
+    return _with_run(old, compose_again(old["config"], old["overrides"], _python(old)))
+
+
+def _with_run(old: Mapping[str, Any], run: Run) -> Record:
+    new = {
+        "format": 2,
+        "identifier": run.identifier,
+        "former_identifiers": [old["identifier"]],
+        "overrides": run.overrides,
+        "config": plain(run.config),
+    }
+    return Record.model_validate_json(json.dumps({**old, **new}))
+
+
+def compose_again(old: Mapping[str, Any], overrides: Iterable[str], python: str) -> Run:
+    """Return the run that has the settings of a configuration of format 1.
+
+    Args:
+        old: the configuration.
+        overrides: the command line that it had, which the new one is like.
+        python: version that the run had.
+
+    Raises:
+        ValueError: there is no such run; the message names the settings.
+    """
+    wanted = settings_of(old, python)
+    groups = {group: old[group]["name"] for group in GROUPS}
+    if (CONFIGURATIONS / "task" / f"{wanted['task.name']}.yaml").exists():
+        groups["task"] = wanted["task.name"]  # a stand-in, which is a task now
+    command = {group: groups[group] for group in ("experiment", "task", "model")}
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if not key.startswith(DROPPED):
+            command[RENAMED.get(key, key)] = groups.get(key, value)
+    command.setdefault("scale", groups["scale"])
+    run = _composed(command)
+    begins = tuple(wanted[f"initialization.{part}_range"] for part in ("hidden", "input", "bias"))
+    if WAYS.get(begins, run.config.initialization.name) != run.config.initialization.name:
+        command["initialization"] = WAYS[begins]
+        run = _composed(command)
+    wanted = {key: LACKED[key] for key in LACKED.keys() & decisive(run.config).keys()} | wanted
+    different = _differences(wanted, run)
+    if different:
+        run = _composed(command | different)
+    left = _differences(wanted, run).keys() | (decisive(run.config).keys() - wanted.keys())
+    if left:
+        raise ValueError(f"no configuration has its {', '.join(sorted(left))}")
+    return run
+
+
+def _composed(command: Mapping[str, Any]) -> Run:
+    texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in command.items()}
+    return compose([f"{key}={text}" for key, text in texts.items()])
+
+
+def _differences(wanted: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    """Return the wanted settings that a run has otherwise."""
+    found = leaves(run.config)
+    return {key: value for key, value in wanted.items() if key not in found or found[key] != value}
+
+
+def settings_of(old: Mapping[str, Any], python: str) -> dict[str, Any]:
+    """Return the settings of a configuration of format 1 by their names in format 2."""
+    task, training = old["task"], old["training"]
+    data = {key: value for key, value in task["data"].items() if key not in NOT_OF_DATA}
+    if data.get("source") == "python_topics":
+        data["text"] = f"python-{python}"
+    kept = {f"task.{key}": value for key, value in data.items()} | {
+        key: value
+        for key, value in leaves(OmegaConf.create(dict(old))).items()
+        if key.startswith(COPIED)
+        and (key in RENAMED or not key.startswith(("training.initial_", "training.padding")))
+        and key not in ("model.label", "model.core._target_")
+    }
+    reads, biases = training.get("initial_input"), training.get("initial_bias")
+    return {RENAMED.get(key, key): value for key, value in kept.items()} | {
+        "task.name": task.get("label", task["name"]),
+        "initialization.hidden_range": training.get("initial_range") or None,
+        "initialization.input_range": "normal" if reads == "normal" else None,
+        "initialization.bias_range": 0 if biases == "zero" else None,
+    }
