@@ -12,6 +12,7 @@ from tlstm import results
 from tlstm.records.schema import read_record
 from tlstm.records.store import load
 from tlstm.training.config import compose
+from tlstm.training.migration import compose_again
 from tlstm.training.trained_run import read_run
 
 OLD = "0" * 16
@@ -73,7 +74,7 @@ def test_a_finished_run_is_brought_along(
 
 
 def test_a_store_is_brought_along_in_its_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One of its records has settings that no configuration has: none is lost."""
     measure_quickly(monkeypatch)
@@ -90,7 +91,55 @@ def test_a_store_is_brought_along_in_its_order(
 
     other = json.loads(line)
     other["config"]["training"]["momentum"] = 0.9
-    unknown = f"{json.dumps(other)}\n{new.model_dump_json()}\n"
-    store.write_text(unknown)
+    store.write_text(f"{json.dumps(other)}\n{new.model_dump_json()}\n")
     assert results.main(arguments) == 1
-    assert store.read_text() == unknown
+    assert "1 records of " in capsys.readouterr().err
+    assert load(stores, "fig4") == [new]
+    assert (store.parent / "not-migrated.jsonl").read_text() == f"{json.dumps(other)}\n"
+
+
+def of_digits(permuted: bool, **data: object) -> dict:
+    """The configuration of a run of format 1 on the digits, as the first ones were."""
+    images = {"source": "digits", "permuted": permuted, "permutation_seed": 0}
+    config = OmegaConf.to_container(compose(["scale=smoke", "task=digits"]).config, resolve=True)
+    held_out = {key: config["task"][key] for key in ("validation_samples", "test_samples")}
+    name = {"name": "mnist", "label": "permuted_digits" if permuted else "digits"}
+    training = config["training"] | {"initial_range": 0.0, "initial_bias": "uniform"}
+    training["warm_up"] = training.pop("warmup_samples")
+    trainer = config["trainer"] | {"capture": "auto", "steps_at_a_time": "auto"}
+    del config["initialization"], trainer["cuda_graph"], trainer["steps_per_launch"]
+    task = name | {"data": images | held_out | data}
+    return config | {"task": task, "training": training, "trainer": trainer}
+
+
+def test_digits_are_the_task_of_their_name() -> None:
+    """Where they are in their own order, the seed of another order decides nothing."""
+    run = compose_again(of_digits(permuted=False), ["task.source=digits", "seed=0"], "3.11.7")
+    assert run.identifier == compose(["scale=smoke", "task=digits"]).identifier
+
+
+def test_pixels_in_an_order_that_is_no_longer_drawn_are_refused() -> None:
+    with pytest.raises(ValueError, match="train it again"):
+        compose_again(of_digits(permuted=True), [], "3.11.7")
+
+
+def test_a_renamed_experiment_is_brought_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure_quickly(monkeypatch)
+    runs, stores = tmp_path / "runs", tmp_path / "results"
+    given = tiny(runs, "experiment=choices")
+    new = train_here(given)
+    directory = to_format_1(compose(given).directory)
+    for file in (directory / "record.json", directory / "config.yaml"):
+        file.write_text(file.read_text().replace("choices", "readings"))
+    (runs / "choices").rename(runs / "readings")
+    line = (runs / "readings" / directory.name / "record.json").read_text()
+    store = stores / "readings" / "records.jsonl"
+    store.parent.mkdir(parents=True)
+    store.write_text(f"{line}\n")
+    assert results.main(["migrate", "--runs", str(runs), "--results", str(stores)]) == 0
+    assert compose(given).directory.is_dir()
+    assert not store.exists()
+    (record,) = load(stores, "choices")
+    assert (record.experiment, record.identifier) == ("choices", new.identifier)

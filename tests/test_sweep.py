@@ -530,3 +530,24 @@ def test_where_there_is_no_terminal_lines_say_how_far_runs_are(
         "after 0 s: second: 500 of 1,000 samples, 30 samples/s, accuracy 75.0%",
     ]
     assert said.getvalue().splitlines() == (lines if often else lines[2:3])
+
+
+@pytest.mark.parametrize(
+    ("scale", "more", "task"),
+    [
+        ("smoke", [], "permuted_digits"),
+        ("smoke", ["task=permuted_mnist"], "permuted_mnist"),  # which somebody asks for
+        ("paper", [], "permuted_mnist"),
+    ],
+)
+def test_a_figure_names_its_stand_in_at_smoke_scale(
+    scale: str, more: list[str], task: str, tmp_path: Path
+) -> None:
+    """A file of somebody's own does not."""
+    file = FOLDER / "fig5-pmnist.yaml"
+    runs = read_runs(file, [f"scale={scale}", "model=slstm", *more])
+    assert {run.config.task.name for run in runs} == {task}
+    own = tmp_path / file.name
+    own.write_text(file.read_text())
+    runs = read_runs(own, [f"scale={scale}", "model=slstm", *more])
+    assert {run.config.task.name for run in runs} == {"permuted_mnist"}

@@ -72,7 +72,7 @@ def migrate(runs: Path, results_dir: Path) -> int:
     done, problems = migrate_all(runs, results_dir)
     print(f"{done} records and run directories brought to the format of today")
     for problem in problems:
-        print(f"left as it is: {problem}", file=sys.stderr)
+        print(f"not brought along: {problem}", file=sys.stderr)
     return 1 if problems else 0
 
 

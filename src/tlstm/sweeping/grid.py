@@ -204,19 +204,28 @@ def read_runs(file: Path, overrides: Sequence[str]) -> list[Run]:
     sweep = read_sweep_file(file)
     try:
         of_repository = file.resolve().is_relative_to(SWEEPS)
+        if of_repository:
+            sweep = with_stand_ins(sweep, overrides)
         values = values_at_scale(sweep, overrides) if of_repository else {}
-        found = points(sweep, overrides, values)
-        return [compose(with_stand_in(point) if of_repository else point) for point in found]
+        return [compose(point) for point in points(sweep, overrides, values)]
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 
 
-def with_stand_in(point: Sequence[str]) -> list[str]:
-    """Return a point with the task that stands in for its own at its scale, if there is one."""
-    (scale,) = [text for text in point if text.startswith("scale=")]
+def with_stand_ins(sweep: SweepFile, overrides: Sequence[str]) -> SweepFile:
+    """Return a sweep with the tasks that stand in for its own at the chosen scale.
+
+    A task on the command line is not the file's, and stays.
+    """
+    (scale,) = [override for override in overrides if override.startswith("scale=")]
     stand_ins = compose([scale]).config.scale.get("stand_ins", {})
-    tasks = {f"task={task}": f"task={other}" for task, other in stand_ins.items()}
-    return [tasks.get(text, text) for text in point]
+    task = sweep.parameters.get("task")
+    if task is None or not stand_ins:
+        return sweep
+    named = [stand_ins.get(name, name) for name in task.choices(None)]
+    return sweep.model_copy(
+        update={"parameters": sweep.parameters | {"task": Parameter(values=named)}}
+    )
 
 
 def values_at_scale(sweep: SweepFile, overrides: Sequence[str]) -> dict[str, Sequence[Any]]:

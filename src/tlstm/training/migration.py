@@ -7,7 +7,9 @@ record's own command line, and every setting that a record holds is compared.
 
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ import torch
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
-from tlstm.records.schema import Record
+from tlstm.records.schema import Record, parse_record
+from tlstm.records.store import append
 from tlstm.training.checkpoints import describe, read_checkpoint
 from tlstm.training.config import CONFIGURATIONS, Run, compose, decisive, leaves, plain
 from tlstm.utils import replace_file
@@ -48,7 +51,10 @@ DROPPED = (
     *("training.initial_", "training.padding"),
     *("task.source", "task.text", "task.label", "scale."),
 )
+FAULTS = (ValueError, KeyError, TypeError)  # of files that are no records, or of no run of today
 GROUPS = ("experiment", "task", "model", "scale")
+EXPERIMENTS = {"readings": "choices"}
+PERMUTATION_SEED = 92916  # which runs on images in their own order have too, and do not use
 NOT_OF_DATA = ("_target_", "batch_size", "samples_per_epoch", "seed")
 COPIED = ("model.", "training.", "trainer.", "logger.", "seed", "resume", "output_dir")
 WAYS = {  # to begin, by hidden_range, input_range and bias_range
@@ -73,30 +79,57 @@ def migrate_all(runs: Path, results: Path) -> tuple[int, list[str]]:
     stores = sorted(results.glob("*/records.jsonl"))
     pictures = sorted(results.glob("fig6/*.json"))
     directories = sorted(path.parent for path in runs.glob("*/*/config.yaml"))
-    steps = [
-        *((_migrate_store, path) for path in stores),
+    done, problems = 0, list[str]()
+    steps: list[tuple[Callable[[Path], int], Path]] = [
+        *((partial(_migrate_store, problems=problems), path) for path in stores),
         *((_migrate_picture, path) for path in pictures),
         *((_migrate_directory, path) for path in directories),
     ]
-    done, problems = 0, []
     for step, path in steps:
         try:
             done += step(path)
-        except (ValueError, KeyError, TypeError) as error:
+        except FAULTS as error:
             problems.append(f"{path}: {error}")
     return done, problems
 
 
-def _migrate_store(store: Path) -> int:
+def _migrate_store(store: Path, problems: list[str]) -> int:
+    """Bring a store to format 2; what cannot be brought along goes to a file in its directory."""
     with FileLock(store.with_name(f"{store.name}.lock")):
         lines = [line for line in store.read_bytes().splitlines() if line.strip()]
-        old = {line: record for line in lines if _is_old(record := json.loads(line))}
-        new = {
-            line: migrate_record(record).model_dump_json().encode() for line, record in old.items()
-        }
-        if new:
-            replace_file(store, b"".join(new.get(line, line) + b"\n" for line in lines))
-    return len(new)
+        records = [json.loads(line) for line in lines]
+        if not any(map(_is_old, records)):
+            return 0
+        kept: list[bytes] = []
+        left: dict[bytes, str] = {}
+        for line, record in zip(lines, records, strict=True):
+            try:
+                new = migrate_record(record).model_dump_json().encode() if _is_old(record) else line
+                kept.append(new)
+            except FAULTS as error:
+                left[line] = str(error)
+        aside = store.with_name("not-migrated.jsonl")
+        if left:
+            before = aside.read_bytes() if aside.exists() else b""
+            replace_file(aside, before + b"".join(line + b"\n" for line in left))
+        _write_store(store, kept)
+    problems += [
+        f"{number} records of {store}, which are in {aside.name} now: {reason}"
+        for reason, number in Counter(left.values()).items()
+    ]
+    return sum(map(_is_old, records)) - len(left)
+
+
+def _write_store(store: Path, lines: Sequence[bytes]) -> None:
+    """Replace a store, in the directory that its experiment has now."""
+    name = store.parent.name
+    target = store.parent.with_name(EXPERIMENTS.get(name, name)) / store.name
+    if target == store or not target.exists():
+        replace_file(target, b"".join(line + b"\n" for line in lines))
+    else:
+        append((parse_record(line, str(store)) for line in lines), target.parents[1])
+    if target != store:
+        store.unlink()
 
 
 def _migrate_picture(file: Path) -> int:
@@ -125,8 +158,9 @@ def _migrate_directory(directory: Path) -> int:
         new = _with_run(record, run)
         replace_file(file, (new.model_dump_json(indent=1) + "\n").encode())
     replace_file(directory / "config.yaml", OmegaConf.to_yaml(run.config).encode())
-    target = directory.with_name(run.directory.name)
+    target = directory.parents[1] / run.config.experiment.name / run.directory.name
     if not target.exists():
+        target.parent.mkdir(exist_ok=True)
         directory.rename(target)
     return 1
 
@@ -163,6 +197,7 @@ def _with_run(old: Mapping[str, Any], run: Run) -> Record:
         "format": 2,
         "identifier": run.identifier,
         "former_identifiers": [old["identifier"]],
+        "experiment": run.config.experiment.name,
         "overrides": run.overrides,
         "config": plain(run.config),
     }
@@ -182,6 +217,7 @@ def compose_again(old: Mapping[str, Any], overrides: Iterable[str], python: str)
     """
     wanted = settings_of(old, python)
     groups = {group: old[group]["name"] for group in GROUPS}
+    groups["experiment"] = EXPERIMENTS.get(groups["experiment"], groups["experiment"])
     if (CONFIGURATIONS / "task" / f"{wanted['task.name']}.yaml").exists():
         groups["task"] = wanted["task.name"]  # a stand-in, which is a task now
     command = {group: groups[group] for group in ("experiment", "task", "model")}
@@ -216,12 +252,27 @@ def _differences(wanted: Mapping[str, Any], run: Run) -> dict[str, Any]:
     return {key: value for key, value in wanted.items() if key not in found or found[key] != value}
 
 
+def _of_images(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of MNIST or the digits, which are tasks of their own now.
+
+    Raises:
+        ValueError: the pixels were permuted as they can no longer be.
+    """
+    if data["permuted"] and "sha256" not in data:
+        raise ValueError("the order of its permuted pixels is no longer drawn; train it again")
+    order = data["permutation_seed"] if data["permuted"] else PERMUTATION_SEED
+    kept = {key: value for key, value in data.items() if key != "source"}
+    return kept | {"permutation_seed": order}
+
+
 def settings_of(old: Mapping[str, Any], python: str) -> dict[str, Any]:
     """Return the settings of a configuration of format 1 by their names in format 2."""
     task, training = old["task"], old["training"]
     data = {key: value for key, value in task["data"].items() if key not in NOT_OF_DATA}
     if data.get("source") == "python_topics":
         data["text"] = f"python-{python}"
+    if "permuted" in data:
+        data = _of_images(data)
     kept = {f"task.{key}": value for key, value in data.items()} | {
         key: value
         for key, value in leaves(OmegaConf.create(dict(old))).items()
