@@ -227,7 +227,7 @@ class StreamDataModule(SequenceDataModule):
 
     def render(self, tokens: Sequence[int] | Tensor) -> str:
         """Write tokens [T] as text."""
-        numbers = torch.as_tensor(tokens).tolist()
+        numbers = np.asarray(tokens).tolist()
         return bytes(self.text.alphabet[number] for number in numbers).decode(errors="replace")
 
     def _held_out(self, name: str, part: range) -> StreamDataset:
