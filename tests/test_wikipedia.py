@@ -235,6 +235,7 @@ def test_the_sample_is_the_published_one() -> None:
     data.prepare_data()
     assert len(data.text.alphabet) == 200
     assert data.render(data.text.tokens[1:11]) == "<mediawiki"
+    assert data.token_name(204) == ""
 
 
 # What is refused
