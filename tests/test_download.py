@@ -152,9 +152,10 @@ def test_a_damaged_file_is_refused_by_name(
     path = tmp_path_factory.mktemp("damaged") / f"text.{kind}"
     path.write_bytes(content[:length])
     try:
-        assert read_file(path) == CONTENT  # where the damage is in a date, say
+        found = read_file(path)
     except ValueError as error:
-        assert str(path) in str(error)
+        found = str(error).encode()
+    assert found == CONTENT or str(path).encode() in found  # equal where a date is damaged, say
 
 
 def tarred(content: bytes) -> bytes:

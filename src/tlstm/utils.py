@@ -110,7 +110,7 @@ def read_regular(path: Path, limit: int) -> bytes:
 
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading; as `read_regular`."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError(f"{printable(path)} is no regular file")
     return path.open("rb")
 

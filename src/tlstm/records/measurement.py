@@ -10,16 +10,27 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Annotated, Literal, get_args
 
-from filelock import FileLock
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from tlstm.records.schema import Count, Hardware, Name, Seconds, Size
+from tlstm.records.lines import add_lines, read_lines, read_store
+from tlstm.records.schema import (
+    MOST,
+    Count,
+    Frozen,
+    Hardware,
+    Label,
+    Name,
+    Seconds,
+    Size,
+    Time,
+    first_fault,
+)
 from tlstm.utils import replace_file
 
 Suite = Literal["targets", "tasks", "size", "step"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 Implementation = Literal["triton", "pytorch", "autograd", "torch.compile", "nn.LSTM", "nn.LSTMCell"]
-Microseconds = Annotated[float, Field(gt=0)]
+Microseconds = Annotated[float, Field(gt=0, le=MOST)]
 
 EXPERIMENT = "runtime"
 SUITES: tuple[Suite, ...] = get_args(Suite)
@@ -29,14 +40,9 @@ STACKS: tuple[Implementation, ...] = ("nn.LSTM", "nn.LSTMCell")
 UNKNOWN = "—"
 DIGITS = 5  # of a time that is recorded
 FORMAT: Literal[2] = 2
-LOCK_SECONDS = 120.0
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Target(_Frozen):
+class Target(Frozen):
     """The time of forward and backward on one NVIDIA H200, microseconds per timestep.
 
     Attributes:
@@ -48,7 +54,7 @@ class Target(_Frozen):
     goal: Microseconds
 
 
-class Case(_Frozen):
+class Case(Frozen):
     """A computation at the sizes of a task.
 
     Attributes:
@@ -72,12 +78,12 @@ class Case(_Frozen):
     suite: Suite
     task: Name
     model: Name
-    label: str
+    label: Label
     depth: Size
     channels: Size
     tensor_size: Size
-    rank: Size
-    kernel_size: Count
+    rank: Annotated[Size, Field(le=8)]
+    kernel_size: Annotated[Count, Field(le=1000)]
     memory_convolution: bool
     normalization: Literal["channel", "layer"] | None
     input_size: Size
@@ -113,7 +119,7 @@ class Case(_Frozen):
         return 2 * rows * inner * columns
 
 
-class Competitor(_Frozen):
+class Competitor(Frozen):
     """An implementation with its precision.
 
     Attributes:
@@ -140,7 +146,7 @@ class Competitor(_Frozen):
         return self.implementation in OURS
 
 
-class Timing(_Frozen):
+class Timing(Frozen):
     """Repeated measurements of the same thing, in the order in which they were made.
 
     Attributes:
@@ -177,7 +183,7 @@ def _rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
-class Pass(_Frozen):
+class Pass(Frozen):
     """The cost of one kind of pass.
 
     Attributes:
@@ -195,7 +201,7 @@ class Pass(_Frozen):
     capture_seconds: Seconds | None = None
 
 
-class Errors(_Frozen):
+class Errors(Frozen):
     """Relative root mean square errors against the equations in float64, over all draws together.
 
     Attributes:
@@ -211,7 +217,7 @@ class Errors(_Frozen):
     worst: str
 
 
-class Roofline(_Frozen):
+class Roofline(Frozen):
     """The time of the arithmetic alone, measured in the same run.
 
     Attributes:
@@ -239,7 +245,7 @@ class Roofline(_Frozen):
         return 3 * self.forward
 
 
-class Measurement(_Frozen):
+class Measurement(Frozen):
     """One case by one competitor.
 
     Attributes:
@@ -261,7 +267,7 @@ class Measurement(_Frozen):
     """
 
     format: Literal[2] = FORMAT
-    run: AwareDatetime
+    run: Time
     quick: bool
     case: Case
     competitor: Competitor
@@ -270,7 +276,7 @@ class Measurement(_Frozen):
     errors: Errors | None
     roofline: Roofline
     failure: str | None
-    measured: AwareDatetime
+    measured: Time
     commit: str | None
     modified: bool
     versions: dict[str, str]
@@ -343,73 +349,50 @@ def read(path: Path) -> list[Measurement]:
         OSError: the file could not be read.
         ValueError: a line is not a valid measurement; the message names file and line.
     """
-    lines = enumerate(path.read_bytes().split(b"\n"), 1)
-    return [_parse(line, f"line {number} of {path}") for number, line in lines if line.strip()]
+    return read_lines(path, parse_measurement)
 
 
-def _parse(line: bytes, place: str) -> Measurement:
+def parse_measurement(line: bytes, place: str) -> Measurement:
+    """Return the measurement of a line.
+
+    Raises:
+        ValueError: it is none; the message names the place and what is wrong.
+    """
     try:
         return Measurement.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        if field == "format":
+        fault = first_fault(error)
+        if fault.startswith("format: "):
             raise ValueError(
                 f"{place} is a measurement of another version, not in format {FORMAT}: "
                 "measure again with python -m tlstm.bench"
             ) from error
-        raise ValueError(f"{place} is not a valid measurement: {field}: {first['msg']}") from error
+        raise ValueError(f"{place} is not a valid measurement: {fault}") from error
 
 
 def load(results_dir: Path) -> list[Measurement]:
     """Return the committed measurements in the order in which they were added; [] if none.
 
     Raises:
-        ValueError: a line is not a valid measurement; the message names file and line.
+        OSError, ValueError: as `read`.
     """
-    path = _store(results_dir)
-    return read(path) if path.exists() else []
-
-
-def _store(results_dir: Path) -> Path:
-    return results_dir / EXPERIMENT / "records.jsonl"
-
-
-def is_file(source: Path) -> bool:
-    """Return whether a path names a file of measurements and no directory of runs."""
-    return source.suffix == ".jsonl"
-
-
-def read_all(source: Path) -> list[Measurement]:
-    """Return all measurements of a directory of runs or of one file; [] if there are none.
-
-    Raises:
-        OSError: a file could not be read.
-        ValueError: a line is not a valid measurement; the message names file and line.
-    """
-    paths = [source] if is_file(source) else sorted((source / EXPERIMENT).glob("*.jsonl"))
-    return [each for path in paths for each in read(path)]
+    return read_store(results_dir / EXPERIMENT / "records.jsonl", parse_measurement)
 
 
 def append(measurements: Iterable[Measurement], results_dir: Path) -> int:
-    """Add measurements to the store, without those already there.
-
-    Returns:
-        The number of measurements that were new.
+    """Add measurements to the store, without those already there; return how many were new.
 
     Raises:
         OSError: the store could not be locked or written.
         ValueError: a line of the store is not a valid measurement; nothing is written.
     """
-    path = _store(results_dir)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f"{path.name}.lock"), timeout=LOCK_SECONDS):
-        there = load(results_dir)
+    path = results_dir / EXPERIMENT / "records.jsonl"
+
+    def new(there: list[Measurement]) -> list[Measurement]:
         known = {each.key for each in there}
-        new = {each.key: each for each in measurements if each.key not in known}
-        if new:
-            write([*there, *new.values()], path)
-    return len(new)
+        return list({each.key: each for each in measurements if each.key not in known}.values())
+
+    return add_lines(path, parse_measurement, new)
 
 
 def latest(measurements: Sequence[Measurement]) -> list[Measurement]:

@@ -43,7 +43,10 @@ UNPACK: dict[str, Callable[[BinaryIO], Any]] = {
     "bzip2": bz2.open,
     "xz": lzma.open,
 }
-PACKED_NAMES = ".gz .tgz .bz2 .xz .lzma .zip .zst .7z .rar .lz4 .br .tar".split()  # never plain
+PACKED_NAMES = (  # of files that are never plain
+    *(".gz", ".tgz", ".bz2", ".xz", ".lzma", ".zip"),
+    *(".tar", ".zst", ".7z", ".rar", ".lz4", ".br"),
+)
 
 
 def fetch(urls: Sequence[str], path: Path, check: Callable[[Path], None], advice: str) -> Path:
