@@ -40,9 +40,10 @@ def collect(source: Path, results_dir: Path, experiments: Sequence[str] = ()) ->
     for experiment, group in sorted(groups.items()):
         try:
             if experiment == measurement.EXPERIMENT:
-                new, left_out = measurement.append(group, results_dir), []
+                new = measurement.append(group, results_dir)
             else:
                 new, left_out = take_in(group, results_dir)
+                found.problems.extend(left_out)
         except (OSError, ValueError) as error:
             complain(sentence(error))
             failures += 1

@@ -64,12 +64,18 @@ def hardware(gpu: str | None, devices: int, threads: int) -> Hardware:
         threads: threads that it computes with.
     """
     return Hardware(
-        device=gpu or processor(),
+        device=_shown(gpu or processor()),
         devices=devices,
         cores=os.cpu_count() or 1,
         threads=threads,
-        system=platform.platform(),
+        system=_shown(platform.platform()),
     )
+
+
+def _shown(name: str) -> str:
+    """Return a name of hardware as a record can hold it: no machine's name stops a run."""
+    shown = "".join(sign for sign in name if sign.isprintable() and sign != "$")
+    return shown[:200] or "unknown"
 
 
 def processor() -> str:

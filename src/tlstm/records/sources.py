@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, cast
 
 from tlstm.records.lines import parse_lines
 from tlstm.records.measurement import EXPERIMENT as RUNTIME
@@ -171,7 +171,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, place: str) -> b
 
 def _check_end(archive: tarfile.TarFile) -> None:
     """Refuse an archive that does not end with zeros: a damaged header looks like an end."""
-    file: IO[bytes] = archive.fileobj
+    file = cast(IO[bytes], archive.fileobj)
     file.seek(archive.offset)
     end = file.read(LARGEST_PADDING)
     if len(end) < tarfile.BLOCKSIZE or any(end) or file.read(1):
