@@ -108,7 +108,7 @@ Metrics = Annotated[
 
 
 class Frozen(BaseModel):
-    """What records are made of: nothing unknown, nothing infinite, nothing that changes."""
+    """A part of a record: nothing unknown, nothing infinite, nothing that changes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

@@ -26,7 +26,7 @@ LEFT_OUT = "scratch"  # runs for their own sake
 
 
 class Found(NamedTuple):
-    """What a source holds.
+    """The content of a source.
 
     Attributes:
         records: of finished runs.
