@@ -43,12 +43,7 @@ FORMAT: Literal[2] = 2
 
 
 class Target(Frozen):
-    """The time of forward and backward on one NVIDIA H200, microseconds per timestep.
-
-    Attributes:
-        required: at most.
-        goal: better still.
-    """
+    """The time of forward and backward on one NVIDIA H200 at most, and better still."""
 
     required: Microseconds
     goal: Microseconds
@@ -57,22 +52,8 @@ class Target(Frozen):
 class Case(Frozen):
     """A computation at the sizes of a task.
 
-    Attributes:
-        suite: its purpose.
-        task: the name of the task: "addition".
-        model: the configuration's name: "tlstm_3d_cn".
-        label: the paper's name: "3D tLSTM+CN".
-        depth: L.
-        channels: M.
-        tensor_size: P; 1 for a stack.
-        rank: D; 1 for a stack.
-        kernel_size: K; 0 for a stack.
-        memory_convolution: whether the memory cell is convolved.
-        normalization: CN, LN or none.
-        input_size: features of the input.
-        batch_size: B.
-        timesteps: T that are computed.
-        target: None where there is none.
+    L is `depth`, M `channels`, P `tensor_size`, D `rank`, K `kernel_size`, B `batch_size` and T
+    `timesteps`. A stack of layers has P = 1, D = 1 and K = 0. `label` is the paper's name.
     """
 
     suite: Suite
@@ -120,15 +101,12 @@ class Case(Frozen):
 
 
 class Competitor(Frozen):
-    """An implementation with its precision.
+    """An implementation with the precision of its matrix products, replayed from a graph or not.
 
-    Attributes:
-        implementation: "triton" and "pytorch" are the layer's fast paths; "autograd" is the
-            equations step by step under autograd; "torch.compile" the same with the step
-            compiled; "nn.LSTM" and "nn.LSTMCell" are stacks of L layers of M channels.
-        precision: of matrix products; "tf32" is float32 with TF32 products. bfloat16 is
-            autocast for the layers, and the weights' own type for nn.LSTM, as is float16.
-        cuda_graph: whether it is replayed from a CUDA graph.
+    "triton" and "pytorch" are the layer's fast paths, "autograd" the equations step by step under
+    autograd, "torch.compile" the same with the step compiled, "nn.LSTM" and "nn.LSTMCell" stacks of
+    L layers of M channels. "tf32" is float32 with TF32 products; bfloat16 is autocast for the
+    layers, and the weights' own type for nn.LSTM, as is float16.
     """
 
     implementation: Implementation
@@ -140,18 +118,9 @@ class Competitor(Frozen):
         """For people: "triton, bfloat16, graph"."""
         return f"{self.implementation}, {self.precision}" + (", graph" if self.cuda_graph else "")
 
-    @property
-    def is_ours(self) -> bool:
-        """True for a fast path of the layer."""
-        return self.implementation in OURS
-
 
 class Timing(Frozen):
-    """Repeated measurements of the same thing, in the order in which they were made.
-
-    Attributes:
-        microseconds: per timestep, one number for each repetition.
-    """
+    """Microseconds per timestep of repeated measurements, in the order in which they were made."""
 
     microseconds: Annotated[list[Microseconds], Field(min_length=1)]
 
@@ -184,12 +153,12 @@ def _rounded(value: float) -> float:
 
 
 class Pass(Frozen):
-    """The cost of one kind of pass.
+    """The cost of one kind of pass; None for what failed or was not measured.
 
     Attributes:
-        timing: None where the pass failed.
+        timing: of repeated passes.
         peak_memory: bytes at its peak, without weights and input.
-        kernels: GPU kernels per timestep; None where they were not counted.
+        kernels: GPU kernels per timestep.
         first_call_seconds: the first call, in which kernels are compiled.
         capture_seconds: the capture of its CUDA graph.
     """
@@ -204,11 +173,7 @@ class Pass(Frozen):
 class Errors(Frozen):
     """Relative root mean square errors against the equations in float64, over all draws together.
 
-    Attributes:
-        timesteps: T of every draw.
-        output: of the output.
-        gradient: of the gradient that is worst.
-        worst: the name of its parameter.
+    Of the output, and of the gradient that is worst, with its parameter's name; T of every draw.
     """
 
     timesteps: Size
@@ -230,7 +195,7 @@ class Roofline(Frozen):
     """
 
     operations: Size
-    rate: Annotated[float, Field(gt=0)]
+    rate: Annotated[float, Field(ge=1, le=1e30)]
     rate_precision: Precision
     products: Microseconds | None
 
@@ -246,24 +211,18 @@ class Roofline(Frozen):
 
 
 class Measurement(Frozen):
-    """One case by one competitor.
+    """One case by one competitor; measurements of one run can be compared.
 
     Attributes:
         format: version of this schema.
-        run: the time its run began; measurements of one run can be compared.
+        run: the time its run began.
         quick: whether sequences were short and large cases left out.
-        case: the computation.
-        competitor: the implementation.
         forward: without gradients.
         training: forward and backward, gradients of all weights; None for single steps.
-        errors: None where they were not measured.
-        roofline: of the case.
         failure: why something is missing, one sentence.
-        measured: with its time zone.
         commit: of the code, None outside of a repository.
         modified: whether the code had changes that no commit holds.
         versions: of the packages that matter.
-        hardware: the machine.
     """
 
     format: Literal[2] = FORMAT
