@@ -48,7 +48,6 @@ def collect(source: Path, results_dir: Path, experiments: Sequence[str] = ()) ->
             complain(sentence(error))
             failures += 1
             continue
-        found.problems.extend(left_out)
         print(
             f"{experiment}: {len(group)} records, {new} of them new in {results_dir / experiment}"
         )
