@@ -14,7 +14,7 @@ from typing import Any
 from tlstm.records import measurement
 from tlstm.records.sources import read_source
 from tlstm.records.store import take_in
-from tlstm.utils import complain, sentence
+from tlstm.utils import complain, printable, sentence
 
 
 def collect(source: Path, results_dir: Path, experiments: Sequence[str] = ()) -> int:
@@ -48,11 +48,10 @@ def collect(source: Path, results_dir: Path, experiments: Sequence[str] = ()) ->
             complain(sentence(error))
             failures += 1
             continue
-        print(
-            f"{experiment}: {len(group)} records, {new} of them new in {results_dir / experiment}"
-        )
+        place = printable(results_dir / experiment)
+        print(f"{experiment}: {len(group)} records, {new} of them new in {place}")
     if not groups:
-        print(f"{source}: no finished run to collect")
+        print(f"{printable(source)}: no finished run to collect")
     for problem in found.problems:
         print(f"left out: {problem}", file=sys.stderr)
     return 2 if failures else 1 if found.problems else 0

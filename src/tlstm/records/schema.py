@@ -103,7 +103,7 @@ Time = Annotated[AwareDatetime, Field(ge=FIRST, le=LAST)]  # which tables can ho
 Outcome = Literal["solved", "stopped early", "budget spent", "diverged"]
 Loss = Annotated[float | None, BeforeValidator(_none_if_diverged)]
 Metrics = Annotated[
-    dict[str, float | None], BeforeValidator(_diverged_metrics), AfterValidator(_with_accuracy)
+    dict[Name, float | None], BeforeValidator(_diverged_metrics), AfterValidator(_with_accuracy)
 ]
 
 
