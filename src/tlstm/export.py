@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tlstm.training.trained_run import TrainedRun, read_run
-from tlstm.utils import (
-    refusals,
-)
+from tlstm.utils import refusals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from tlstm.training.callbacks import LearningCurve
 from tlstm.training.config import decisive
 from tlstm.training.module import SequenceModule
-from tlstm.utils import replace_file
+from tlstm.utils import open_regular, replace_file
 
 
 def describe(config: DictConfig, symbols: int) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         OSError: there is none.
         ValueError: it is damaged, or holds anything else.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         try:
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
             whole = checkpoint.keys() >= {"description", "global_step", "state_dict"}

@@ -22,6 +22,7 @@ from tlstm.tasks.base import SequenceDataModule
 from tlstm.training.checkpoints import check_checkpoint, load_weights
 from tlstm.training.config import samples_at_most
 from tlstm.training.module import SequenceModule
+from tlstm.training.received import read_config_file
 from tlstm.training.run import make_data, make_module
 
 # What a configuration names a class for, of which kind it must be, and where it must lie
@@ -95,7 +96,7 @@ def read_config(directory: Path) -> DictConfig:
             "there is no config.yaml in it"
         )
     try:
-        config = OmegaConf.load(path)
+        config = read_config_file(path)
         if "training" in config and "initialization" not in config:
             raise ValueError(
                 f"{directory} is a run of format 1; `python -m tlstm.results migrate --runs "
