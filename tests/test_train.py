@@ -346,7 +346,7 @@ def test_the_wandb_run_is_the_agents_else_the_runs_own(
         ("training.batch_size=7", "samples_per_epoch must be a multiple of batch_size=7, got 30"),
         ("trainer.devices=2", "training.batch_size must be a multiple of the number of devices"),
         ("trainer.accelerator=abacus", "abacus"),
-        ("trainer.precision=3", "Precision 3 is invalid"),
+        ("trainer.precision=3", "trainer.precision must be one of 32-true"),
         ("trainer.cuda_graph=true", "trainer.cuda_graph=true cannot be: CUDA graphs need a GPU"),
         ("resume=nowhere.ckpt", "there is no file nowhere.ckpt"),
         pytest.param("trainer.accelerator=gpu", "gpu", marks=needs_no_gpu),

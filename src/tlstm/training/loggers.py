@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
-from tlstm.training.config import flat
+from tlstm.training.config import hyperparameters
 
 # Seconds for W&B to begin and to end a run, where its own variables are not set
 WANDB_SECONDS = {"WANDB_INIT_TIMEOUT": "60", "WANDB_FINISH_TIMEOUT": "120"}
@@ -106,16 +106,6 @@ def _start_wandb(config: DictConfig, directory: Path, mode: str) -> WandbLogger:
     logger.log_hyperparams(hyperparameters(config))
     logger.experiment.define_metric("*", step_metric="samples")
     return logger
-
-
-def hyperparameters(config: DictConfig) -> dict[str, Any]:
-    """Return all settings by dotted name, and by the names of a record those to group by."""
-    names = {
-        "label": config.model.label,
-        "depth": config.model.depth,
-        "channels": config.model.channels,
-    }
-    return flat(config) | names
 
 
 def wandb_run_id(directory: Path) -> str:

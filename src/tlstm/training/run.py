@@ -7,7 +7,7 @@ import itertools
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.plugins import AsyncCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 
+from tlstm.records.schema import Record
 from tlstm.tasks.base import SequenceDataModule
 from tlstm.training.callbacks import (
     LearningCurve,
@@ -34,7 +35,7 @@ from tlstm.training.checkpoints import (
     KeepCheckpoints,
     WholeCheckpoints,
     adopt_best,
-    check_checkpoint,
+    check_resumption,
     describe,
     find_checkpoint,
 )
@@ -52,6 +53,7 @@ from tlstm.training.initialization import initialize
 from tlstm.training.loggers import MarkPreempting, make_loggers
 from tlstm.training.module import SequenceModule
 from tlstm.training.network import SequenceNetwork
+from tlstm.training.record import blank_record
 from tlstm.training.stream_module import StreamModule
 
 STEPS_ON_GPU = 50  # Lightning's loop takes about a millisecond for each of its steps
@@ -72,6 +74,7 @@ class Job(NamedTuple):
         learning_curve: its validations.
         runtime: its runtime per timestep.
         stopping: why it ends before its budget is spent.
+        blank: its record without results.
     """
 
     run: Run
@@ -83,6 +86,7 @@ class Job(NamedTuple):
     learning_curve: LearningCurve
     runtime: MeasureRuntime
     stopping: Stopping
+    blank: Record
 
 
 @contextlib.contextmanager
@@ -107,22 +111,34 @@ def setup_run(run: Run, report: Report, spec: WorkerSpec | None = None) -> Itera
     learning_curve, runtime = LearningCurve(), MeasureRuntime()
     stopping = make_stopping(module, config.training.patience)
     callbacks = [learning_curve, runtime, MeasureBusy(), *stopping, SampleProgress(report)]
-    with quiet_lightning(), open_run_dir(run, module, spec) as (directory, checkpoint):
-        callbacks += [KeepCheckpoints(directory / "checkpoints", learning_curve), MarkPreempting()]
-        trainer = make_trainer(config, callbacks, environment(spec))
+    with quiet_lightning():
+        trainer = make_trainer(config, [*callbacks, MarkPreempting()], environment(spec))
         module.captured = use_cuda_graph(config, trainer)
         data.batches_at_a_time = steps_per_launch(config, trainer)
-        if is_first_process():  # once nothing can be refused any more
-            trainer.loggers = make_loggers(config, directory)
-            OmegaConf.save(config, directory / "config.yaml")
-        yield Job(
-            run, directory, data, module, trainer, checkpoint, learning_curve, runtime, stopping
-        )
+        blank = blank_record(run, module, trainer)
+        with open_run_dir(run, module, callbacks, spec) as (directory, checkpoint):
+            keep = KeepCheckpoints(directory / "checkpoints", learning_curve)
+            trainer.callbacks.append(keep)  # type: ignore[attr-defined]
+            if is_first_process():  # once nothing can be refused any more
+                trainer.loggers = make_loggers(config, directory)
+                OmegaConf.save(config, directory / "config.yaml")
+            yield Job(
+                run=run,
+                directory=directory,
+                data=data,
+                module=module,
+                trainer=trainer,
+                checkpoint=checkpoint,
+                learning_curve=learning_curve,
+                runtime=runtime,
+                stopping=stopping,
+                blank=blank,
+            )
 
 
 @contextlib.contextmanager
 def open_run_dir(
-    run: Run, module: SequenceModule, spec: WorkerSpec | None
+    run: Run, module: SequenceModule, callbacks: Sequence[Callback], spec: WorkerSpec | None
 ) -> Iterator[tuple[Path, Path | None]]:
     """Yield a run's directory and the checkpoint to resume; the first process decides for all.
 
@@ -135,11 +151,15 @@ def open_run_dir(
     elif not is_first_process():
         yield broadcast(run.config, None)
     else:
+        is_named = run.config.resume not in ("auto", "never")
+        if is_named:  # before a directory is made
+            check_resumption(Path(run.config.resume), module, callbacks, run)
         directory = claim_directory(run)
         with exclusive_lock(directory):
-            checkpoint = find_checkpoint(run.config.resume, directory)
+            checkpoint = find_checkpoint(run)
+            if checkpoint is not None and not is_named:
+                check_resumption(checkpoint, module, callbacks, run)
             if checkpoint is not None:
-                check_checkpoint(checkpoint, module, samples_at_most(run.config))
                 adopt_best(checkpoint, directory / "checkpoints")
             yield broadcast(run.config, (directory, checkpoint))
 
@@ -273,6 +293,7 @@ def make_trainer(
             callbacks=callbacks,
             plugins=[AsyncCheckpointIO(WholeCheckpoints()), processes or OneMachine()],
             num_sanity_val_steps=0,
+            enable_checkpointing=False,  # ours comes when the directory is known
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
