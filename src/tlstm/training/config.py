@@ -22,9 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tlstm.ops import geometry
 from tlstm.records.models import paper_name
 from tlstm.training.schema import check_classes, check_leaves, check_values
-
-PACKAGED = Path(__file__).parents[1] / "conf"
-CONFIGURATIONS = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[3] / "conf"
+from tlstm.training.settings import CONFIGURATIONS, OF_SWEEPS
 
 # What decides the result of a run is below these
 DECISIVE = (
@@ -43,7 +41,6 @@ TEXTS = (*PATHS, "model.label", "logger.project")
 
 # What W&B's server hands back beside the settings: what it and the run put into its configuration
 NO_SETTINGS = ("label", "depth", "channels")
-OF_SWEEPS = ("scale.sweep", "scale.stand_ins", "experiment.sweep")
 
 # Settings of a task that decide nothing by themselves: how its data are read, and what the model
 # and the training take from it

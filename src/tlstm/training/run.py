@@ -40,6 +40,7 @@ from tlstm.training.checkpoints import (
     find_checkpoint,
 )
 from tlstm.training.config import Run, instantiate, samples_at_most
+from tlstm.training.cores import threads_each
 from tlstm.training.cuda_graph import cuda_graph_obstacle
 from tlstm.training.display import Report
 from tlstm.training.distributed import (
@@ -47,6 +48,7 @@ from tlstm.training.distributed import (
     WorkerSpec,
     by_torchrun,
     environment,
+    forget_variables,
     is_first_process,
 )
 from tlstm.training.initialization import initialize
@@ -208,18 +210,11 @@ def exclusive_lock(directory: Path) -> Iterator[None]:
 
 def set_up_torch(config: DictConfig) -> None:
     """Set threads, precision of float32 products and the seed (0 is one like any other)."""
-    threads = config.trainer.threads or threads_of_each(config.trainer.devices)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    devices = config.trainer.devices
+    share = min(threads_each(1), torch.get_num_threads()) if devices == 1 else None
+    torch.set_num_threads(config.trainer.threads or share or threads_each(devices))
     torch.set_float32_matmul_precision(config.trainer.float32_matmul_precision)
     seed_everything(config.seed, workers=True, verbose=False)
-
-
-def threads_of_each(processes: int) -> int | None:
-    """Return the threads of each process on this machine, None to leave them to torch."""
-    if processes == 1 or "OMP_NUM_THREADS" in os.environ:
-        return None
-    return max(1, (os.cpu_count() or 1) // processes)
 
 
 def make_data(config: DictConfig) -> SequenceDataModule:
@@ -280,6 +275,7 @@ def make_trainer(
     Raises:
         ValueError: the machine has not what the configuration asks for.
     """
+    forget_variables()
     if processes is not None:
         check_devices(config)
     try:
