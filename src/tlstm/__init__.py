@@ -1,7 +1,6 @@
 """Tensorized LSTMs for sequence learning (He et al., NIPS 2017)."""
 
 import os
-import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -19,10 +18,8 @@ if sys.argv[:1] == ["-m"]:
     os.environ["MPLBACKEND"] = "agg"
 
 # `python -m tlstm.train` imports the package before the command, with "-m" in place of its name
-if sys.argv[:1] == ["-m"]:
-    os.environ["MPLBACKEND"] = "agg"  # that of a notebook would end a command on its first import
-    if find_spec("lightning") is None:
-        refuse("the commands need the experiments' packages: pip install 'tlstm[experiments]'")
+if sys.argv[:1] == ["-m"] and find_spec("lightning") is None:
+    refuse("the commands need the experiments' packages: pip install 'tlstm[experiments]'")
 
 
 def __getattr__(name: str) -> Any:

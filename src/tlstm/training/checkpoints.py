@@ -169,7 +169,7 @@ def _whole(
     checkpoint = read_checkpoint(path)
     needed = {each.state_key for each in callbacks if each.state_dict()}
     try:
-        (states,) = checkpoint["optimizer_states"]
+        states = checkpoint["optimizer_states"][0]
         moments = [state["exp_avg"].shape for _, state in sorted(states["state"].items())]
         whole = (
             checkpoint["callbacks"].keys() >= needed
