@@ -398,7 +398,7 @@ def test_the_machine_chooses_the_scale_unless_it_is_given() -> None:
             for group in ("task", "model", "experiment", "initialization")
             for name in ("0", "null", "true", "../../x", '"my digits"', "..", "a" * 65)
         ),
-        ("task.forget_bias=inf", ["task.forget_bias must be a finite number, got inf"]),
+        ("task.forget_bias=inf", ["task.forget_bias must be a finite number up to 1e+37, got inf"]),
         ("task.channels=nan", ["model.channels", "got nan"]),
         ("model.core.forget_bias=-inf", ["model.core.forget_bias", "got -inf"]),
         ("model.label=a\nb", ["model.label", "control characters"]),

@@ -39,6 +39,8 @@ DECISIVE = (
 PATHS = ("output_dir", "resume", "task.data_dir", "task.path")
 TEXTS = (*PATHS, "model.label", "logger.project")
 
+MISSING = "???"  # no value, as OmegaConf means it
+
 # What W&B's server hands back beside the settings: what it and the run put into its configuration
 NO_SETTINGS = ("label", "depth", "channels")
 
@@ -88,9 +90,11 @@ def compose(overrides: Sequence[str]) -> Run:
                 OmegaConf.update(config, key, value)
         check_values(config)
         OmegaConf.resolve(config)
-        check_leaves(leaves(config))
+        declared = copy.deepcopy(_compose_groups(*groups))
+        OmegaConf.resolve(declared)
+        check_leaves(leaves(config), leaves(declared))
         check_classes(config)
-        _check_data(config, _compose_groups(*groups))
+        _check_data(config, declared)
     except (HydraException, OmegaConfBaseException) as error:
         sentence, *_ = " ".join(str(error).split()).partition(" Config search path")
         raise ValueError(sentence) from error
@@ -115,8 +119,8 @@ def instantiate(node: DictConfig, **arguments: Any) -> Any:
     try:
         return hydra.utils.instantiate(node, **arguments)
     except InstantiationException as error:
-        refused = isinstance(error.__cause__, ValueError)
-        raise ValueError(str(error.__cause__ if refused else error)) from error
+        cause = error.__cause__ or error
+        raise ValueError(str(cause).partition("\n")[0]) from error
 
 
 def with_scale(overrides: Sequence[str]) -> list[str]:
@@ -255,7 +259,7 @@ def _parse(text: str) -> _Setting:
     found = override.value()
     if _is_group(key) and not isinstance(found, str):
         raise ValueError(f"{text}: {key} takes one name")
-    if isinstance(found, dict | list) or "${" in str(found):
+    if isinstance(found, dict | list) or "${" in str(found) or found == MISSING:
         raise ValueError(f"{key} must be a single value and no reference, got {found}")
     return _Setting(key, found, text)
 
@@ -270,7 +274,7 @@ def _literal(key: str, text: str) -> str | None:
         text = text[1:-1]  # as it had to be written where a grammar reads it
     if key == "task.path" and text in ("null", "None"):
         return None
-    if text.strip() in ("", *(("null", "None") if key in PATHS else ())) or "${" in text:
+    if text.strip() in ("", MISSING, *(("null", "None") if key in PATHS else ())) or "${" in text:
         raise ValueError(f"{key} must be {'a path' if key in PATHS else 'text'}, got {text!r}")
     try:
         return str(Path(text).expanduser()) if key in PATHS and text[0] == "~" else text

@@ -238,6 +238,11 @@ def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
             f"model.core.tensor_size={config.model.core.tensor_size} makes the depth {core.depth}, "
             f"not model.depth={config.model.depth}; set model.depth alone"
         )
+    if core.channels != config.model.channels:
+        raise ValueError(
+            f"model.core.channels={core.channels} is not model.channels={config.model.channels}; "
+            "set model.channels alone"
+        )
     loss_over_all = config.training.loss == "all"
     if loss_over_all and not data.has_all_targets:
         raise ValueError(

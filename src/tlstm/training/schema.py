@@ -38,6 +38,9 @@ MAXIMA = {
     "seed": 2**32 - 1,  # NumPy takes no larger one
     "model.depth": 1_000,
     "model.channels": 100_000,
+    "model.core.channels": 100_000,
+    "model.core.depth": 1_000,
+    "model.core.tensor_size": 1_000,
     "model.core.rank": 8,
     "model.core.kernel_size": 100,
     "training.batch_size": 1_000_000,
@@ -59,6 +62,8 @@ MAXIMA = {
     "task.evaluation_streams": 1_000_000,
     "task.context": 10_000_000,
 }
+
+LARGEST = 1e37  # number that float32 can hold, doubled too
 
 # What a number in the configuration is above 0 and may be at the most
 POSITIVE = {
@@ -150,15 +155,21 @@ def _check_words(config: DictConfig) -> None:
             raise ValueError(f"{key} must be one of {words}, got {value!r}")
 
 
-def check_leaves(leaves: Mapping[str, Any]) -> None:
-    """Refuse single values that no record and no file can hold.
+def check_leaves(leaves: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
+    """Refuse single values that no record and no file can hold, and text in the place of a number.
+
+    Args:
+        leaves: by their dotted names.
+        declared: what the files of conf/ say.
 
     Raises:
-        ValueError: a number is not finite, or text has control characters.
+        ValueError: a value cannot be; the message names it.
     """
     for key, value in leaves.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{key} must be a finite number, got {value}")
+        if isinstance(value, int | float) and not abs(value) <= LARGEST:
+            raise ValueError(f"{key} must be a finite number up to {LARGEST:g}, got {value}")
+        if _is_number(declared.get(key)) and not _is_number(value):
+            raise ValueError(f"{key} must be a number, got {value!r}")
         if isinstance(value, str) and {*map(unicodedata.category, value)} & {"Cc", "Cs"}:
             raise ValueError(f"{key} must be text without control characters, got {value!r}")
 
