@@ -41,6 +41,19 @@ from tlstm.training.recording import find_record
 from tlstm.training.run import make_data, make_module
 from tlstm.training.trained_run import read_run
 
+VARIABLES = {
+    **{f"PL_TRAINER_{name}": "1" for name in ("FAST_DEV_RUN", "MAX_STEPS", "LIMIT_TRAIN_BATCHES")},
+    **{"PL_TRAINER_GRADIENT_CLIP_VAL": "0.1", "PL_TRAINER_DETECT_ANOMALY": "nonsense"},
+    **{"PL_GLOBAL_SEED": "5", "PL_SEED_WORKERS": "1"},
+    **{"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "7"},
+    **{"SLURM_NODELIST": "a[1-2]", "SLURM_JOB_NAME": "job", "SLURM_ARRAY_TASK_ID": "2"},
+    **{"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "NODE_RANK": "1", "GROUP_RANK": "1"},
+    **{"MASTER_PORT": "none", "TORCHELASTIC_RUN_ID": "7"},  # torchrun sets more
+    **{"OMPI_COMM_WORLD_SIZE": "4", "LSB_JOBID": "1", "JSM_NAMESPACE_RANK": "2"},
+    **{"MPLBACKEND": "module://matplotlib_inline.backend_inline", "JPY_PARENT_PID": "1"},
+    **{"COLAB_GPU": "1", "KAGGLE_KERNEL_RUN_TYPE": "Interactive", "HYDRA_FULL_ERROR": "1"},
+    **{"CUDA_VISIBLE_DEVICES": "NoDevFiles", "LT_DEVICES": "4", "PYTHONIOENCODING": "utf-8"},
+}
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
 
@@ -660,6 +673,21 @@ def test_the_end_is_told_with_the_day_where_it_is_another(speed: float, words: s
     noon = datetime(2026, 1, 2, 12)
     assert display.ends(display.Status(0, None, speed), 3600, noon).startswith(words)
     assert "year" in display.ends(display.Status(0, None, 0.0), 3600, noon)
+
+
+def test_variables_of_shells_schedulers_and_notebooks_change_nothing(tmp_path: Path) -> None:
+    """Also where a scheduler's checkpoint lies in the current directory, and none can be drawn."""
+    expected = train_here(tiny(tmp_path / "here"))
+    (tmp_path / "hpc_ckpt_1.ckpt").write_bytes(b"")
+    process = subprocess.run(
+        [sys.executable, "-m", "tlstm.train", *tiny(tmp_path / "there")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | VARIABLES | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+    assert result(record_of(tmp_path / "there")) == result(expected)
 
 
 def test_the_command_refuses_with_one_line_and_exit_code_2(tmp_path: Path) -> None:

@@ -233,16 +233,12 @@ def make_data(config: DictConfig) -> SequenceDataModule:
 def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
     """Return the model that a configuration describes, for a task's inputs and answers."""
     core = instantiate(config.model.core, input_size=data.input_size)
-    if core.depth != config.model.depth:
-        raise ValueError(
-            f"model.core.tensor_size={config.model.core.tensor_size} makes the depth {core.depth}, "
-            f"not model.depth={config.model.depth}; set model.depth alone"
-        )
-    if core.channels != config.model.channels:
-        raise ValueError(
-            f"model.core.channels={core.channels} is not model.channels={config.model.channels}; "
-            "set model.channels alone"
-        )
+    for name in ("depth", "channels"):
+        made, asked = getattr(core, name), config.model[name]
+        if made != asked:
+            raise ValueError(
+                f"model.core makes {name}={made}, not model.{name}={asked}: set model.{name} alone"
+            )
     loss_over_all = config.training.loss == "all"
     if loss_over_all and not data.has_all_targets:
         raise ValueError(
