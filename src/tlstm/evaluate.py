@@ -19,10 +19,7 @@ from tlstm.records.schema import (
 )
 from tlstm.training.run import quiet_lightning, set_up_torch
 from tlstm.training.trained_run import TrainedRun, read_run
-from tlstm.utils import (
-    interruptions,
-    refusals,
-)
+from tlstm.utils import interruptions, refusals, run_main
 
 ROUNDING = 1e-3  # relative; another device or number of threads sums up in another order
 
@@ -118,4 +115,4 @@ def _text(recorded: float | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_main(main))

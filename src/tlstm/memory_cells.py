@@ -25,10 +25,7 @@ from tlstm.records.schema import (
 )
 from tlstm.tasks.base import Batch
 from tlstm.training.trained_run import TrainedRun, read_run
-from tlstm.utils import (
-    refuse,
-    sentence,
-)
+from tlstm.utils import refuse, run_main, sentence
 
 DIGITS = 4  # of the numbers that are stored
 LEFT_OUT = "scratch"  # runs for their own sake
@@ -179,3 +176,7 @@ def written_answers(run: TrainedRun, answers: Tensor, asked: Tensor) -> list[str
 def rounded(value: float) -> float:
     """Return a number with as many digits as are stored."""
     return float(f"{value:.{DIGITS}g}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tlstm.records import measurement as measurement_store
 from tlstm.records.store import append, read_runs
-from tlstm.utils import sentence
+from tlstm.utils import run_main, sentence
 
 
 def collect(source: Path, results_dir: Path, experiments: Sequence[str] = ()) -> int:
@@ -116,4 +116,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_main(main))

@@ -30,11 +30,7 @@ from tlstm.training.display import Display
 from tlstm.training.distributed import is_first_process
 from tlstm.training.recording import find_record, fit, train
 from tlstm.training.run import Job, broadcast, setup_run
-from tlstm.utils import (
-    interruptions,
-    refusals,
-    refuse,
-)
+from tlstm.utils import interruptions, refusals, refuse, run_main
 
 
 def main() -> None:
@@ -142,4 +138,4 @@ def learnt(record: Record) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_main(main))

@@ -1,11 +1,13 @@
-"""Argument checks, atomic file writes and the errors of the commands."""
+"""Argument checks, atomic file writes, the errors of the commands and how they end."""
 
 import contextlib
+import io
 import operator
 import os
+import signal
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -105,17 +107,67 @@ def complain(sentence: str) -> None:
     print(f"error: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
 
 
+INTERRUPTED, CUT_OFF, TERMINATED = 130, 141, 143  # exit codes, by the shell's convention
+
+
 @contextlib.contextmanager
 def interruptions(advice: str) -> Iterator[None]:
-    """End the process with exit code 130, the shell's convention, after Ctrl-C.
+    """End the process with a sentence at Ctrl-C and at SIGTERM, with the shell's exit codes.
 
-    Lightning closes the loggers on Ctrl-C and raises SystemExit.
+    Lightning closes the loggers and raises SystemExit: with code 1 at Ctrl-C, with none at SIGTERM.
 
     Args:
         advice: how to continue.
     """
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        print(f"Interrupted; {advice}.", file=sys.stderr)
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as end:
+        terminated = isinstance(end, SystemExit) and end.code in (None, TERMINATED)
+        print(f"{'Ended' if terminated else 'Interrupted'}; {advice}.", file=sys.stderr)
+        sys.exit(TERMINATED if terminated else INTERRUPTED)
+
+
+def start_command() -> None:
+    """Prepare the process of a command, before its imports.
+
+    A sign that the encoding of the output lacks is replaced. Ctrl-C ends the process at once, since
+    there is nothing to clean up yet, and an interrupted import may fail in any way.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
+        signal.signal(signal.SIGINT, _leave)
+
+
+def run_main(main: Callable[[], int | None]) -> int:
+    """Run a command and return its exit code.
+
+    Ctrl-C is KeyboardInterrupt and SIGTERM is SystemExit meanwhile. An output that nobody reads any
+    more, as in `.. | head`, ends the command in silence.
+    """
+    heeds = signal.getsignal(signal.SIGINT) is _leave
+    if heeds:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = main()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        complain("interrupted")
+        code = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = CUT_OFF
+    finally:
+        if heeds:
+            signal.signal(signal.SIGINT, _leave)  # while the interpreter ends
+    return code or 0
+
+
+def _leave(*_: object) -> None:
+    os.write(2, b"error: interrupted\n")
+    os._exit(INTERRUPTED)
+
+
+def _terminate(*_: object) -> None:
+    sys.exit(TERMINATED)
