@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from functools import cache
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import jsonschema
@@ -20,7 +19,7 @@ from rich.console import Console
 from tlstm import sweep
 from tlstm.records.schema import read_record
 from tlstm.sweeping import display as sweep_display
-from tlstm.sweeping import estimates, gpus, pool
+from tlstm.sweeping import estimates, gpus, planning, pool
 from tlstm.sweeping.display import RunRow, SweepDisplay, Throughput
 from tlstm.sweeping.grid import SWEEPS as FOLDER
 from tlstm.sweeping.grid import points, read_runs, read_sweep_file, values_at_scale
@@ -401,18 +400,17 @@ def test_jobs_and_jobs_per_device(
 def test_jobs_per_device_without_one_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sweep, "visible_gpus", list)
+    monkeypatch.setattr(planning, "visible_gpus", list)
     with pytest.raises(SystemExit) as ended:
         sweep.main([str(SWEEPS[0]), "--jobs-per-device", "2", "--dry-run"])
     assert ended.value.code == 2
     assert "--jobs-per-device shares GPUs, and there is none here" in capsys.readouterr().err
 
 
-def stay_a_while(request: pool.RunRequest, connection: Connection, devices: list[str]) -> None:
+def stay_a_while(request: pool.RunRequest, send: pool.Send) -> None:
     """In the place of a run: note which GPUs it sees and with how many others."""
-    gpus.use_devices(devices)
     request.log.write_text(os.environ["CUDA_VISIBLE_DEVICES"])
-    connection.send(Status(0, None, 0.0))
+    send(Status(0, None, 0.0))
     while len(list(request.log.parent.iterdir())) < int(request.overrides[0]):
         time.sleep(0.01)
 
@@ -429,15 +427,13 @@ def test_runs_are_spread_over_the_devices(
     devices_per_run: int,
     taken: list[str],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Four at a time: two on each device."""
-    monkeypatch.setattr(pool, "_work", stay_a_while)
     requests = [
         pool.RunRequest(["4"], tmp_path / str(number), devices_per_run) for number in range(4)
     ]
-    failures: dict[int, str | None] = {}
-    pool.run_all(requests, 4, devices, lambda *_: None, failures.__setitem__)
+    failures: dict[int, pool.Failure | None] = {}
+    pool.run_all(requests, 4, devices, lambda *_: None, failures.__setitem__, stay_a_while)
     assert failures == dict.fromkeys(range(4))
     assert [request.log.read_text() for request in requests] == taken
 
@@ -493,7 +489,9 @@ def test_gpus_are_shared_in_turns_without_the_service(monkeypatch: pytest.Monkey
 
 def test_estimate_grows_with_the_budget_and_counts_more_than_the_passes() -> None:
     task = ["task=memorization", *TINY]
-    few, many = ([*task, f"training.max_samples={samples}"] for samples in (60, 60_000))
+    few, many = (
+        compose([*task, f"training.max_samples={samples}"]).config for samples in (60, 60_000)
+    )
     assert estimates.RUN_SECONDS < estimates.estimate(few) < estimates.RUN_SECONDS + 5
     least = 60_000 / 15 * estimates.STEP_SECONDS
     assert estimates.estimate(many) > estimates.RUN_SECONDS + least
@@ -516,11 +514,11 @@ def test_where_there_is_no_terminal_lines_say_how_far_runs_are(
 ) -> None:
     monkeypatch.setattr(sweep_display, "LINE_SECONDS", seconds)
     said = io.StringIO()
-    rows = [RunRow(title, 1000, 60.0, "output.log") for title in ("first", "second")]
-    with SweepDisplay(rows, Console(file=said, width=80)) as display:
+    rows = [RunRow(title, 1000, 60.0, Path("output.log")) for title in ("first", "second")]
+    with SweepDisplay(rows, Console(file=said, width=80, markup=False, highlight=False)) as display:
         display.show(0, Status(100, 0.25, 10.0))
         display.show(1, Status(300, None, 30.0))
-        display.ended(0, None, "solved")
+        display.ended(0, "solved", failed=False)
         display.show(1, Status(500, 0.75, 30.0))
     first = "first: 100 of 1,000 samples, 10 samples/s, accuracy 25.0%"
     lines = [

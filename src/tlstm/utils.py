@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
+ESTIMATE_FACTOR = 1.5  # an estimate may be off by it either way
+
 
 def at_least(name: str, value: int, minimum: int) -> int:
     """Return the value where it is an integer of at least the minimum.
@@ -72,6 +74,19 @@ def replace_file(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def duration(seconds: float) -> str:
+    """Write a duration for people: 40 s, 9 min, 3.5 h, 2.1 days."""
+    for limit, unit, size in ((90, "s", 1), (90 * 60, "min", 60), (48 * 3600, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.{int(size == 3600)}f} {unit}"
+    return f"{seconds / 86400:.1f} days"
+
+
+def time_range(seconds: float) -> str:
+    """Write an estimate of a duration as a range that holds: 6 min to 14 min."""
+    return f"{duration(seconds / ESTIMATE_FACTOR)} to {duration(seconds * ESTIMATE_FACTOR)}"
 
 
 def sentence(error: OSError | ValueError) -> str:
@@ -162,6 +177,16 @@ def run_main(main: Callable[[], int | None]) -> int:
         if heeds:
             signal.signal(signal.SIGINT, _leave)  # while the interpreter ends
     return code or 0
+
+
+@contextlib.contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """End the process at once at Ctrl-C, as while a command imports what it needs."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
 def _leave(*_: object) -> None:

@@ -6,13 +6,15 @@ service needs no rights and changes no setting. Where this process is killed bef
 service, an idle one is left.
 """
 
+import contextlib
+import math
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -20,6 +22,7 @@ from tlstm.training.config import Run
 from tlstm.training.run import check_devices
 
 PIPES, LOGS = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"
+CGROUPS = Path("/sys/fs/cgroup")
 CONTROL = "nvidia-cuda-mps-control"
 USE_GPU = "import torch; torch.ones(1, device='cuda').sum().item()"
 SECONDS = 120  # that starting, trying and ending the service may take each, at the most
@@ -60,14 +63,38 @@ def number_of_jobs(
 
 
 def cores() -> int:
-    """Return the number of processor cores of this machine."""
-    return os.cpu_count() or 1
+    """Return the number of processor cores that this process may use, as its group's quota says."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, math.floor(min(allowed or 1, _quota())))
+
+
+def _quota() -> float:
+    """Return the cores that Linux's control groups leave to this process; infinite without one."""
+    most = math.inf
+    with contextlib.suppress(OSError, ValueError):
+        own = Path("/proc/self/cgroup").read_text(encoding="utf-8").rpartition("::/")[2].strip()
+        for group in (own, *map(str, Path(own).parents)):
+            limit = CGROUPS / group / "cpu.max"
+            time, period = limit.read_text().split() if limit.exists() else ("max", "1")
+            most = most if time == "max" else min(most, int(time) / int(period))
+    return most
+
+
+def threads_each(processes: int) -> int:
+    """Return the threads of each of some processes: OMP_NUM_THREADS, or its share of the cores."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdecimal() and int(told) else max(1, cores() // processes)
 
 
 def visible_gpus() -> list[str]:
-    """Return the GPUs that runs may take, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the GPUs that runs may take, as CUDA_VISIBLE_DEVICES names them.
+
+    That may name some that are not there, which end the list for CUDA.
+    """
+    count = torch.cuda.device_count()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+    names = range(count) if named is None else named.split(",")
+    return [str(name).strip() for name in names][:count]
 
 
 def least_busy(devices: Sequence[str], taken: Sequence[str], number: int) -> list[str]:
@@ -87,7 +114,7 @@ def use_devices(devices: Sequence[str]) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
 
 
-@contextmanager
+@contextlib.contextmanager
 def side_by_side() -> Iterator[bool]:
     """Let the processes that are started meanwhile run at the same time on their GPUs.
 

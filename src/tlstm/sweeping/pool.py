@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from tlstm.sweeping.gpus import least_busy, use_devices
 from tlstm.training.config import compose
 from tlstm.training.distributed import end_with_parent, exit_reason
-from tlstm.training.recording import train
+from tlstm.training.recording import find_record, train
 from tlstm.training.run import setup_run
 from tlstm.utils import sentence
 
@@ -78,10 +78,15 @@ class Active:
 
 
 def train_run(request: RunRequest, send: Send) -> None:
-    """Train one run in this process, from its command line to its record."""
+    """Train one run in this process, from its command line to its record.
+
+    One that another process has finished in the meantime is not trained again.
+    """
     print_to(request.log)
-    with setup_run(compose(request.overrides), send) as job:
-        train(job)
+    run = compose(request.overrides)
+    if find_record(run) is None:
+        with setup_run(run, send) as job:
+            train(job)
 
 
 def print_to(file: Path) -> None:
@@ -194,13 +199,13 @@ def _work(
     try:
         work(request, connection.send)
     except (ValueError, OSError) as error:
-        _fail(connection, Failure(sentence(error), refused=True))
+        _fail(connection, sentence(error), refused=True)
     except Exception as error:
-        _fail(connection, Failure(f"{type(error).__name__}: {error}"))
+        _fail(connection, f"{type(error).__name__}: {error}", refused=False)
 
 
-def _fail(connection: Connection, failure: Failure) -> None:
-    connection.send(failure)
+def _fail(connection: Connection, reason: str, refused: bool) -> None:
+    connection.send(Failure(" ".join(reason.split()), refused))
     with contextlib.suppress(OSError):  # the log may be what cannot be written
         traceback.print_exc()
     sys.exit(1)

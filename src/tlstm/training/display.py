@@ -53,7 +53,7 @@ def describe(status: Status | None) -> str:
 def bar(console: Console | None = None) -> Progress:
     """Return a display of runs: a bar, samples seen and in total, speed, accuracy, time left."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
         SpeedColumn(table_column=Column(no_wrap=True)),
