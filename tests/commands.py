@@ -127,7 +127,9 @@ def assert_same_weights(directory: Path, expected: Path) -> None:
                 assert same(theirs[place], value), f"{name}: {part}{place}"
 
 
-def start_process(overrides: list[str], module: str = "tlstm.train") -> subprocess.Popen[str]:
+def start_process(
+    overrides: list[str], module: str = "tlstm.train", cwd: Path | None = None
+) -> subprocess.Popen[str]:
     """A command in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", module, *overrides],
@@ -135,6 +137,7 @@ def start_process(overrides: list[str], module: str = "tlstm.train") -> subproce
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        cwd=cwd,
         env=os.environ | {"WANDB_MODE": "offline"},
         preexec_fn=heed_interruptions,
     )
@@ -143,3 +146,15 @@ def start_process(overrides: list[str], module: str = "tlstm.train") -> subproce
 def heed_interruptions() -> None:
     """Let Ctrl-C be heard: what a shell starts in the background is made deaf to it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def processes_in(directory: Path) -> list[str]:
+    """Processes that work in a directory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "cwd").readlink() == directory:
+                found.append(entry.name)
+        except OSError:
+            continue
+    return found

@@ -1,5 +1,6 @@
 """Sweep files, and running them here with no server."""
 
+import errno
 import io
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from commands import processes_in, start_process
 from tlstm import sweep
 from tlstm.records.schema import read_record
 from tlstm.sweeping import display as sweep_display
@@ -63,10 +65,11 @@ def write_sweep(path: Path, run_cap: int | None = None, **parameters: list | str
     return path
 
 
-def run_sweep(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run_sweep(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tlstm.sweep", *arguments],
         cwd=cwd,
+        env=os.environ | variables,
         capture_output=True,
         text=True,
         timeout=300,
@@ -275,7 +278,15 @@ def test_bad_sweep_file_ends_at_once_in_one_sentence(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("arguments", [[], ["nothing.yaml"], ["--jobs", "0", "x.yaml"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nothing.yaml"],
+        ["no=file.yaml"],
+        *(["x.yaml", f"--jobs={number}"] for number in ("0", "--", "1e3", str(10**12))),
+    ],
+)
 def test_bad_arguments_end_with_exit_code_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         sweep.main(arguments)
@@ -283,40 +294,120 @@ def test_bad_arguments_end_with_exit_code_2(arguments: list[str]) -> None:
 
 
 def test_records_all_goes_on_past_failures_and_trains_nothing_twice(tmp_path: Path) -> None:
-    """One of three runs cannot write its record; the others are recorded, and stay so."""
-    file = write_sweep(
-        tmp_path / "s.yaml",
+    """One of three runs cannot write its log and its record; the others are recorded, and stay so.
+
+    In a directory and with a file whose names look like something else, on a narrow terminal with
+    few signs, and with GPUs that are not there.
+    """
+    place = tmp_path / "exp [x] [/z]"
+    place.mkdir(parents=True)
+    write_sweep(
+        place / "lr=0.1.yaml",
         task="memorization",
         experiment="depth",
         model=["slstm", "tlstm_2d", "tlstm_3d_cn"],
         **{"model.depth": 2},
     )
-    runs = read_runs(file, [*TINY, f"output_dir={tmp_path / 'runs'}"])
-    blocked = runs[1].directory
-    blocked.mkdir(parents=True)
-    (blocked / "csv").write_text("in the way")
+    variables = {"PYTHONIOENCODING": "ascii", "COLUMNS": "20", "CUDA_VISIBLE_DEVICES": "0"}
 
-    first = run_sweep("s.yaml", *TINY, cwd=tmp_path)
+    def sweep_again(*more: str) -> subprocess.CompletedProcess[str]:
+        return run_sweep("lr=0.1.yaml", *TINY, *more, cwd=place, **variables)
+
+    runs = read_runs(place / "lr=0.1.yaml", [*TINY, f"output_dir={tmp_path / 'runs'}"])
+    directories = [place / "runs" / "depth" / run.directory.name for run in runs]
+    blocked = directories[1] / "output.log"
+    blocked.mkdir(parents=True)
+
+    first = sweep_again()
     assert first.returncode == 1, first.stderr
     assert "3 runs, 0 of them recorded already; 3 to train at smoke scale" in first.stdout
-    assert "1 runs failed" in first.stdout
     assert "Traceback" not in first.stdout + first.stderr
     assert "120 training samples in" in first.stdout
-    assert (runs[0].directory / "record.json").exists()
-    assert (runs[2].directory / "record.json").exists()
-    assert not (blocked / "record.json").exists()
+    *_, heading, reason, log = first.stdout.splitlines()
+    assert heading.startswith("1 runs failed")
+    assert reason == f"memorization, 2D tLSTM, L=2, seed 0: {blocked}: Is a directory"
+    assert log.endswith(f": {blocked}")
+    done = [(directory / "record.json").exists() for directory in directories]
+    assert done == [True, False, True]
 
-    (blocked / "csv").unlink()
-    second = run_sweep("s.yaml", *TINY, cwd=tmp_path)
+    blocked.rmdir()
+    second = sweep_again()
     assert second.returncode == 0, second.stdout
     assert "3 runs, 2 of them recorded already; 1 to train" in second.stdout
-    records = [read_record(run.directory / "record.json") for run in runs]
+    assert f"The runs are in {place / 'runs' / 'depth'}" in second.stdout
+    records = [read_record(directory / "record.json") for directory in directories]
     assert [record.identifier for record in records] == [run.identifier for run in runs]
     assert {record.samples for record in records} == {60}
 
-    third = run_sweep("s.yaml", *TINY, cwd=tmp_path)
+    third = sweep_again()
     assert third.returncode == 0
     assert "nothing to train" in third.stdout
+
+    new = sweep_again("resume=never", "model=slstm", f"output_dir={tmp_path / 'new'}")
+    again = sweep_again("resume=never", "model=slstm", f"output_dir={tmp_path / 'new'}")
+    for said in (new.stdout, again.stdout):
+        assert "done 1/1" in said
+        assert "budget spent" in said
+    names = {path.parent.name for path in tmp_path.glob("new/*/*/record.json")}
+    assert names == {runs[0].directory.name, f"{runs[0].directory.name}-2"}
+
+
+def fail(request: pool.RunRequest, send: pool.Send) -> None:
+    """In the place of a run: end in the way that the request names."""
+    pool.print_to(request.log)
+    (how,) = request.overrides
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "last.ckpt")
+    if how == "bug":
+        raise KeyError("[/z]\n\x1b[31m")
+    if how == "refused":
+        raise ValueError("depth must be 1 or more")
+    send(1.0)
+
+
+def test_a_failure_is_of_one_run_and_says_why(tmp_path: Path) -> None:
+    """Also where the log is on a full disk."""
+    ways = ("full", "killed", "bug", "refused", "none")
+    requests = [
+        pool.RunRequest([how], Path("/dev/full") if how == "full" else tmp_path / how)
+        for how in ways
+    ]
+    said: dict[int, float] = {}
+    failures: dict[int, pool.Failure | None] = {}
+    pool.run_all(requests, 2, [], said.__setitem__, failures.__setitem__, fail)
+    assert said == {4: 1.0}
+    assert {ways[index]: failure for index, failure in failures.items()} == {
+        "full": pool.Failure("last.ckpt: No space left on device", refused=True),
+        "killed": pool.Failure("its process was ended by SIGKILL"),
+        "bug": pool.Failure("KeyError: '[/z]\\n\\x1b[31m'"),
+        "refused": pool.Failure("depth must be 1 or more", refused=True),
+        "none": None,
+    }
+    assert "Traceback" in (tmp_path / "refused").read_text()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_a_sweep_that_is_killed_while_it_plans_leaves_no_process(
+    sent: signal.Signals, tmp_path: Path
+) -> None:
+    write_sweep(tmp_path / "s.yaml", task="memorization", seed=[str(n) for n in range(40)])
+    started = start_process(["s.yaml", *TINY, "--dry-run"], "tlstm.sweep", cwd=tmp_path)
+    deadline = time.monotonic() + 200
+    while len(processes_in(tmp_path)) < 4:  # itself, multiprocessing's two and one that measures
+        assert started.poll() is None
+        assert time.monotonic() < deadline, "nothing is measured"
+        time.sleep(0.05)
+    started.send_signal(sent)
+    _, said = started.communicate(timeout=60)
+    codes = {signal.SIGTERM: 143, signal.SIGKILL: -9, signal.SIGINT: 130}
+    assert started.returncode == codes[sent]
+    assert said == ("error: interrupted\n" if sent == signal.SIGINT else "")
+    deadline = time.monotonic() + 20
+    while processes_in(tmp_path):
+        assert time.monotonic() < deadline, "processes are left behind"
+        time.sleep(0.2)
 
 
 def test_killed_sweep_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
@@ -324,37 +415,20 @@ def test_killed_sweep_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
     long = [*TINY, "training.max_samples=300000", "training.samples_per_epoch=300"]
     file = write_sweep(tmp_path / "s.yaml", task="memorization", model=["tlstm_2d", "tlstm_3d"])
     runs = read_runs(file, [*long, f"output_dir={tmp_path / 'runs'}"])
-    started = subprocess.Popen(
-        [sys.executable, "-m", "tlstm.sweep", "s.yaml", *long],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    started = start_process(["s.yaml", *long], "tlstm.sweep", cwd=tmp_path)
     checkpoints = [run.directory / "checkpoints" / "last.ckpt" for run in runs]
     deadline = time.monotonic() + 200
     while not all(path.exists() for path in checkpoints):
         assert time.monotonic() < deadline, "no checkpoints"
         time.sleep(0.2)
-    started.send_signal(signal.SIGKILL)
-    started.wait()
+    started.kill()
+    started.communicate()
     deadline = time.monotonic() + 20
     while processes_in(tmp_path):
         assert time.monotonic() < deadline, "the runs outlive their sweep"
         time.sleep(0.2)
     again = run_sweep("s.yaml", *long, "--dry-run", cwd=tmp_path)
     assert "2 to train" in again.stdout
-
-
-def processes_in(directory: Path) -> list[str]:
-    """Processes that work in a directory."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and (entry / "cwd").readlink() == directory:
-                found.append(entry.name)
-        except OSError:
-            continue
-    return found
 
 
 # Several runs on a GPU, where none is needed to see how they are spread
@@ -395,6 +469,45 @@ def test_jobs_and_jobs_per_device(
     options = sweep.parse(["sweeps/depth.yaml", *arguments])
     asked = options.jobs, options.jobs_per_device
     assert gpus.number_of_jobs(*asked, devices, devices_per_run) == jobs
+
+
+@pytest.mark.parametrize(
+    ("named", "number", "found"),
+    [
+        (None, 2, ["0", "1"]),
+        (None, 0, []),
+        ("-1", 0, []),
+        ("", 0, []),
+        ("0", 0, []),
+        ("NoDevFiles", 0, []),
+        (" 0, 1", 2, ["0", "1"]),
+        ("3,-1,1", 1, ["3"]),
+        ("GPU-8932f937", 1, ["GPU-8932f937"]),
+    ],
+)
+def test_gpus_are_those_that_are_there(
+    named: str | None, number: int, found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: number)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert gpus.visible_gpus() == found
+
+
+def test_cores_are_those_that_the_process_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its affinity and by its group's quota, if that is smaller; OMP_NUM_THREADS is heeded."""
+    monkeypatch.setattr(gpus, "CGROUPS", tmp_path)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert (gpus.cores(), gpus.threads_each(2)) == (6, 3)
+    for quota, number in (("max 100000", 6), ("250000 100000", 2), ("50000 100000", 1)):
+        (tmp_path / "cpu.max").write_text(quota)
+        assert gpus.cores() == number
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert gpus.threads_each(4) == 5
 
 
 def test_jobs_per_device_without_one_is_refused(
