@@ -20,10 +20,10 @@ from tlstm.records.schema import read_record
 
 PARAMETERS = {
     "experiment": {"value": "depth"},
-    "model": {"values": ["slstm", "tlstm_2d", "tlstm_3d_cn"]},
+    "model": {"values": ["slstm", "tlstm_3d_cn"]},
     "seed": {"values": [0, 1]},
 }
-SETTINGS = [*TINY, "training.max_samples=9000", "training.samples_per_epoch=300"]
+SETTINGS = [*TINY, "training.max_samples=3000", "training.samples_per_epoch=150"]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 CODES = {signal.SIGKILL: {-9}, signal.SIGTERM: {143, -15}, signal.SIGINT: {130, -2}}
 ENDING_SECONDS = 60  # for the processes of a killed sweep

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         from tlstm.sweeping.planning import announcement, carry_out, make_plan
         from tlstm.train import outcome, title
-    console = Console(markup=False, highlight=False)
+    console = Console(markup=False, emoji=False, highlight=False)
     with refusals(ValueError, OSError):
         plan = make_plan(options.files, options.overrides, options.jobs, options.jobs_per_device)
         console.print(announcement(plan), soft_wrap=True)

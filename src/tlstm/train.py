@@ -54,7 +54,7 @@ def _hydra_command(config: DictConfig) -> None:
 
 def run_command(overrides: list[str]) -> None:
     """Compose, say what will be done, train, say what came out."""
-    console = Console(markup=False, quiet=not is_first_process())
+    console = Console(quiet=not is_first_process())
     with contextlib.ExitStack() as stack:
         with refusals(ValueError, OSError):
             run, record = resolve_run(compose(overrides))

@@ -58,7 +58,7 @@ def _run(options: argparse.Namespace) -> int:
     works = [(case, chosen) for case, chosen in works if chosen]
     if not works:
         raise ValueError("none of the chosen competitors computes any of the chosen cases")
-    console = Console(soft_wrap=False, markup=False)
+    console = Console(soft_wrap=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = LINE_WIDTH
     started = datetime.now(UTC)
