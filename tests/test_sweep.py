@@ -25,6 +25,7 @@ from tlstm.sweeping import estimates, gpus, planning, pool
 from tlstm.sweeping.display import RunRow, SweepDisplay, Throughput
 from tlstm.sweeping.grid import SWEEPS as FOLDER
 from tlstm.sweeping.grid import points, read_runs, read_sweep_file, values_at_scale
+from tlstm.training import cores
 from tlstm.training.config import Run, compose
 from tlstm.training.display import Status
 
@@ -499,15 +500,15 @@ def test_cores_are_those_that_the_process_may_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By its affinity and by its group's quota, if that is smaller; OMP_NUM_THREADS is heeded."""
-    monkeypatch.setattr(gpus, "CGROUPS", tmp_path)
+    monkeypatch.setattr(cores, "CGROUPS", tmp_path)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert (gpus.cores(), gpus.threads_each(2)) == (6, 3)
+    assert (cores.cores(), cores.threads_each(2)) == (6, 3)
     for quota, number in (("max 100000", 6), ("250000 100000", 2), ("50000 100000", 1)):
         (tmp_path / "cpu.max").write_text(quota)
-        assert gpus.cores() == number
+        assert cores.cores() == number
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert gpus.threads_each(4) == 5
+    assert cores.threads_each(4) == 5
 
 
 def test_jobs_per_device_without_one_is_refused(

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig
 
-from tlstm.sweeping.gpus import cores
 from tlstm.sweeping.pool import Failure, Send, print_to, run_all
 from tlstm.training.callbacks import milliseconds_per_timestep
 from tlstm.training.config import Run, samples_at_most
+from tlstm.training.cores import cores
 from tlstm.training.run import (
     make_data,
     make_module,

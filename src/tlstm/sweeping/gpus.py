@@ -7,22 +7,20 @@ service, an idle one is left.
 """
 
 import contextlib
-import math
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 
 from tlstm.training.config import Run
+from tlstm.training.cores import cores
 from tlstm.training.run import check_devices
 
 PIPES, LOGS = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"
-CGROUPS = Path("/sys/fs/cgroup")
 CONTROL = "nvidia-cuda-mps-control"
 USE_GPU = "import torch; torch.ones(1, device='cuda').sum().item()"
 SECONDS = 120  # that starting, trying and ending the service may take each, at the most
@@ -60,30 +58,6 @@ def number_of_jobs(
         )
     most = jobs_per_device * len(devices) // devices_per_run
     return most if jobs is None else min(jobs, most)
-
-
-def cores() -> int:
-    """Return the number of processor cores that this process may use, as its group's quota says."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, math.floor(min(allowed or 1, _quota())))
-
-
-def _quota() -> float:
-    """Return the cores that Linux's control groups leave to this process; infinite without one."""
-    most = math.inf
-    with contextlib.suppress(OSError, ValueError):
-        own = Path("/proc/self/cgroup").read_text(encoding="utf-8").rpartition("::/")[2].strip()
-        for group in (own, *map(str, Path(own).parents)):
-            limit = CGROUPS / group / "cpu.max"
-            time, period = limit.read_text().split() if limit.exists() else ("max", "1")
-            most = most if time == "max" else min(most, int(time) / int(period))
-    return most
-
-
-def threads_each(processes: int) -> int:
-    """Return the threads of each of some processes: OMP_NUM_THREADS, or its share of the cores."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    return int(told) if told.isdecimal() and int(told) else max(1, cores() // processes)
 
 
 def visible_gpus() -> list[str]:

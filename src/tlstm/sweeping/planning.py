@@ -13,17 +13,11 @@ from tlstm.records import provenance
 from tlstm.records.schema import Record, read_record
 from tlstm.sweeping.display import RunRow, SweepDisplay, Throughput, failures_text, next_steps
 from tlstm.sweeping.estimates import estimate_all
-from tlstm.sweeping.gpus import (
-    cores,
-    most_devices,
-    number_of_jobs,
-    side_by_side,
-    threads_each,
-    visible_gpus,
-)
+from tlstm.sweeping.gpus import most_devices, number_of_jobs, side_by_side, visible_gpus
 from tlstm.sweeping.grid import read_runs, with_threads
 from tlstm.sweeping.pool import Failure, RunRequest, run_all
 from tlstm.training.config import Run, samples_at_most, with_scale
+from tlstm.training.cores import cores, threads_each
 from tlstm.training.display import Status
 from tlstm.training.recording import find_record
 from tlstm.training.run import LOG, fresh_directory
