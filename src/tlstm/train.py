@@ -5,6 +5,7 @@ was written; one that is finished is not run again (`resume=never` runs it anew 
 """
 
 import contextlib
+import shlex
 import sys
 
 import hydra
@@ -71,9 +72,11 @@ def run_command(overrides: list[str]) -> None:
                 if not is_first_process():
                     return fit(job)
                 record = train(job)
+            run = run._replace(directory=job.directory)
         else:
             console.print("This run is finished; resume=never runs it anew, beside the old one.")
         console.print(summary(record, run), soft_wrap=True)
+        console.print(next_steps(run), soft_wrap=True)
 
 
 def resolve_run(run: Run) -> tuple[Run, Record | None]:
@@ -116,6 +119,16 @@ def how_to_go_on(job: Job) -> str:
 def summary(record: Record, run: Run) -> str:
     """Return a run and its result in a line."""
     return f"{title(run)}: {outcome(record)}"
+
+
+def next_steps(run: Run) -> str:
+    """Return where a finished run lies, and what may be done with it."""
+    directory = shlex.quote(str(run.directory))
+    return (
+        f"It lies in {run.directory}:\n"
+        f"  python -m tlstm.evaluate {directory}    # tests it again\n"
+        f"  python -m tlstm.export {directory} model.safetensors    # its layer in a file"
+    )
 
 
 def outcome(record: Record) -> str:

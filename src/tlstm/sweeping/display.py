@@ -1,5 +1,6 @@
 """The display of a sweep: its progress, its throughput and its failures."""
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -166,10 +167,12 @@ def next_steps(rows: Sequence[RunRow]) -> str:
     names = " ".join(place.name for place in places if place.name != "scratch")
     if not names:
         return f"{said}; `tensorboard --logdir {places[0]}` shows them."
-    runs = places[0].parent
+    runs, drawn = (
+        shlex.quote(str(path)) for path in (places[0].parent, places[0].parent / "results")
+    )
     return (
         f"{said}. To draw them beside the committed ones:\n"
-        f"  python -m tlstm.results copy --results {runs / 'results'}\n"
-        f"  python -m tlstm.results collect --runs {runs} --results {runs / 'results'} {names}\n"
-        f"  python -m tlstm.figures --results {runs / 'results'} {names}"
+        f"  python -m tlstm.results copy --results {drawn}\n"
+        f"  python -m tlstm.results collect --runs {runs} --results {drawn} {names}\n"
+        f"  python -m tlstm.figures --results {drawn} {names}"
     )
