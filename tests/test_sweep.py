@@ -21,10 +21,16 @@ from commands import processes_in, start_process
 from tlstm import sweep
 from tlstm.records.schema import read_record
 from tlstm.sweeping import display as sweep_display
-from tlstm.sweeping import estimates, gpus, planning, pool
+from tlstm.sweeping import estimates, gpus, grid, planning, pool
 from tlstm.sweeping.display import RunRow, SweepDisplay, Throughput
 from tlstm.sweeping.grid import SWEEPS as FOLDER
-from tlstm.sweeping.grid import points, read_runs, read_sweep_file, values_at_scale
+from tlstm.sweeping.grid import (
+    is_of_repository,
+    points,
+    read_runs,
+    read_sweep_file,
+    values_at_scale,
+)
 from tlstm.training import cores
 from tlstm.training.config import Run, compose
 from tlstm.training.display import Status
@@ -125,14 +131,20 @@ def test_the_ablation_has_every_combination_under_its_own_name() -> None:
     )
 
 
-def test_a_scale_changes_the_values_of_this_repositorys_files_alone(tmp_path: Path) -> None:
+def test_a_scale_changes_the_values_of_this_repositorys_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One's own run as they are, also where they lie beside these."""
+    assert all(is_of_repository(path, read_sweep_file(path)) for path in SWEEPS)
     file = read_sweep_file(FOLDER / "fig5-mnist.yaml")
     smoke = values_at_scale(file, ["scale=smoke"])
     assert smoke == {"model.depth": [1, 2, 3], "model.channels": [8, 16, 32]}
     assert values_at_scale(file, ["scale=paper"]) == {}
     own = write_sweep(tmp_path / "own.yaml", experiment="depth", **{"model.depth": [1, 3, 5]})
-    runs = read_runs(own, ["scale=smoke"])
-    assert [run.config.model.depth for run in runs] == [1, 3, 5]
+    for place in (tmp_path, tmp_path / "elsewhere"):
+        monkeypatch.setattr(grid, "SWEEPS", place)
+        runs = read_runs(own, ["scale=smoke"])
+        assert [run.config.model.depth for run in runs] == [1, 3, 5]
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
