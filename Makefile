@@ -92,7 +92,8 @@ report: $(READY)  ## one page of all records, runs/results/report.html (seconds)
 	@$(COPY)
 	$(BIN)/python -m tlstm.report --results $(RESULTS)
 
-report-picture: figures  ## its picture in the README (needs Chromium)
+report-picture: $(READY)  ## a picture of the committed records' page (needs Chromium)
+	$(BIN)/python -m tlstm.report
 	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1300,1000 \
 		--virtual-time-budget=20000 --screenshot=results/report.png file://$(CURDIR)/results/report.html
 

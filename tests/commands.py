@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,14 @@ def start_process(
 def heed_interruptions() -> None:
     """Let Ctrl-C be heard: what a shell starts in the background is made deaf to it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def wait_until(holds: Callable[[], object], failure: str, seconds: float = 200) -> None:
+    """Wait for something to hold, and fail where it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, failure
+        time.sleep(0.1)
 
 
 def processes_in(directory: Path) -> list[str]:

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from commands import processes_in, start_process
+from commands import processes_in, start_process, wait_until
 from tlstm import sweep
 from tlstm.records.schema import read_record
 from tlstm.sweeping import display as sweep_display
@@ -407,20 +407,14 @@ def test_a_sweep_that_is_killed_while_it_plans_leaves_no_process(
 ) -> None:
     write_sweep(tmp_path / "s.yaml", task="memorization", seed=[str(n) for n in range(40)])
     started = start_process(["s.yaml", *TINY, "--dry-run"], "tlstm.sweep", cwd=tmp_path)
-    deadline = time.monotonic() + 200
-    while len(processes_in(tmp_path)) < 4:  # itself, multiprocessing's two and one that measures
-        assert started.poll() is None
-        assert time.monotonic() < deadline, "nothing is measured"
-        time.sleep(0.05)
+    # Itself, two of multiprocessing's own, and one that measures
+    wait_until(lambda: len(processes_in(tmp_path)) > 3, "nothing is measured")
     started.send_signal(sent)
     _, said = started.communicate(timeout=60)
     codes = {signal.SIGTERM: 143, signal.SIGKILL: -9, signal.SIGINT: 130}
     assert started.returncode == codes[sent]
     assert said == ("error: interrupted\n" if sent == signal.SIGINT else "")
-    deadline = time.monotonic() + 20
-    while processes_in(tmp_path):
-        assert time.monotonic() < deadline, "processes are left behind"
-        time.sleep(0.2)
+    wait_until(lambda: not processes_in(tmp_path), "processes are left behind", 20)
 
 
 def test_killed_sweep_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
@@ -430,16 +424,10 @@ def test_killed_sweep_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
     runs = read_runs(file, [*long, f"output_dir={tmp_path / 'runs'}"])
     started = start_process(["s.yaml", *long], "tlstm.sweep", cwd=tmp_path)
     checkpoints = [run.directory / "checkpoints" / "last.ckpt" for run in runs]
-    deadline = time.monotonic() + 200
-    while not all(path.exists() for path in checkpoints):
-        assert time.monotonic() < deadline, "no checkpoints"
-        time.sleep(0.2)
+    wait_until(lambda: all(path.exists() for path in checkpoints), "no checkpoints")
     started.kill()
     started.communicate()
-    deadline = time.monotonic() + 20
-    while processes_in(tmp_path):
-        assert time.monotonic() < deadline, "the runs outlive their sweep"
-        time.sleep(0.2)
+    wait_until(lambda: not processes_in(tmp_path), "the runs outlive their sweep", 20)
     again = run_sweep("s.yaml", *long, "--dry-run", cwd=tmp_path)
     assert "2 to train" in again.stdout
 
