@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from tlstm.utils import refuse
+from tlstm.utils import refuse, start_command
 
 if TYPE_CHECKING:
     from tlstm.layers.tensorized import TensorizedLSTM, TensorizedRNN
@@ -18,8 +18,10 @@ if sys.argv[:1] == ["-m"]:
     os.environ["MPLBACKEND"] = "agg"
 
 # `python -m tlstm.train` imports the package before the command, with "-m" in place of its name
-if sys.argv[:1] == ["-m"] and find_spec("lightning") is None:
-    refuse("the commands need the experiments' packages: pip install 'tlstm[experiments]'")
+if sys.argv[:1] == ["-m"]:
+    start_command()
+    if find_spec("lightning") is None:
+        refuse("the commands need the experiments' packages: pip install 'tlstm[experiments]'")
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlstm.utils import interruptions, refusals
+from tlstm.utils import interruptions, refusals, run_main
 
 if TYPE_CHECKING:  # they take seconds to import, and --help takes none of them
     from tlstm.records.schema import Record
@@ -106,4 +106,4 @@ def _text(recorded: float | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_main(main))

@@ -31,7 +31,7 @@ from tlstm.reporting.runtime import machines
 from tlstm.reporting.settings import settings_figure
 from tlstm.reporting.style import style
 from tlstm.reporting.sweeps import ablation_figure, sweep_figure
-from tlstm.utils import replace_file, sentence
+from tlstm.utils import replace_file, run_main, sentence
 
 
 class Experiment(NamedTuple):
@@ -304,4 +304,4 @@ def _nothing_to_draw(names: Sequence[str], results_dir: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_main(main))

@@ -8,6 +8,7 @@ none did, or the task has none, the best on the validation samples [ours].
 import argparse
 import itertools
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from tlstm.records.memory_cells import MemoryCells, write
 from tlstm.records.schema import Record, read_record
 from tlstm.tasks.base import Batch
 from tlstm.training.trained_run import TrainedRun, read_run
-from tlstm.utils import complain, refuse, sentence
+from tlstm.utils import complain, refuse, run_main, sentence
 
 DIGITS = 4  # of the numbers that are stored
 LEFT_OUT = "scratch"  # runs for their own sake
@@ -172,3 +173,7 @@ def written_answers(run: TrainedRun, answers: Tensor, asked: Tensor) -> list[str
 def rounded(value: float) -> float:
     """Return a number with as many digits as are stored."""
     return float(f"{value:.{DIGITS}g}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

@@ -33,10 +33,7 @@ from tlstm.reporting import charts, rows, sections
 from tlstm.reporting.comparison import LABELS
 from tlstm.reporting.pages import TEMPLATES
 from tlstm.reporting.verdicts import counted, judge_all, summary, task_title, told_apart
-from tlstm.utils import (
-    replace_file,
-    sentence,
-)
+from tlstm.utils import replace_file, run_main, sentence
 
 PICTURES = {".svg": "image/svg+xml", ".png": "image/png"}  # types of memory-cell pictures
 MEMORY_CELLS = "fig6"
@@ -301,4 +298,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_main(main))

@@ -2,6 +2,7 @@
 
 `runs/<experiment>/<run>/record.json` goes into `results/<experiment>/records.jsonl`, one line
 each, and the benchmark's measurements, `runs/runtime/*.jsonl`, into `results/runtime`.
+`python -m tlstm.results copy` puts the committed records beside those of a store of one's own;
 `python -m tlstm.results migrate` brings stores and run directories of format 1 to format 2.
 """
 
@@ -14,7 +15,9 @@ from typing import Any
 from tlstm.records import measurement
 from tlstm.records.sources import read_source
 from tlstm.records.store import take_in
-from tlstm.utils import complain, printable, sentence
+from tlstm.utils import complain, printable, replace_file, run_main, sentence
+
+PUBLISHED = "published.csv"
 
 
 def collect(source: Path, results_dir: Path, experiments: Sequence[str] = ()) -> int:
@@ -57,6 +60,25 @@ def collect(source: Path, results_dir: Path, experiments: Sequence[str] = ()) ->
     return 2 if failures else 1 if found.problems else 0
 
 
+def copy(committed: Path, results_dir: Path) -> int:
+    """Copy committed records and numbers into a directory of one's own, where they lack.
+
+    The pages that are drawn there show one's own runs beside the committed ones.
+
+    Raises:
+        OSError: a file could not be read or written.
+    """
+    replace_file(results_dir / PUBLISHED, (committed / PUBLISHED).read_bytes())
+    for path in sorted(committed.glob("*/*.json*")):
+        place = results_dir / path.relative_to(committed)
+        there = place.read_bytes() if place.exists() else b""
+        known = set(there.splitlines())
+        lines = [line for line in path.read_bytes().splitlines() if line not in known]
+        if lines and (path.suffix == ".jsonl" or not there):
+            replace_file(place, there + b"".join(line + b"\n" for line in lines))
+    return 0
+
+
 def migrate(runs: Path, results_dir: Path) -> int:
     """Bring run directories and stores to the format of today and print how many were not in it.
 
@@ -77,7 +99,7 @@ def migrate(runs: Path, results_dir: Path) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tlstm.results", description=__doc__)
-    commands = parser.add_subparsers(required=True, dest="command", metavar="collect|migrate")
+    commands = parser.add_subparsers(required=True, dest="command", metavar="collect|copy|migrate")
     command = commands.add_parser(
         "collect",
         help="take the records of finished runs into the committed store",
@@ -99,12 +121,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="those to take in (default: all but scratch)",
     )
     command = commands.add_parser(
+        "copy", help="copy committed records where one's own are to be drawn beside them"
+    )
+    command.add_argument("--committed", type=Path, default=Path("results"), metavar="DIRECTORY")
+    command.add_argument("--results", type=Path, required=True, metavar="DIRECTORY")
+    command = commands.add_parser(
         "migrate", help="bring stores and run directories to the format of today"
     )
     command.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIRECTORY")
     command.add_argument("--results", type=Path, default=Path("results"), metavar="DIRECTORY")
     chosen = parser.parse_args(arguments)
     try:
+        if chosen.command == "copy":
+            return copy(chosen.committed, chosen.results)
         if chosen.command == "migrate":
             return migrate(chosen.runs, chosen.results)
         return collect(chosen.runs, chosen.results, chosen.experiments)
@@ -114,4 +143,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_main(main))

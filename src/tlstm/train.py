@@ -5,11 +5,12 @@ was written; one that is finished is not run again (`resume=never` runs it anew 
 """
 
 import contextlib
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
 from tlstm.training.settings import help_text
-from tlstm.utils import interruptions, refusals, refuse
+from tlstm.utils import interruptions, refusals, refuse, run_main
 
 if TYPE_CHECKING:  # they take seconds to import, and --help takes none of them
     from tlstm.records.schema import Record
@@ -59,9 +60,11 @@ def run_command(overrides: list[str]) -> None:
                 if not is_first_process():
                     return fit(job)
                 record = train(job)
+            run = run._replace(directory=job.directory)
         else:
             console.print("This run is finished; resume=never runs it anew, beside the old one.")
         console.print(summary(record, run), soft_wrap=True)
+        console.print(next_steps(run), soft_wrap=True)
 
 
 def resolve_run(run: "Run") -> "tuple[Run, Record | None]":
@@ -111,6 +114,16 @@ def summary(record: "Record", run: "Run") -> str:
     return f"{title(run)}: {outcome(record)}"
 
 
+def next_steps(run: "Run") -> str:
+    """Return where a finished run lies, and what may be done with it."""
+    directory = shlex.quote(str(run.directory))
+    return (
+        f"It lies in {run.directory}:\n"
+        f"  python -m tlstm.evaluate {directory}    # tests it again\n"
+        f"  python -m tlstm.export {directory} model.safetensors    # its layer in a file"
+    )
+
+
 def outcome(record: "Record") -> str:
     """Return the result in a line."""
     return (
@@ -131,4 +144,4 @@ def learnt(record: "Record") -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_main(main))

@@ -1,14 +1,18 @@
-"""Argument checks, atomic file writes and the errors of the commands."""
+"""Argument checks, atomic file writes, the errors of the commands and how they end."""
 
 import contextlib
+import io
 import operator
 import os
+import signal
 import stat
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NoReturn
+
+ESTIMATE_FACTOR = 1.5  # an estimate may be off by it either way
 
 
 def at_least(name: str, value: int, minimum: int) -> int:
@@ -120,6 +124,19 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
+def duration(seconds: float) -> str:
+    """Write a duration for people: 40 s, 9 min, 3.5 h, 2.1 days."""
+    for limit, unit, size in ((90, "s", 1), (90 * 60, "min", 60), (48 * 3600, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.{int(size == 3600)}f} {unit}"
+    return f"{seconds / 86400:.1f} days"
+
+
+def time_range(seconds: float) -> str:
+    """Write an estimate of a duration as a range that holds: 6 min to 14 min."""
+    return f"{duration(seconds / ESTIMATE_FACTOR)} to {duration(seconds * ESTIMATE_FACTOR)}"
+
+
 def sentence(error: OSError | ValueError) -> str:
     """Describe an error and its file in one sentence, for a person at a terminal."""
     if isinstance(error, OSError) and error.strerror:
@@ -154,17 +171,77 @@ def complain(sentence: str) -> None:
     print(f"error: {printable(' '.join(sentence.split()))}", file=sys.stderr, flush=True)
 
 
+INTERRUPTED, CUT_OFF, TERMINATED = 130, 141, 143  # exit codes, by the shell's convention
+
+
 @contextlib.contextmanager
 def interruptions(advice: str) -> Iterator[None]:
-    """End the process with exit code 130, the shell's convention, after Ctrl-C.
+    """End the process with a sentence at Ctrl-C and at SIGTERM, with the shell's exit codes.
 
-    Lightning closes the loggers on Ctrl-C and raises SystemExit.
+    Lightning closes the loggers and raises SystemExit: with code 1 at Ctrl-C, with none at SIGTERM.
 
     Args:
         advice: how to continue.
     """
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        print(f"Interrupted; {advice}.", file=sys.stderr)
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as end:
+        terminated = isinstance(end, SystemExit) and end.code in (None, TERMINATED)
+        print(f"{'Ended' if terminated else 'Interrupted'}; {advice}.", file=sys.stderr)
+        sys.exit(TERMINATED if terminated else INTERRUPTED)
+
+
+def start_command() -> None:
+    """Prepare the process of a command, before its imports.
+
+    A sign that the encoding of the output lacks is replaced. Ctrl-C ends the process at once, since
+    there is nothing to clean up yet, and an interrupted import may fail in any way.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
+        signal.signal(signal.SIGINT, _leave)
+
+
+def run_main(main: Callable[[], int | None]) -> int:
+    """Run a command and return its exit code.
+
+    Ctrl-C is KeyboardInterrupt and SIGTERM is SystemExit meanwhile. An output that nobody reads any
+    more, as in `.. | head`, ends the command in silence.
+    """
+    heeds = signal.getsignal(signal.SIGINT) is _leave
+    if heeds:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = main()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        complain("interrupted")
+        code = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = CUT_OFF
+    finally:
+        if heeds:
+            signal.signal(signal.SIGINT, _leave)  # while the interpreter ends
+    return code or 0
+
+
+@contextlib.contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """End the process at once at Ctrl-C, as while a command imports what it needs."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+def _leave(*_: object) -> None:
+    os.write(2, b"error: interrupted\n")
+    os._exit(INTERRUPTED)
+
+
+def _terminate(*_: object) -> None:
+    sys.exit(TERMINATED)

@@ -86,6 +86,7 @@ def fit_here(job: Job) -> None:
         job.trainer.callbacks.append(EndAtOnce())  # type: ignore[attr-defined]
         # Lightning makes the model parallel on a side stream, at no cost here
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Lightning calls what is there before its own
     job.trainer.fit(job.module, job.data, ckpt_path=job.checkpoint, weights_only=True)
     leave_group()  # before waiting for others: NCCL's processes leave together
 

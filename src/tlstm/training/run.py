@@ -58,6 +58,7 @@ from tlstm.training.network import SequenceNetwork
 from tlstm.training.record import blank_record
 from tlstm.training.stream_module import StreamModule
 
+LOG = "output.log"  # of a sweep's run
 STEPS_ON_GPU = 50  # Lightning's loop takes about a millisecond for each of its steps
 
 log = logging.getLogger(__name__)
@@ -185,9 +186,16 @@ def claim_directory(run: Run) -> Path:
 
 
 def fresh_directory(directory: Path) -> Path:
-    """Return a new directory: the given one, or it with a number from 2 on."""
+    """Return a directory without a run: the given one, or it with a number from 2 on.
+
+    The log of a sweep's run is there before the run.
+    """
     numbered = (directory.with_name(f"{directory.name}-{n}") for n in itertools.count(2))
-    return next(d for d in itertools.chain([directory], numbered) if not d.exists())
+    return next(d for d in itertools.chain([directory], numbered) if _is_fresh(d))
+
+
+def _is_fresh(directory: Path) -> bool:
+    return not directory.exists() or {file.name for file in directory.iterdir()} <= {LOG}
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ name classes of this package, and checkpoints are read as tensors and plain valu
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
