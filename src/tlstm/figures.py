@@ -23,11 +23,8 @@ from tlstm.records import memory_cells as memory_store
 from tlstm.records import table as tables
 from tlstm.records.schema import Record
 from tlstm.records.store import latest, load
-from tlstm.reporting import memory_cells, pages, rows
-from tlstm.reporting import runtime_page as bench_page
-from tlstm.reporting import runtime_pictures as bench_drawing
+from tlstm.reporting import memory_cells, pages, rows, runtime, runtime_pictures
 from tlstm.reporting.learning_curves import learning_curves
-from tlstm.reporting.runtime import machines
 from tlstm.reporting.settings import settings_figure
 from tlstm.reporting.style import style
 from tlstm.reporting.sweeps import ablation_figure, sweep_figure
@@ -210,13 +207,14 @@ def draw_runtime(results_dir: Path) -> list[Path]:
         return []
     directory = results_dir / RUNTIME
     pictures = []
-    for machine, shown in machines(measurements).items():
-        for name, figure in bench_drawing.pictures(machine, shown).items():
+    for machine, shown in runtime.machines(measurements).items():
+        for name, figure in runtime_pictures.pictures(machine, shown).items():
             pictures.append(directory / name)
             save(figure, pictures[-1])
     names = [picture.name for picture in pictures]
-    replace_file(directory / "measurements.csv", bench_page.flat(measurements).encode())
-    replace_file(directory / PAGE, bench_page.page(measurements, names).encode())
+    content = runtime.flat(measurements).to_csv(index=False, lineterminator="\n")
+    replace_file(directory / "measurements.csv", content.encode())
+    replace_file(directory / PAGE, pages.runtime_page(measurements, names).encode())
     return pictures
 
 

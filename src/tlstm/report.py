@@ -22,21 +22,13 @@ from tlstm.records import measurement as bench_store
 from tlstm.records import table as tables
 from tlstm.records.measurement import IMPLEMENTATIONS, Measurement
 from tlstm.records.measures import STANDS_IN_FOR
-from tlstm.records.schema import (
-    Record,
-)
-from tlstm.records.store import (
-    latest,
-    load,
-)
+from tlstm.records.schema import Record
+from tlstm.records.store import latest, load
 from tlstm.reporting import charts, rows, sections
 from tlstm.reporting.comparison import LABELS
 from tlstm.reporting.pages import TEMPLATES
 from tlstm.reporting.verdicts import counted, judge_all, summary, task_title, told_apart
-from tlstm.utils import (
-    replace_file,
-    sentence,
-)
+from tlstm.utils import replace_file, sentence
 
 PICTURES = {".svg": "image/svg+xml", ".png": "image/png"}  # types of memory-cell pictures
 MEMORY_CELLS = "fig6"

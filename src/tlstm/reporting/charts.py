@@ -22,9 +22,7 @@ from bokeh.models.renderers import GlyphRenderer
 from bokeh.plotting import figure
 
 from tlstm.records.measures import original
-from tlstm.records.schema import (
-    CurvePoint,
-)
+from tlstm.records.schema import CurvePoint
 from tlstm.reporting.style import OTHER_STYLES, STYLES
 
 INK = "#000000"

@@ -14,13 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from tlstm.records import table as tables
-from tlstm.records.schema import (
-    CurvePoint,
-    Record,
-)
-from tlstm.records.store import (
-    latest,
-)
+from tlstm.records.schema import CurvePoint, Record
+from tlstm.records.store import latest
 from tlstm.reporting.style import (
     GREY,
     PEOPLE,
@@ -40,10 +35,13 @@ from tlstm.reporting.style import (
 Numbers = npt.NDArray[np.float64]
 
 SOLVED = "_solved"  # the line to pass; an underscore keeps it out of a legend
-CHANCE = 1.5  # times the accuracy of a guess, up to which nothing was learnt [ours]
+CHANCE = 1.6  # times the accuracy of a guess, up to which nothing was learnt [ours]
 DIGITS = 10  # the classes of MNIST
 FLAT: Look = {"color": GREY, "linewidth": 0.7, "marker": "", "zorder": 1}
-LOW, ROOM = 50, 0.15  # accuracies up to which the axis is fitted, and the room above them
+MARKED = 0.2  # of a panel, from one mark of a line to its next
+FAINT: Look = {"linewidth": 0.5, "alpha": 0.35, "label": "_every validation", "zorder": 1}
+LOW, ROOM = 50, 0.15  # accuracies up to which the axis is fitted, and the room around the lines
+WINDOW = 9  # validations that are smoothed there, where lines are close
 
 
 class MeanCurve(NamedTuple):
@@ -98,12 +96,15 @@ def learning_curves(
     epoch = 1 if solvable else _epoch(records)
     depths = sorted(set(table["depth"]))
     styles, chance = line_styles(table), at_chance(records[0])
+    best = 100 * table["best_accuracy"].max()
+    window = WINDOW if best < LOW else 1
     with style():
         figure, panels, legend = make_panels(len(depths) + 1)
         for panel, depth in zip(panels[:-1], depths, strict=True):
             panel.set_title(f"L = {depth}")
-            _draw_curves(panel, table[table["depth"] == depth], curves, styles, epoch, chance)
-        _accuracy_axes(panels[:-1], 100 * table["best_accuracy"].max())
+            runs = table[table["depth"] == depth]
+            _draw_curves(panel, runs, curves, styles, epoch, chance, window)
+        _accuracy_axes(panels[:-1], best)
         if solvable:
             _samples_axes(panels[:-1], float(table["threshold"].iloc[0]))
         else:
@@ -114,6 +115,7 @@ def learning_curves(
         draw_runtime(panels[-1], table, "depth", styles)
         draw_legend(legend, styles | _chance_entry(panels[:-1]), shown)
         seeds = seeds_in_words(table, "lines are means, bands the range")
+        seeds += f", smoothed: medians of {window} validations" if window > 1 else ""
         draw_heading(figure, table, seeds, bool(shown))
     return figure
 
@@ -121,7 +123,7 @@ def learning_curves(
 def at_chance(record: Record) -> float:
     """Return the accuracy below which a run of this task has learnt nothing; a fraction [ours].
 
-    It is one and a half times that of a guess among the classes of the answer.
+    Always the same answer is right somewhat more often than a guess among the classes is.
     """
     task: Any = record.config.get("task", {})
     return CHANCE / task.get("base", task.get("alphabet", DIGITS))
@@ -146,30 +148,35 @@ def _draw_curves(
     styles: Mapping[str, Look],
     epoch: int,
     chance: float,
+    window: int,
 ) -> None:
+    """Draw the mean of every line's seeds, grey where it never left chance.
+
+    Lines are medians of so many validations, with every validation faintly behind them.
+    """
     for line, group in runs.groupby("line", sort=False):
         shown = [curves[identifier] for identifier in group["identifier"]]
         shown = [curve for curve in shown if curve]
-        if shown:
-            curve = mean_curve(shown)
-            learnt = curve.highest.max() > chance
-            _draw_curve(
-                panel, str(line), curve, styles[str(line)] | ({} if learnt else FLAT), epoch
-            )
-
-
-def _draw_curve(panel: Axes, line: str, curve: MeanCurve, look: Look, epoch: int) -> None:
-    places, percent = curve.samples / epoch, 100 * curve.mean
-    panel.plot(places, percent, label=line, markevery=0.15, alpha=0.9, **look)
-    if (curve.lowest < curve.highest).any():
-        band = 100 * curve.lowest, 100 * curve.highest
-        panel.fill_between(places, *band, color=look["color"], alpha=0.16, linewidth=0)
+        if not shown:
+            continue
+        curve = mean_curve(shown)
+        smooth = pd.Series(curve.mean).rolling(window, center=True, min_periods=1).median()
+        look = styles[str(line)] | ({} if smooth.max() > chance else FLAT)
+        first = MARKED * list(styles).index(str(line)) / len(styles)  # marks of lines alike differ
+        places = curve.samples / epoch
+        look |= {"markevery": (first, MARKED), "alpha": 0.9, "label": line}
+        if window > 1:
+            panel.plot(places, 100 * curve.mean, color=look["color"], **FAINT)
+        panel.plot(places, 100 * smooth, **look)
+        if (curve.lowest < curve.highest).any():
+            band = 100 * curve.lowest, 100 * curve.highest
+            panel.fill_between(places, *band, color=look["color"], alpha=0.16, linewidth=0)
 
 
 def _chance_entry(panels: Sequence[Axes]) -> dict[str, Look]:
     """Return the legend's entry of lines at chance, where there are any."""
-    drawn = [line for panel in panels for line in panel.lines if line.get_label() != SOLVED]
-    flat = any(line.get_color() == GREY for line in drawn)
+    drawn = [line for panel in panels for line in panel.lines]
+    flat = any(line.get_color() == GREY and line.get_label() != SOLVED for line in drawn)
     return {"never left chance": FLAT} if flat else {}
 
 
@@ -203,7 +210,7 @@ def _accuracy_axes(panels: Sequence[Axes], best: float) -> None:
             panel.set_ylabel("validation accuracy (%)")
         else:
             panel.tick_params(labelleft=False)
-    drawn = [line for panel in panels for line in panel.lines]
+    drawn = [line for panel in panels for line in panel.lines if line.get_label()[0] != "_"]
     least = min(float(np.asarray(line.get_ydata(), dtype=float).min()) for line in drawn)
     room = ROOM * (best - least)
     fitted = best < LOW and room > 0

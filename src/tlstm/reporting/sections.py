@@ -17,9 +17,7 @@ from tlstm.records.measurement import (
     format_microseconds,
 )
 from tlstm.records.measures import measure_of
-from tlstm.records.schema import (
-    Record,
-)
+from tlstm.records.schema import Record
 from tlstm.reporting.rows import compared_row, mean_range, quality
 from tlstm.reporting.runtime import Group, fastest, groups, title
 from tlstm.reporting.verdicts import task_title

@@ -12,9 +12,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from tlstm.records import table as tables
 from tlstm.records.measures import measure_of
-from tlstm.records.schema import (
-    Record,
-)
+from tlstm.records.schema import Record
 from tlstm.reporting.style import (
     PEOPLE,
     Look,
