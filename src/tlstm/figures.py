@@ -28,7 +28,7 @@ from tlstm.reporting.learning_curves import learning_curves
 from tlstm.reporting.settings import settings_figure
 from tlstm.reporting.style import style
 from tlstm.reporting.sweeps import ablation_figure, sweep_figure
-from tlstm.utils import replace_file, sentence
+from tlstm.utils import complain, replace_file, sentence
 
 
 class Experiment(NamedTuple):
@@ -116,7 +116,7 @@ def save(figure: Figure, stem: Path) -> None:
     """Write a figure as SVG and as PNG, with nothing in them that changes from day to day.
 
     Args:
-        figure: made under `tlstm.reporting.drawing.style`.
+        figure: made under `tlstm.reporting.style.style`.
         stem: the path without its suffix.
     """
     undated = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
@@ -254,7 +254,8 @@ def draw_front(results_dir: Path) -> list[Path]:
     return [results_dir / PAGE, readme]
 
 
-OTHERS = {RUNTIME: draw_runtime, MEMORY_CELLS: draw_memory_cells}  # not made of runs' records
+FRONT = "the front page"
+OTHERS = {RUNTIME: draw_runtime, MEMORY_CELLS: draw_memory_cells, FRONT: draw_front}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -270,29 +271,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         return _draw_all(chosen.experiments, chosen.results)
-    except (OSError, ValueError) as error:
-        print(f"error: {sentence(error)}", file=sys.stderr)
+    except ValueError as error:
+        complain(sentence(error))
         return 2
 
 
 def _draw_all(experiments: Sequence[str], results_dir: Path) -> int:
+    """Draw the named experiments, or all and the front page; what fails does not keep the others.
+
+    Returns:
+        The exit code: 2 where a page could not be drawn.
+    """
     for name in experiments:
         if name not in COMMANDS:
             raise ValueError(f"EXPERIMENT must be one of {', '.join(COMMANDS)}, got {name}")
-    drawn = {
-        name: OTHERS[name](results_dir) if name in OTHERS else draw(name, results_dir)
-        for name in experiments or COMMANDS
-    }
-    if not experiments:
-        drawn["front"] = draw_front(results_dir)
-    for pictures in drawn.values():
-        for picture in pictures:
+    names = list(experiments) or [*COMMANDS, FRONT]
+    drawn: dict[str, list[Path]] = {}
+    failed: dict[str, list[str]] = {}  # pages by what was wrong
+    for name in names:
+        try:
+            drawn[name] = OTHERS[name](results_dir) if name in OTHERS else draw(name, results_dir)
+        except (OSError, ValueError) as error:
+            failed.setdefault(sentence(error), []).append(name)
+            continue
+        for picture in drawn[name]:
             print(f"wrote {picture}" if picture.name == PAGE else f"drew {picture}.svg and .png")
     missing = [name for name, pictures in drawn.items() if not pictures]
-    if missing and (experiments or len(missing) == len(drawn)):
-        names = missing if experiments else missing[:1]
-        raise ValueError(_nothing_to_draw(names, results_dir))
-    return 0
+    if missing and (experiments or len(missing) == len(names)):
+        failed[_nothing_to_draw(missing if experiments else missing[:1], results_dir)] = []
+    for said, pages_of in failed.items():
+        complain(f"{said}; not drawn: {', '.join(pages_of)}" if pages_of else said)
+    return 2 if failed else 0
 
 
 def _nothing_to_draw(names: Sequence[str], results_dir: Path) -> str:

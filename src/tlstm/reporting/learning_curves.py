@@ -1,6 +1,6 @@
 """The pictures of Figures 4 and 5: accuracy while a model learns, a panel for every depth.
 
-Pure functions from records to figures, as in `tlstm.reporting.drawing`.
+Pure functions from records to figures, as in `tlstm.reporting.style`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -121,7 +121,9 @@ def experiment_page(
         shown = [
             {
                 "title": rows.task_title(str(task)),
-                "other": " and ".join(["size"] * (name != "paper") + ["data"] * (task in STANDS_IN_FOR)),
+                "other": " and ".join(
+                    ["size"] * (name != "paper") + ["data"] * (task in STANDS_IN_FOR)
+                ),
                 "picture": f"{name}-{task}" if f"{name}-{task}" in pictures else "",
                 "sizes": tables.sizes(runs),
                 "cost": cost(runs),
@@ -149,6 +151,11 @@ def experiment_page(
         mnist=any("mnist" in task for task in published["task"]),
         bits=any(measure_of(record.task).name != "accuracy" for record in records),
     )
+
+
+def _not_the_papers(scale: str, task: str) -> str:
+    """Return what is not the paper's: "size", "data", "size and data", or nothing."""
+    return " and ".join(["size"] * (scale != "paper") + ["data"] * (task in STANDS_IN_FOR))
 
 
 def cost(table: pd.DataFrame) -> str:
@@ -398,7 +405,7 @@ def runtime_page(measurements: Sequence[Measurement], pictures: Sequence[str]) -
 def _machine(
     machine: runtime.Machine, shown: Sequence[Measurement], pictures: Sequence[str]
 ) -> dict[str, object]:
-    """Return what the template shows of one machine; tables of times where it was measured whole."""
+    """Return what the template shows of one machine; times where it was measured whole."""
     required = runtime.requirements(runtime.groups(shown))
     targets = runtime.groups(shown, "targets")
     steps = runtime.groups(shown, "step") if not machine.quick else []
@@ -421,19 +428,12 @@ def _machine(
         "cases": len(targets),
         "held": sum(row["hold"] == row["cases"] for row in required),
         "requirements": required,
-        "targets": [] if machine.quick else known(map(runtime.target_row, targets)),
-        "steps": known(map(runtime.step_row, steps)),
+        "targets": [] if machine.quick else runtime.known(map(runtime.target_row, targets)),
+        "steps": runtime.known(map(runtime.step_row, steps)),
         "failures": dict.fromkeys(
             f"{m.competitor.name} on {m.case.name}: {m.failure}" for m in shown if m.failure
         ),
     }
-
-
-def known(shown: Iterable[rows.Row]) -> list[rows.Row]:
-    """Return rows without the columns of which nothing is known."""
-    table = pd.DataFrame(list(shown))
-    names = [str(name) for name in table if set(table[name]) - {rows.UNKNOWN}]
-    return [{str(k): v for k, v in row.items()} for row in table[names].to_dict("records")]
 
 
 def _range(values: Iterable[float | None]) -> str:

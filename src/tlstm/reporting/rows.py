@@ -331,16 +331,20 @@ def _merit(line: pd.DataFrame) -> tuple[float, float, float]:
     return len(solved) / len(line), -mean, sign * measure.of(line, "best").mean()
 
 
+def quality_text(runs: pd.DataFrame) -> str:
+    """Return the quality of some runs: "99.4% (99.1 to 99.8)"."""
+    measure = measure_of(runs["task"].iloc[0])
+    mean, *spread = mean_range(quality(runs), measure.digits).partition(" (")
+    unit = (measure.unit or " bpc") if mean != UNKNOWN else ""
+    return mean + unit + "".join(spread)
+
+
 def result(runs: pd.DataFrame) -> str:
     """Return the quality of some runs and, where a task can be solved, the samples it took."""
-    measure = measure_of(runs["task"].iloc[0])
-    unit = measure.unit or " bpc"
-    text = mean_range(quality(runs), measure.digits)
-    text = text.replace(" (", f"{unit} (", 1) if " (" in text else text + unit
     if not tables.is_solvable(runs):
-        return text
+        return quality_text(runs)
     between = " after " if runs["samples_to_threshold"].notna().all() else ", "
-    return text + between + tables.samples_text(runs)
+    return quality_text(runs) + between + tables.samples_text(runs)
 
 
 def published_result(row: Mapping[Hashable, str]) -> str:

@@ -215,9 +215,10 @@ def _memory(shown: Sequence[Group]) -> Iterator[Share]:
     """Yield our peak as a share of its limit, on a processor."""
     for group in shown:
         best, plain = ours(group), fastest(group, ["autograd"])
-        if best and plain and best.training and not best.on_gpu and plain.main.peak_memory:
-            if best.main.peak_memory is not None:
-                yield best.main.peak_memory / (CPU_MEMORY * plain.main.peak_memory), best
+        if best is None or plain is None or best.training is None or best.on_gpu:
+            continue
+        if best.main.peak_memory is not None and plain.main.peak_memory:
+            yield best.main.peak_memory / (CPU_MEMORY * plain.main.peak_memory), best
 
 
 def _with_errors(
@@ -294,6 +295,13 @@ def step_row(group: Group) -> Row:
         "configuration": f"{case.label}, L = {case.depth}, M = {case.channels}",
         **{name: _told(each) for name, each in best.items()},
     }
+
+
+def known(shown: Iterable[Row]) -> list[Row]:
+    """Return rows without the columns of which nothing is known."""
+    table = list(shown)
+    names = {name for row in table for name, cell in row.items() if cell != UNKNOWN}
+    return [{name: cell for name, cell in row.items() if name in names} for row in table]
 
 
 def flat(measurements: Sequence[Measurement]) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """The pictures of sweeps: what L or M does (Figure 3 among them), and what each part does.
 
-Pure functions from records to figures, as in `tlstm.reporting.drawing`.
+Pure functions from records to figures, as in `tlstm.reporting.style`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
