@@ -96,8 +96,9 @@ def learning_curves(
     epoch = 1 if solvable else _epoch(records)
     depths = sorted(set(table["depth"]))
     styles, chance = line_styles(table), at_chance(records[0])
-    best = 100 * table["best_accuracy"].max()
-    window = WINDOW if best < LOW else 1
+    best = 100 * max((point.accuracy for curve in curves.values() for point in curve), default=0)
+    many = any(len(curve) > 3 * WINDOW for curve in curves.values())
+    window = WINDOW if best < LOW and many else 1
     with style():
         figure, panels, legend = make_panels(len(depths) + 1)
         for panel, depth in zip(panels[:-1], depths, strict=True):
