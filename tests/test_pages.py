@@ -3,15 +3,20 @@
 import csv
 import math
 import random
+import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from matplotlib.axes import Axes
 
 from test_figures import (
@@ -35,7 +40,7 @@ from tlstm.records.store import (
 )
 from tlstm.reporting import rows
 from tlstm.reporting.learning_curves import learning_curves
-from tlstm.reporting.pages import verdict
+from tlstm.reporting.pages import Heading, code, experiment_page, verdict
 from tlstm.reporting.settings import settings_figure
 from tlstm.reporting.sweeps import ablation_figure, sweep_figure
 
@@ -210,7 +215,7 @@ def test_settings_are_rows_by_the_samples_that_they_take(published):
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("given_settings", "words"),
     [
         ({"initialization": "torch7", "scale": "3.0"}, "torch7 × 3"),
         ({"scale": "2.0", "loss": "all"}, "weights × 2, loss over all"),
@@ -220,8 +225,8 @@ def test_settings_are_rows_by_the_samples_that_they_take(published):
          "warm-up 1.5K, up to 100% zeros, float32"),
     ],
 )  # fmt: skip
-def test_settings_are_named(settings, words):
-    assert rows.named(settings) == words
+def test_settings_are_named(given_settings, words):
+    assert rows.named(given_settings) == words
 
 
 def test_a_model_whose_runs_all_have_another_setting_than_others_says_so():
@@ -463,6 +468,83 @@ def test_a_table_shows_the_runs_that_its_figure_does_not(results, table, figure,
     expected = "1.587 (1.443 to 1.731)" if measure == BITS_PER_CHARACTER else "55.0 (50.0 to 60.0)"
     assert tensorized[f"test {measure.title}"] == expected
     assert "**Not the paper's size and data: no reproduction" in page
+
+
+MARKS = st.text(alphabet="<>[]()|`*_~#&!$\\\n\t :/.-+='\"ahtpw1", max_size=30)
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "[text](http://evil.example)",
+    "![picture](http://evil.example/x.png)",
+    "http://evil.example www.evil.example <http://evil.example>",
+    "# heading\n## heading",
+    "x |\n| forged | 7 | 0 | 99.9 | 1K | 1 | solved | 1.0 |",
+    "\\| \\\\| `` | `code` **bold** _slanted_ &lt; $x$",
+]
+
+
+def page_with(text: str) -> str:
+    """A page of a run whose name, hardware, settings and command are this text."""
+    like = run("addition", "slstm", 1)
+    config = {"task": {"digits": text, "base": text}, "training": {"loss": text}}
+    hardware = like.hardware.model_copy(update={"device": text})
+    values = {"label": text, "hardware": hardware, "config": config, "overrides": [text]}
+    record = like.model_copy(update=values)
+    other = like.model_copy(update={"identifier": "f" * 16, "config": {"training": {"loss": "x"}}})
+    heading = Heading("fig4", "Figure 4", "make")
+    return experiment_page([record, other], published_rows_of_none(), pd.DataFrame(), (), heading)
+
+
+def published_rows_of_none() -> pd.DataFrame:
+    return tables.read_published(PUBLISHED_CSV).iloc[:0]
+
+
+def shape_and_words(page: str) -> tuple[list[str], str]:
+    """The elements of a page, and its text, as a parser of Markdown that is not ours reads them."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(page)
+    parts = [part for token in tokens for part in (token.children or [])]
+    words = "".join(part.content for part in parts if part.type == "text")
+    elements = [token.type for token in tokens]
+    return elements + [part.type for part in parts if part.type != "text"], words
+
+
+@given(MARKS)
+@settings(max_examples=40, deadline=None)
+def test_what_records_hold_is_text_on_a_page(text):
+    expected, _ = shape_and_words(page_with("plain"))
+    elements, words = shape_and_words(page_with(text))
+    assert Counter(elements) == Counter(expected)
+    assert " ".join(text.split()) in " ".join(words.split())
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_markup_of_records_is_text_on_every_page(text, results):
+    """Addresses are no links either, which other parsers make of them."""
+    shape, _ = shape_and_words(page_with("plain"))
+    page = page_with(text)
+    assert Counter(shape_and_words(page)[0]) == Counter(shape)
+    assert " ".join(text.split()) in shape_and_words(page)[1]
+    assert not re.search(r"(?<!\\)://evil|www\.evil", page)
+    append([run("addition", "slstm", 1, label=text, experiment="fig4")], results)
+    assert main(["--results", str(results)]) == 0
+    for front in (results / "README.md", results / "fig4" / "README.md"):
+        elements, _ = shape_and_words(front.read_text(encoding="utf-8"))
+        assert elements.count("html_block") == 1  # which says what made the page
+        assert "html_inline" not in elements
+
+
+@given(MARKS)
+def test_code_is_code_whatever_it_holds(text):
+    assume(text.strip())
+    ((token,),) = [
+        each.children for each in MarkdownIt("commonmark").parse(code(text)) if each.children
+    ]
+    assert (token.type, token.content.strip()) == ("code_inline", " ".join(text.split()))
+
+
+def test_the_page_of_runtime_is_one_to_read():
+    """The rest is in its csv."""
+    page = (PUBLISHED_CSV.parent / "runtime" / "README.md").read_text(encoding="utf-8")
+    assert len(page.splitlines()) <= 100
 
 
 def test_a_page_tells_the_best_where_nothing_is_solved(results):

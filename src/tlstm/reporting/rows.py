@@ -5,6 +5,7 @@ known. Accuracies are fractions in a record and per cent in a row.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
@@ -105,7 +106,7 @@ def run_table(
     by_identifier = {record.identifier: record for record in records}
     ordered = [by_identifier[identifier] for identifier in table["identifier"]]
     settings = [
-        dict(part.split("=", 1) for part in variant.split("; ") if part)
+        dict(part.partition("=")[::2] for part in re.split(r"; (?=\w+=)", variant) if part)
         for variant in table["variant"]
     ]
     table["variant"] = [named(each) for each in settings]
