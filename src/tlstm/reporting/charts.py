@@ -16,9 +16,8 @@ from bokeh.models import (
     HoverTool,
     Line,
     NumeralTickFormatter,
-    Span,
 )
-from bokeh.models.annotations import Whisker
+from bokeh.models.annotations import Span, Whisker
 from bokeh.models.renderers import GlyphRenderer
 from bokeh.plotting import figure
 
@@ -90,8 +89,7 @@ def curves(
         panel = _panel("training samples", measure.title, x_axis_type="log", **shared)
         panel.xaxis.formatter = NumeralTickFormatter(format="0.[0]a")
         for run in runs.to_dict("records"):
-            curve = points[str(run["identifier"])]
-            _draw_run(panel, run, curve, measure is ACCURACY)
+            _draw_run(panel, run, points[str(run["identifier"])])
         if tables.is_solvable(table):
             threshold = 100 * float(table["threshold"].iloc[0])
             look = {"line_color": GREY, "line_dash": "dotted"}
@@ -103,16 +101,17 @@ def curves(
     return charts
 
 
-def _draw_run(
-    panel: figure, run: Mapping[Any, Any], points: Sequence[CurvePoint], accuracies: bool
-) -> None:
-    shown = [
-        (point.samples, 100 * point.accuracy if accuracies else point.loss / math.log(2))
-        for point in points
-        if point.samples and (accuracies or point.loss is not None)
-    ]
-    samples, values = zip(*shown, strict=True) if shown else ((), ())
-    source = ColumnDataSource({"x": list(samples), "y": [round(value, 3) for value in values]})
+def _quality(task: str, point: CurvePoint) -> float | None:
+    """Return the measure at a point of a curve; None where the loss was not finite."""
+    if measure_of(task) is ACCURACY:
+        return 100 * point.accuracy
+    return None if point.loss is None else point.loss / math.log(2)
+
+
+def _draw_run(panel: figure, run: Mapping[Any, Any], points: Sequence[CurvePoint]) -> None:
+    found = [(point.samples, _quality(run["task"], point)) for point in points if point.samples]
+    shown = [(samples, round(value, 3)) for samples, value in found if value is not None]
+    source = ColumnDataSource({"x": [x for x, _ in shown], "y": [y for _, y in shown]})
     look = Line(
         line_color=color(run["model"]),
         line_width=1.8,

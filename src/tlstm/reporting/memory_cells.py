@@ -236,6 +236,5 @@ def _run(record: Record) -> str:
     """Return the run of a picture in words."""
     return (
         f"{record.label}, L = {record.depth}, M = {record.channels}, seed {record.seed}, after "
-        f"{tables.people(record.samples)} samples: {100 * record.test['accuracy']:.1f}% of the "
-        "test samples."
+        f"{tables.people(record.samples)} samples: {_quality(record)}."
     )

@@ -72,10 +72,10 @@ def code(value: object) -> Markdown:
 
 def markdown(shown: Iterable[rows.Row]) -> Markdown:
     """Return rows as a table, without columns of which nothing is known; "" if there are none."""
-    table = pd.DataFrame(list(shown)).fillna(rows.UNKNOWN)
-    lines = [[escaped(name) for name in table], ["---"] * table.shape[1]]
-    lines += [[escaped(cell) for cell in line] for line in table.to_numpy().tolist()]
-    return Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines if line))
+    table = pd.DataFrame(list(shown)).fillna(tables.UNKNOWN)
+    lines = [[*table], [Markdown("---")] * table.shape[1], *table.to_numpy().tolist()]
+    cells = [map(escaped, line) for line in lines if line]
+    return Markdown("\n".join(f"| {' | '.join(line)} |" for line in cells))
 
 
 def environment() -> jinja2.Environment:

@@ -124,14 +124,15 @@ def _draw_rows(panel: Axes, places: Mapping[Lane, float]) -> None:
     panel.set_yticks([*places.values()], [f"L = {lane.depth}" for lane in places], fontsize=7)
     panel.grid(visible=False, axis="y")
     panel.tick_params(axis="y", length=0)
-    low, where = 0.0, {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    low = 0.0
     look: Look = {"ha": "right", "va": "center", "fontsize": 7.5, "annotation_clip": False}
+    look |= {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
     for number, row in enumerate(dict.fromkeys(lane.row for lane in places)):
         heights = [height for lane, height in places.items() if lane.row == row]
         middle = (min(heights) + max(heights)) / 2
         high = 2 * middle - low
         name = textwrap.fill(row, ROW_CHARACTERS)
-        panel.annotate(name, (0, middle), (-36, 0), **where, **look)
+        panel.annotate(name, (0, middle), (-36, 0), **look)
         if number % 2 == 0:
             panel.axhspan(low, high, color=SHADE, zorder=0)
         low = high
