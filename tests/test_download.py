@@ -152,11 +152,12 @@ def test_enwik8_is_checked_by_its_hash(
 ) -> None:
     server.files["enwik8.zip"] = zipped(text), 0
     small = wikipedia.ENWIK8._replace(
-        url=f"{server.url}/enwik8.zip",
         size=len(CONTENT),
         sha256=hashlib.sha256(CONTENT).hexdigest(),
     )
+    monkeypatch.setattr(wikipedia, "URL", f"{server.url}/enwik8.zip")
     monkeypatch.setattr(wikipedia, "ENWIK8", small)
+    monkeypatch.setattr(wikipedia, "PUBLISHED", {"wikipedia": small})
     if said is None:
         assert wikipedia.read_text("wikipedia", tmp_path, None) == CONTENT
     else:
