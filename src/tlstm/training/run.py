@@ -219,8 +219,14 @@ def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
     """Return the model that a configuration describes, for a task's inputs and answers."""
     core = instantiate(config.model.core, input_size=data.input_size)
     if core.depth != config.model.depth:
+        size = config.model.core.get("tensor_size")
+        if size is None:
+            raise ValueError(
+                f"model.depth={config.model.depth} cannot be: {config.model.label} has the depth "
+                f"{core.depth}"
+            )
         raise ValueError(
-            f"model.core.tensor_size={config.model.core.tensor_size} makes the depth {core.depth}, "
+            f"model.core.tensor_size={size} makes the depth {core.depth}, "
             f"not model.depth={config.model.depth}; set model.depth alone"
         )
     loss_over_all = config.training.loss == "all"

@@ -1,0 +1,267 @@
+"""The comparators against the equations of their papers, a timestep at a time in NumPy.
+
+An oracle is a function of (weights by name, input [B, I], parts of the state [B, n], the layer)
+that returns (output, parts).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import variants
+from commands import tiny
+from oracle import Array, sigmoid
+from tlstm.layers.comparators.comparator import Comparator
+from tlstm.layers.comparators.irnn import IRNN
+from tlstm.layers.comparators.lstm import LSTM
+from tlstm.layers.comparators.stanh import STanh
+from tlstm.training.config import compose, instantiate
+from tlstm.training.network import SequenceNetwork
+from tlstm.training.run import make_data, make_module
+from variants import (
+    BATCH_SIZE,
+    INPUT_SIZE,
+    STREAM_FORMS,
+    assert_close,
+    assert_same,
+    numpy_parameters,
+    outcome,
+    random_inputs,
+    random_state,
+    randomize,
+)
+
+Weights = dict[str, Array]
+Step = Callable[[Weights, Array, list[Array], Any], tuple[Array, list[Array]]]
+TIMESTEPS = 6
+
+
+class Case(NamedTuple):
+    """A comparator at a tiny size, and its row's size.
+
+    Attributes:
+        layer: the class.
+        arguments: of a tiny layer.
+        step: the oracle.
+        parameters: of the published network; `symbols` in, `classes` out.
+        settings: of a tiny network, on the command line.
+    """
+
+    layer: type[Comparator]
+    arguments: dict[str, Any]
+    step: Step
+    parameters: int
+    symbols: int
+    settings: list[str]
+
+
+# The equations
+
+
+def gates(activation: Array, number: int = 4) -> list[Array]:
+    return np.split(activation, number, axis=-1)
+
+
+def lstm(w: Weights, x: Array, parts: list[Array], layer: Any) -> tuple[Array, list[Array]]:
+    h, c = parts
+    i, f, g, o = gates(x @ w["input.weight"].T + h @ w["hidden.weight"].T + w["input.bias"])
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    h = sigmoid(o) * np.tanh(c)
+    return h, [h, c]
+
+
+def irnn(w: Weights, x: Array, parts: list[Array], layer: Any) -> tuple[Array, list[Array]]:
+    (h,) = parts
+    h = np.maximum(x @ w["input.weight"].T + h @ w["hidden.weight"].T + w["input.bias"], 0)
+    return h, [h]
+
+
+def stanh(w: Weights, x: Array, parts: list[Array], layer: Any) -> tuple[Array, list[Array]]:
+    history = np.split(parts[0], layer.skip, axis=1)
+    a = x @ w["input.weight"].T + w["input.bias"]
+    h = np.tanh(a + history[-1] @ w["hidden.weight"].T + history[0] @ w["skipped.weight"].T)
+    return h, [np.concatenate([*history[1:], h], axis=1)]
+
+
+CASES = {
+    "lstm": Case(LSTM, {"channels": 3}, lstm, 67_850, 1, []),
+    "irnn": Case(IRNN, {"channels": 3}, irnn, 11_210, 1, []),
+    "stanh": Case(STanh, {"channels": 2, "skip": 3}, stanh, 19_200, 1, ["model.core.skip=3"]),
+}
+CLASSES = {1: 10, 205: 205}  # of pixels and of characters
+for_each = pytest.mark.parametrize("name", CASES)
+
+
+def make(name: str, **others: Any) -> Any:
+    """A float64 layer whose weights are all generic, without dropout."""
+    case = CASES[name]
+    layer = case.layer(INPUT_SIZE, **case.arguments, dtype=torch.float64, **others)
+    return randomize(layer).eval()
+
+
+def oracle_run(name: str, layer: Any, inputs: Tensor, state: Tensor) -> tuple[Array, Array]:
+    """Outputs [T, B, M] and the last state [B, S]."""
+    parts = [part.numpy() for part in layer.split(state)]
+    weights = numpy_parameters(layer) | {n: b.numpy() for n, b in layer.named_buffers()}
+    outputs = []
+    for x in inputs.numpy():
+        output, parts = CASES[name].step(weights, x, parts, layer)
+        outputs.append(output)
+    return np.stack(outputs), np.concatenate(parts, axis=1)
+
+
+# What holds for every comparator
+
+
+@for_each
+def test_equals_the_equations(name: str) -> None:
+    layer, inputs = make(name), random_inputs(TIMESTEPS)
+    state = random_state(layer)
+    for ours, theirs in zip(
+        layer(inputs, state), oracle_run(name, layer, inputs, state), strict=True
+    ):
+        assert_close(ours, theirs)
+
+
+@for_each
+def test_gradients_equal_those_of_finite_differences(name: str) -> None:
+    layer, inputs = make(name), random_inputs(3).requires_grad_()
+    state = random_state(layer).requires_grad_()
+    names, parameters = zip(*layer.named_parameters(), strict=True)
+
+    def forward(inputs: Tensor, state: Tensor, *values: Tensor) -> Any:
+        given = dict(zip(names, values, strict=True))
+        return torch.func.functional_call(layer, given, (inputs, state))
+
+    assert torch.autograd.gradcheck(forward, (inputs, state, *parameters))
+
+
+@for_each
+def test_a_sequence_equals_its_chunks_and_steps(name: str) -> None:
+    layer, inputs = make(name), random_inputs(TIMESTEPS)
+    state = random_state(layer)
+    expected = outcome(layer, variants.whole, inputs, state)
+    for forward in (variants.step_by_step, *STREAM_FORMS):
+        assert_same(outcome(layer, forward, inputs, state), expected)
+
+
+@for_each
+def test_an_example_ends_with_its_length(name: str) -> None:
+    layer, inputs, lengths = make(name), random_inputs(TIMESTEPS), [2, TIMESTEPS]
+    state = random_state(layer)
+    output, last = layer(inputs, state, lengths=lengths)
+    for row, length in enumerate(lengths):
+        alone, end = layer(inputs[:length, row], state[row])
+        assert_close(output[:length, row], alone)
+        assert_close(last[row], end)
+        assert not output[length:, row].any()
+
+
+@for_each
+def test_begins_with_zeros(name: str) -> None:
+    layer, inputs = make(name), random_inputs()
+    zeros = layer.initial_state(BATCH_SIZE)
+    assert not zeros.any()
+    for ours, theirs in zip(layer(inputs), layer(inputs, zeros), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@for_each
+def test_a_file_makes_the_same_layer(name: str, tmp_path: Path) -> None:
+    layer, inputs = make(name), random_inputs()
+    layer.to_file(tmp_path / "layer.safetensors")
+    again = type(layer).from_file(tmp_path / "layer.safetensors").eval()
+    assert torch.equal(again(inputs)[0], layer(inputs)[0])
+
+
+@for_each
+def test_the_published_number_of_parameters(name: str) -> None:
+    case = CASES[name]
+    config = compose(["scale=paper", f"model={name}"]).config
+    with torch.device("meta"):
+        core = instantiate(config.model.core, input_size=case.symbols)
+        network = SequenceNetwork(core, CLASSES[case.symbols])
+    assert type(core) is case.layer
+    assert core.depth == config.model.depth
+    assert sum(parameter.numel() for parameter in network.parameters()) == case.parameters
+
+
+@for_each
+def test_learns_as_every_model_does(name: str, tmp_path: Path) -> None:
+    settings = [f"model={name}", "model.depth=1", *CASES[name].settings]
+    config = compose(tiny(tmp_path, *settings)).config
+    torch.manual_seed(0)
+    data = make_data(config)
+    module = make_module(config, data)
+    batch = next(iter(data.train_dataloader()))
+    optimizer = module.configure_optimizers()
+    losses = [module._learn(batch, optimizer, Tensor.backward) for _ in range(20)]
+    assert losses[-1] < losses[0]
+    for parameter_name, parameter in module.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+
+
+def test_a_comparator_begins_as_its_paper_says(tmp_path: Path) -> None:
+    for setting in ("initialization=embedding", "initialization.bias_range=0"):
+        config = compose(tiny(tmp_path, "model=irnn", "model.depth=1", setting)).config
+        with pytest.raises(ValueError, match="cannot be: IRNN begins as its paper says"):
+            make_module(config, make_data(config))
+
+
+def test_a_model_of_one_layer_has_no_other_depth(tmp_path: Path) -> None:
+    config = compose(tiny(tmp_path, "model=irnn", "model.depth=2")).config
+    with pytest.raises(ValueError, match=r"model\.depth=2 cannot be: iRNN has the depth 1"):
+        make_module(config, make_data(config))
+
+
+# What holds for one of them
+
+
+def test_lstm_equals_torch_and_begins_with_open_forget_gates() -> None:
+    layer, inputs = make("lstm"), random_inputs(TIMESTEPS)
+    peer = torch.nn.LSTM(INPUT_SIZE, 3, dtype=torch.float64)
+    peer.load_state_dict(
+        {
+            "weight_ih_l0": layer.input.weight,
+            "weight_hh_l0": layer.hidden.weight,
+            "bias_ih_l0": layer.input.bias,
+            "bias_hh_l0": torch.zeros(12),
+        }
+    )
+    assert_close(layer(inputs)[0], peer(inputs)[0])
+    assert LSTM(2, 3).input.bias.tolist() == [0.0] * 3 + [1.0] * 3 + [0.0] * 6
+
+
+def test_irnn_keeps_what_it_holds() -> None:
+    """With V = 0 and b = 0 a state that is not negative stays."""
+    layer = IRNN(INPUT_SIZE, 4)
+    assert torch.equal(layer.hidden.weight, torch.eye(4))
+    assert not layer.input.bias.any()
+    torch.nn.init.zeros_(layer.input.weight)
+    state = torch.rand(BATCH_SIZE, 4)
+    output, last = layer(random_inputs().float(), state)
+    assert torch.equal(last, state)
+    assert torch.equal(output, state.expand_as(output))
+
+
+def test_stanh_without_one_of_its_connections() -> None:
+    inputs = random_inputs(7)
+    layer = make("stanh")
+    with torch.no_grad():
+        layer.skipped.weight.zero_()
+    peer = torch.nn.RNN(INPUT_SIZE, 2, dtype=torch.float64)
+    weights = (layer.input.weight, layer.hidden.weight, layer.input.bias)
+    none = torch.zeros_like(layer.input.bias)
+    peer.load_state_dict(dict(zip(peer.state_dict(), (*weights, none), strict=True)))
+    assert_close(layer(inputs)[0], peer(inputs)[0])
+    with torch.no_grad():  # s chains that know nothing of each other
+        layer.skipped.weight.copy_(layer.hidden.weight)
+        layer.hidden.weight.zero_()
+    for start in range(3):
+        assert_close(layer(inputs)[0][start::3], peer(inputs[start::3])[0])
