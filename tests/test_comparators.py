@@ -17,8 +17,11 @@ import variants
 from commands import tiny
 from oracle import Array, sigmoid
 from tlstm.layers.comparators.comparator import Comparator
+from tlstm.layers.comparators.dilated_cnn import DilatedCNN
+from tlstm.layers.comparators.dilated_gru import GRU, DilatedGRU, run_dilated
 from tlstm.layers.comparators.irnn import IRNN
 from tlstm.layers.comparators.lstm import LSTM
+from tlstm.layers.comparators.qrnn import QRNN, scan
 from tlstm.layers.comparators.stanh import STanh
 from tlstm.training.config import compose, instantiate
 from tlstm.training.network import SequenceNetwork
@@ -35,6 +38,9 @@ from variants import (
     random_state,
     randomize,
 )
+
+# Of three layers of 522 units and a head: no published size
+QRNN_NUMBER = 3 * 522 * (2 * 205 + 1) + 2 * 3 * 522 * (2 * 522 + 1) + 205 * 523
 
 Weights = dict[str, Array]
 Step = Callable[[Weights, Array, list[Array], Any], tuple[Array, list[Array]]]
@@ -88,10 +94,55 @@ def stanh(w: Weights, x: Array, parts: list[Array], layer: Any) -> tuple[Array, 
     return h, [np.concatenate([*history[1:], h], axis=1)]
 
 
+def qrnn(w: Weights, x: Array, parts: list[Array], layer: Any) -> tuple[Array, list[Array]]:
+    after = []
+    for number in range(layer.depth):
+        c, before = parts[2 * number : 2 * number + 2]
+        weight, bias = w[f"layers.{number}.weight"], w[f"layers.{number}.bias"]
+        z, f, o = gates(np.concatenate([before, x], axis=1) @ weight.T + bias, 3)
+        c = sigmoid(f) * c + (1 - sigmoid(f)) * np.tanh(z)
+        after += [c, x]
+        x = sigmoid(o) * c
+    return x, after
+
+
+def dilated_gru(w: Weights, x: Array, parts: list[Array], layer: Any) -> tuple[Array, list[Array]]:
+    after = []
+    for number, part in enumerate(parts):
+        before, *others = np.split(part, 2**number, axis=1)
+        gated, candidate = (
+            (w[f"layers.{number}.{name}.weight"].T, w[f"layers.{number}.{name}.bias"])
+            for name in ("gates", "candidate")
+        )
+        r, u = gates(sigmoid(np.concatenate([x, before], axis=1) @ gated[0] + gated[1]), 2)
+        c = np.tanh(np.concatenate([x, r * before], axis=1) @ candidate[0] + candidate[1])
+        x = u * before + (1 - u) * c
+        after.append(np.concatenate([*others, x], axis=1))
+    return x, after
+
+
+def dilated_cnn(w: Weights, x: Array, parts: list[Array], layer: Any) -> tuple[Array, list[Array]]:
+    after = []
+    for number, part in enumerate(parts):
+        before, *others = np.split(part, 2**number, axis=1)
+        after.append(np.concatenate([*others, x], axis=1))
+        taps = w[f"layers.{number}.weight"]
+        x = before @ taps[..., 0].T + x @ taps[..., 1].T + w[f"layers.{number}.bias"]
+        x = np.maximum(x, 0)
+    return x, after
+
+
 CASES = {
     "lstm": Case(LSTM, {"channels": 3}, lstm, 67_850, 1, []),
     "irnn": Case(IRNN, {"channels": 3}, irnn, 11_210, 1, []),
     "stanh": Case(STanh, {"channels": 2, "skip": 3}, stanh, 19_200, 1, ["model.core.skip=3"]),
+    "qrnn": Case(QRNN, {"channels": 2, "depth": 2}, qrnn, QRNN_NUMBER, 205, ["model.depth=2"]),
+    "dilated_gru": Case(
+        DilatedGRU, {"channels": 2, "depth": 3}, dilated_gru, 129_510, 1, ["model.depth=2"]
+    ),
+    "dilated_cnn": Case(
+        DilatedCNN, {"channels": 2, "depth": 3}, dilated_cnn, 46_110, 1, ["model.depth=2"]
+    ),
 }
 CLASSES = {1: 10, 205: 205}  # of pixels and of characters
 for_each = pytest.mark.parametrize("name", CASES)
@@ -182,7 +233,7 @@ def test_a_file_makes_the_same_layer(name: str, tmp_path: Path) -> None:
 @for_each
 def test_the_published_number_of_parameters(name: str) -> None:
     case = CASES[name]
-    config = compose(["scale=paper", f"model={name}"]).config
+    config = compose(["scale=paper", "task=wikipedia", f"model={name}"]).config
     with torch.device("meta"):
         core = instantiate(config.model.core, input_size=case.symbols)
         network = SequenceNetwork(core, CLASSES[case.symbols])
@@ -265,3 +316,82 @@ def test_stanh_without_one_of_its_connections() -> None:
         layer.hidden.weight.zero_()
     for start in range(3):
         assert_close(layer(inputs)[0][start::3], peer(inputs[start::3])[0])
+
+
+@pytest.mark.parametrize("timesteps", [1, 2, 7, 100])
+def test_a_scan_equals_its_loop_and_its_closed_form(timesteps: int) -> None:
+    keep = torch.rand(timesteps, 2, dtype=torch.float64).clamp(0.5).requires_grad_()
+    term = torch.randn(timesteps, 2, dtype=torch.float64, requires_grad=True)
+    start = torch.randn(1, 2, dtype=torch.float64, requires_grad=True)
+    c, looped = start[0], []
+    for f, new in zip(keep, term, strict=True):
+        c = f * c + new
+        looped.append(c)
+    product = keep.cumprod(0)
+    expected, closed = torch.stack(looped), product * (start + (term / product).cumsum(0))
+    scanned = scan(keep, term, start)
+    found, wanted = (
+        torch.autograd.grad(c.square().sum(), (keep, term, start)) for c in (scanned, expected)
+    )
+    for ours, theirs in zip((scanned, scanned, *found), (expected, closed, *wanted), strict=True):
+        assert_close(ours, theirs, tolerance=1e-10)
+
+
+def test_qrnn_without_memory_reads_two_timesteps_a_layer() -> None:
+    layer, inputs = make("qrnn"), random_inputs(TIMESTEPS)
+    with torch.no_grad():
+        for linear in layer.layers:
+            linear.bias[2:4] = -1e3  # f = 0: h = o ⊙ tanh(z)
+    changed = inputs.clone()
+    changed[1] += 1
+    differs = (layer(inputs)[0] != layer(changed)[0]).any(-1).any(-1)
+    assert differs.tolist() == [False, True, True, True, False, False]
+
+
+def test_qrnn_that_reads_one_timestep_is_a_mingru() -> None:
+    layer = QRNN(INPUT_SIZE, 3, 1, dtype=torch.float64)
+    with torch.no_grad():
+        layer.layers[0].weight[:, :INPUT_SIZE] = 0
+        layer.layers[0].bias[6:] = 1e3  # o = 1
+    weight, bias = (value.detach().numpy() for value in layer.layers[0].parameters())
+    inputs, h = random_inputs(TIMESTEPS), np.zeros((BATCH_SIZE, 3))
+    for x, output in zip(inputs.numpy(), layer(inputs)[0], strict=True):
+        a = x @ weight[:, INPUT_SIZE:].T + bias
+        z = sigmoid(-a[:, 3:6])
+        h = (1 - z) * h + z * np.tanh(a[:, :3])
+        assert_close(output, h)
+
+
+@pytest.mark.parametrize("timesteps", [1, 3, 8, 11])
+def test_a_dilated_layer_is_grus_side_by_side(timesteps: int) -> None:
+    gru = randomize(GRU(INPUT_SIZE, 3, None, torch.float64))
+    steps = random_inputs(timesteps)
+    before = variants.random_tensor(4, BATCH_SIZE, 3)
+    found = run_dilated(gru, steps, before)
+    for start in range(min(4, timesteps)):
+        assert_close(found[start::4], gru(steps[start::4], before[start]))
+
+
+def test_only_the_dilations_of_a_gru_reach_back() -> None:
+    """The top layer alone, of dilation 4, reads every fourth timestep."""
+    layer, inputs = make("dilated_gru"), random_inputs(10)
+    for gru in layer.layers[:2]:  # let through what they read: u = 0, and nothing of before
+        torch.nn.init.zeros_(gru.gates.weight)
+        torch.nn.init.constant_(gru.gates.bias, -1e3)
+    for t in range(10):
+        changed = inputs.clone()
+        changed[t] += 1
+        differs = (layer(inputs)[0] != layer(changed)[0]).any(-1).any(-1)
+        assert differs.nonzero().flatten().tolist() == list(range(t, 10, 4))
+
+
+def test_dilated_cnn_sees_1024_timesteps() -> None:
+    layer = DilatedCNN(1, 2, 10, dtype=torch.float64)
+    for conv in layer.layers:  # all positive, so that no unit is cut off
+        torch.nn.init.constant_(conv.weight, 0.5)
+    inputs = torch.ones(1030, 1, 1, dtype=torch.float64)
+    before = layer(inputs)[0][1025]
+    for t, is_seen in ((1026, False), (1025, True), (2, True), (1, False)):
+        changed = inputs.clone()
+        changed[t] += 1
+        assert torch.equal(layer(changed)[0][1025], before) != is_seen

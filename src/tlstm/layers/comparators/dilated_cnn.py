@@ -1,15 +1,23 @@
 """Dilated CNN, causal convolutions like WaveNet's (as run by Chang et al. 2017), in Table 3.
 
-    x_t ← ReLU(W₀ x_{t−s} + W₁ x_t + b)             s = 2^l in layer l = 0, 1, ..; x = 0 before t = 1
+    x_t ← ReLU(W₀ x_{t−s} + W₁ x_t + b)             s = 2^l in layer l = 0, 1, ..
 
-Ten layers of 50 channels have the row's 46k parameters; gates and residual paths, if any, are not
-known [uncertain]. [ours] plain layers of rectified linear units, which begin as torch.nn.Conv1d.
+x is 0 before the first timestep. Ten layers of 50 channels have the row's 46k parameters; gates and
+residual paths, if any, are not known [uncertain]. [ours] plain layers of rectified linear units,
+which begin as torch.nn.Conv1d does.
 """
 
 import torch
 from torch import Tensor, nn
 
-from tlstm.layers.comparators.comparator import Comparator, Device, Dtype, Parts, mask_output, newest
+from tlstm.layers.comparators.comparator import (
+    Comparator,
+    Device,
+    Dtype,
+    Parts,
+    mask_output,
+    newest,
+)
 from tlstm.utils import at_least
 
 

@@ -13,7 +13,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor, nn
 
-from tlstm.layers.comparators.comparator import Comparator, Device, Dtype, Parts, mask_output, newest
+from tlstm.layers.comparators.comparator import (
+    Comparator,
+    Device,
+    Dtype,
+    Parts,
+    mask_output,
+    newest,
+)
 from tlstm.utils import at_least
 
 

@@ -11,7 +11,14 @@ without zoneout, three layers as in the figure, and as many units as the task's 
 import torch
 from torch import Tensor, nn
 
-from tlstm.layers.comparators.comparator import Comparator, Device, Dtype, Parts, mask_output, newest
+from tlstm.layers.comparators.comparator import (
+    Comparator,
+    Device,
+    Dtype,
+    Parts,
+    mask_output,
+    newest,
+)
 from tlstm.utils import at_least
 
 
