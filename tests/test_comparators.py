@@ -16,12 +16,17 @@ from torch import Tensor
 import variants
 from commands import tiny
 from oracle import Array, sigmoid
+from tlstm.layers.comparators.bn_lstm import BNLSTM
+from tlstm.layers.comparators.clstm import ConvLSTM
 from tlstm.layers.comparators.comparator import Comparator
 from tlstm.layers.comparators.dilated_cnn import DilatedCNN
 from tlstm.layers.comparators.dilated_gru import GRU, DilatedGRU, run_dilated
 from tlstm.layers.comparators.irnn import IRNN
 from tlstm.layers.comparators.lstm import LSTM
+from tlstm.layers.comparators.mi_lstm import MILSTM
+from tlstm.layers.comparators.mlstm import MLSTM
 from tlstm.layers.comparators.qrnn import QRNN, scan
+from tlstm.layers.comparators.rhn import RHN
 from tlstm.layers.comparators.stanh import STanh
 from tlstm.training.config import compose, instantiate
 from tlstm.training.network import SequenceNetwork
@@ -35,12 +40,16 @@ from variants import (
     numpy_parameters,
     outcome,
     random_inputs,
-    random_state,
     randomize,
 )
 
 # Of three layers of 522 units and a head: no published size
 QRNN_NUMBER = 3 * 522 * (2 * 205 + 1) + 2 * 3 * 522 * (2 * 522 + 1) + 205 * 523
+# Of four locations of 522 channels and a head: no published size
+CLSTM_NUMBER = 4 * 522 * (205 + 3 * 522 + 1) + 205 * 523
+NO_DROPOUT = [
+    f"model.core.{kind}_dropout=0" for kind in ("symbol", "embedding", "hidden", "output")
+]
 
 Weights = dict[str, Array]
 Step = Callable[[Weights, Array, list[Array], Any], tuple[Array, list[Array]]]
@@ -132,6 +141,81 @@ def dilated_cnn(w: Weights, x: Array, parts: list[Array], layer: Any) -> tuple[A
     return x, after
 
 
+def mi_lstm(w: Weights, x: Array, parts: list[Array], layer: Any) -> tuple[Array, list[Array]]:
+    h, c = parts
+    wx, uh = x @ w["input.weight"].T, h @ w["hidden.weight"].T
+    p = w["alpha"] * wx * uh + w["beta_hidden"] * uh + w["beta_input"] * wx + w["bias"]
+    i, f, o, g = gates(p)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    h = sigmoid(o) * np.tanh(c)
+    return h, [h, c]
+
+
+def mlstm(w: Weights, x: Array, parts: list[Array], layer: Any) -> tuple[Array, list[Array]]:
+    h, c = parts
+    w_mx, *w_x = np.split(w["input.weight"], 5)
+    m = (x @ w_mx.T) * (h @ w["hidden.weight"].T)
+    i, f, o, candidate = (
+        x @ of_x.T + m @ of_m.T
+        for of_x, of_m in zip(w_x, np.split(w["intermediate.weight"], 4), strict=True)
+    )
+    b_i, b_f, b_o, b_h = gates(w["bias"])
+    c = sigmoid(f + b_f) * c + sigmoid(i + b_i) * candidate
+    h = np.tanh(c * sigmoid(o + b_o) + b_h)
+    return h, [h, c]
+
+
+def rhn(
+    w: Weights, x: Array, parts: list[Array], layer: Any, masks: list[Any] | None = None
+) -> tuple[Array, list[Array]]:
+    of_x, of_embedding, of_s, of_y = masks or [1] * 4
+    (s,) = parts
+    embedded = (x * of_x) @ w["embedding.weight"].T * of_embedding
+    for level in range(layer.depth):
+        a = (s * of_s) @ w[f"levels.{level}.weight"].T + w[f"levels.{level}.bias"]
+        if level == 0:
+            a = a + embedded @ w["input.weight"].T
+        h, t = gates(a, 2)
+        s = np.tanh(h) * sigmoid(t) + s * (1 - sigmoid(t))
+    return s * of_y, [s]
+
+
+def clstm(w: Weights, x: Array, parts: list[Array], layer: Any) -> tuple[Array, list[Array]]:
+    h, c = (np.split(part, layer.tensor_size, axis=1) for part in parts)
+    taps, radius = w["hidden.weight"], layer.kernel_size // 2
+    h_new, c_new = [], []
+    for p in range(layer.tensor_size):
+        a = w["hidden.bias"] + (x @ w["input.weight"].T if p == 0 else 0)
+        for k in range(layer.kernel_size):
+            if 0 <= p + k - radius < layer.tensor_size:
+                a = a + h[p + k - radius] @ taps[..., k].T
+        i, f, g, o = gates(a)
+        c_new.append(sigmoid(f) * c[p] + sigmoid(i) * np.tanh(g))
+        h_new.append(sigmoid(o) * np.tanh(c_new[-1]))
+    return h_new[-1], [np.concatenate(each, axis=1) for each in (h_new, c_new)]
+
+
+def bn_lstm(w: Weights, x: Array, parts: list[Array], layer: Any) -> tuple[Array, list[Array]]:
+    h, c, t = parts
+    row = min(round(t[0, 0]), layer.sequence_length - 1)
+
+    def bn(values: Array, name: str) -> Array:
+        mean, variance = w[f"norm_{name}.mean"][row], w[f"norm_{name}.variance"][row]
+        if layer.training:
+            mean, variance = values.mean(axis=0), values.var(axis=0)
+        epsilon = getattr(layer, f"norm_{name}").epsilon
+        return w[f"norm_{name}.gain"] * (values - mean) / np.sqrt(variance + epsilon)
+
+    of_h, of_x = bn(h @ w["hidden.weight"].T, "hidden"), bn(x @ w["input.weight"].T, "input")
+    g, f, i, o = gates(of_h + of_x + w["bias"])
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    h = sigmoid(o) * np.tanh(bn(c, "memory") + w["bias_memory"])
+    return h, [h, c, t + 1]
+
+
+RHN_TINY = {"channels": 2, "depth": 3, "embedding_size": 2} | dict.fromkeys(
+    ("symbol_dropout", "embedding_dropout", "hidden_dropout", "output_dropout"), 0.5
+)
 CASES = {
     "lstm": Case(LSTM, {"channels": 3}, lstm, 67_850, 1, []),
     "irnn": Case(IRNN, {"channels": 3}, irnn, 11_210, 1, []),
@@ -143,6 +227,19 @@ CASES = {
     "dilated_cnn": Case(
         DilatedCNN, {"channels": 2, "depth": 3}, dilated_cnn, 46_110, 1, ["model.depth=2"]
     ),
+    "bn_lstm": Case(
+        BNLSTM,
+        {"channels": 2, "sequence_length": 4},
+        bn_lstm,
+        43_010,
+        1,
+        ["model.core.sequence_length=8"],
+    ),
+    "mi_lstm": Case(MILSTM, {"channels": 2}, mi_lstm, 17_007_965, 205, []),
+    # The row has no bias of its 205 outputs
+    "mlstm": Case(MLSTM, {"channels": 2}, mlstm, 20_394_600 + 205, 205, []),
+    "rhn": Case(RHN, RHN_TINY, rhn, 45_994_730, 205, ["model.depth=2", *NO_DROPOUT]),
+    "clstm": Case(ConvLSTM, {"channels": 2, "tensor_size": 3}, clstm, CLSTM_NUMBER, 205, []),
 }
 CLASSES = {1: 10, 205: 205}  # of pixels and of characters
 for_each = pytest.mark.parametrize("name", CASES)
@@ -153,6 +250,14 @@ def make(name: str, **others: Any) -> Any:
     case = CASES[name]
     layer = case.layer(INPUT_SIZE, **case.arguments, dtype=torch.float64, **others)
     return randomize(layer).eval()
+
+
+def random_state(layer: Any) -> Tensor:
+    """A state in which two timesteps have been read, where it counts them."""
+    parts = dict(zip(layer.sizes, layer.split(variants.random_state(layer)), strict=True))
+    if "t" in parts:
+        parts["t"] = torch.full_like(parts["t"], 2)
+    return torch.cat([*parts.values()], dim=1)
 
 
 def oracle_run(name: str, layer: Any, inputs: Tensor, state: Tensor) -> tuple[Array, Array]:
@@ -187,7 +292,8 @@ def test_gradients_equal_those_of_finite_differences(name: str) -> None:
 
     def forward(inputs: Tensor, state: Tensor, *values: Tensor) -> Any:
         given = dict(zip(names, values, strict=True))
-        return torch.func.functional_call(layer, given, (inputs, state))
+        goes_on = torch.func.functional_call(layer, given, (inputs, state))
+        return (*goes_on, torch.func.functional_call(layer, given, (inputs,))[0])
 
     assert torch.autograd.gradcheck(forward, (inputs, state, *parameters))
 
@@ -201,7 +307,7 @@ def test_a_sequence_equals_its_chunks_and_steps(name: str) -> None:
         assert_same(outcome(layer, forward, inputs, state), expected)
 
 
-@for_each
+@pytest.mark.parametrize("name", [name for name in CASES if name != "bn_lstm"])
 def test_an_example_ends_with_its_length(name: str) -> None:
     layer, inputs, lengths = make(name), random_inputs(TIMESTEPS), [2, TIMESTEPS]
     state = random_state(layer)
@@ -395,3 +501,182 @@ def test_dilated_cnn_sees_1024_timesteps() -> None:
         changed = inputs.clone()
         changed[t] += 1
         assert torch.equal(layer(changed)[0][1025], before) != is_seen
+
+
+def bn_lstm_in_training(epsilon: float = 1e-5) -> Any:
+    layer = make("bn_lstm").train()
+    for norm in (layer.norm_input, layer.norm_hidden, layer.norm_memory):
+        norm.epsilon = epsilon
+    return layer
+
+
+def test_bn_lstm_in_training_has_the_statistics_of_its_batch() -> None:
+    layer = bn_lstm_in_training()
+    inputs = random_inputs(TIMESTEPS, 4)
+    state = torch.cat([variants.random_tensor(4, 4), torch.full((4, 1), 2.0)], dim=1).double()
+    expected = oracle_run("bn_lstm", layer, inputs, state)
+    for ours, theirs in zip(layer(inputs, state), expected, strict=True):
+        assert_close(ours, theirs)
+    # The rows 2 and 3 have been met, the last one again and again
+    assert [bool((row != 0).any()) for row in layer.norm_input.mean] == [False, False, True, True]
+    of_third = inputs[0] @ layer.input.weight.T
+    assert_close(layer.norm_input.mean[2], 0.01 * of_third.mean(0))
+    assert_close(layer.norm_input.variance[2], 0.99 + 0.01 * of_third.var(0, correction=0))
+    parameters = [p for name, p in layer.named_parameters() if name != "start"]
+    assert torch.autograd.gradcheck(
+        lambda inputs, *_: layer(inputs, state)[0], (inputs.requires_grad_(), *parameters)
+    )
+
+
+def test_bn_lstm_does_not_depend_on_the_scale_of_its_weights() -> None:
+    layer, inputs = bn_lstm_in_training(1e-12), random_inputs(TIMESTEPS, 4)
+    state = torch.cat([variants.random_tensor(4, 4), torch.ones(4, 1)], dim=1).double()
+    before = layer(inputs, state)[0]
+    with torch.no_grad():
+        layer.hidden.weight *= 3
+    assert_close(layer(inputs, state)[0], before, tolerance=1e-8)
+
+
+def test_bn_lstm_without_its_statistics_is_an_lstm() -> None:
+    layer, inputs = make("bn_lstm"), random_inputs(TIMESTEPS)
+    peer = LSTM(INPUT_SIZE, 2, dtype=torch.float64)
+    with torch.no_grad():
+        layer.start.zero_()
+        layer.bias_memory.zero_()
+        for norm in (layer.norm_input, layer.norm_hidden, layer.norm_memory):
+            norm.variance.fill_(1 - norm.epsilon)
+            norm.gain.fill_(1)
+        pairs = ((peer.input.weight, layer.input.weight), (peer.hidden.weight, layer.hidden.weight))
+        for theirs, ours in (*pairs, (peer.input.bias, layer.bias)):
+            g, f, i, o = ours.chunk(4)
+            theirs.copy_(torch.cat([i, f, g, o]))
+    assert_close(layer(inputs)[0], peer(inputs)[0])
+
+
+def test_bn_lstm_begins_as_published() -> None:
+    torch.manual_seed(0)
+    layer = BNLSTM(1, 100, 784, noise=0.1)
+    assert sum(buffer.numel() for buffer in layer.buffers()) == 1_411_200
+    assert torch.equal(layer.hidden.weight[:100], torch.eye(100))
+    of_gates = layer.hidden.weight[100:]
+    torch.testing.assert_close(of_gates.T @ of_gates, torch.eye(100), rtol=0, atol=1e-5)
+    assert (layer.norm_hidden.gain == 0.1).all()
+    hidden, memory, _ = layer.begin(layer.split(layer.initial_state(50)))
+    assert 0.09 < hidden.std() < 0.11
+    assert not memory.any()
+    with pytest.raises(ValueError, match="lengths cannot be given: BN-LSTM normalizes"):
+        layer(torch.zeros(3, 2, 1), lengths=[3, 2])
+
+
+def test_mi_lstm_without_products_is_an_lstm() -> None:
+    layer, peer = make("mi_lstm"), LSTM(INPUT_SIZE, 2, dtype=torch.float64)
+    with torch.no_grad():
+        layer.alpha.zero_()
+        layer.beta_hidden.fill_(1)
+        layer.beta_input.fill_(1)
+        for theirs, ours in (
+            (peer.input.weight, layer.input.weight),
+            (peer.hidden.weight, layer.hidden.weight),
+            (peer.input.bias, layer.bias),
+        ):
+            i, f, o, g = ours.chunk(4)
+            theirs.copy_(torch.cat([i, f, g, o]))
+    inputs, state = random_inputs(), random_state(layer)
+    ours, theirs = (outcome(each, variants.whole, inputs, state) for each in (layer, peer))
+    shared = [name for name in theirs if "weight" not in name and "bias" not in name]
+    assert_same({n: ours[n] for n in shared}, {n: theirs[n] for n in shared})
+    i, f, o, g = ours["gradient of hidden.weight"].chunk(4)
+    assert_close(torch.cat([i, f, g, o]), theirs["gradient of hidden.weight"])
+
+
+def test_mlstm_with_m_equal_to_h_is_an_lstm_of_its_equations() -> None:
+    layer, inputs = make("mlstm"), random_inputs()
+    with torch.no_grad():
+        layer.hidden.weight.copy_(torch.eye(2))
+        layer.input.weight[:2] = 1
+    inputs[...] = torch.tensor([1.0, 0.0])  # one-hot, so that W_mx x = 1
+    h = c = torch.zeros(BATCH_SIZE, 2, dtype=torch.float64)
+    b_i, b_f, b_o, b_h = layer.bias.chunk(4)
+    for x, output in zip(inputs, layer(inputs)[0], strict=True):
+        i, f, o, g = (x @ layer.input.weight[2:].T + h @ layer.intermediate.weight.T).chunk(4, -1)
+        c = torch.sigmoid(f + b_f) * c + torch.sigmoid(i + b_i) * g
+        h = torch.tanh(c * torch.sigmoid(o + b_o) + b_h)
+        assert_close(output, h)
+
+
+def test_rhn_draws_its_masks_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, inputs = make("rhn").train(), random_inputs(TIMESTEPS)
+    masks: list[Tensor] = []
+    draw = layer._mask
+
+    def noted(tensor: Tensor, share: float) -> Tensor:
+        masks.append(draw(tensor, share))
+        return masks[-1]
+
+    monkeypatch.setattr(layer, "_mask", noted)
+    torch.manual_seed(2)
+    outputs, _ = layer(inputs)
+    assert len(masks) == 4
+    assert {value for mask in masks for value in mask.flatten().tolist()} == {0.0, 2.0}
+    parts = [np.zeros((BATCH_SIZE, 2))]
+    for x, output in zip(inputs.numpy(), outputs, strict=True):
+        weights, drawn = numpy_parameters(layer), [mask.numpy() for mask in masks]
+        expected, parts = rhn(weights, x, parts, layer, drawn)
+        assert_close(output, expected)
+
+
+def test_rhn_carries_its_state_and_stays_bounded() -> None:
+    layer, inputs = make("rhn"), random_inputs(20)
+    state = random_state(layer).clamp(-1, 1)
+    assert layer(inputs, state)[0].abs().max() <= 1
+    with torch.no_grad():
+        for level in layer.levels:
+            level.bias[2:] = -1e3
+    assert_close(layer(inputs, state)[0], state.expand(20, -1, -1))
+    bias = RHN(2, 3, 2, 4).levels[1].bias
+    assert (bias[3:] == -4).all()
+    assert bias[:3].abs().max() <= 0.04
+
+
+def test_clstm_of_one_location_is_an_lstm() -> None:
+    layer, peer = ConvLSTM(INPUT_SIZE, 3, 1, dtype=torch.float64), make("lstm")
+    with torch.no_grad():
+        peer.input.weight.copy_(layer.input.weight)
+        peer.input.bias.copy_(layer.hidden.bias)
+        peer.hidden.weight.copy_(layer.hidden.weight[..., 1])
+    inputs, state = random_inputs(), random_state(layer)
+    for ours, theirs in zip(layer(inputs, state), peer(inputs, state), strict=True):
+        assert_close(ours, theirs)
+
+
+def test_clstm_of_kernel_1_is_lstms_with_the_same_weights() -> None:
+    layer = ConvLSTM(INPUT_SIZE, 3, 2, kernel_size=1, dtype=torch.float64)
+    one = ConvLSTM(INPUT_SIZE, 3, 1, kernel_size=1, dtype=torch.float64)
+    one.load_state_dict(layer.state_dict())
+    inputs, state = random_inputs(), random_state(layer)
+    hidden, memory = (part.chunk(2, dim=1) for part in layer.split(state))
+    last = layer(inputs, state)[1]
+    for place, reads in enumerate((inputs, torch.zeros_like(inputs))):
+        alone = one(reads, torch.cat([hidden[place], memory[place]], dim=1))[1]
+        for ours, theirs in zip(layer.split(last), one.split(alone), strict=True):
+            assert_close(ours.chunk(2, dim=1)[place], theirs)
+
+
+def test_clstm_equals_the_tlstm_without_memory_convolution() -> None:
+    """With W^x = W^h_left Wˣ, and the bias of the input as a feature that is 1."""
+    tensorized = variants.make_layer(variants.oracle.Options(2, 3, 3, memory_convolution=False))
+    layer = ConvLSTM(INPUT_SIZE + 1, variants.CHANNELS, 3, dtype=torch.float64)
+
+    def rows(tensor: Tensor) -> Tensor:
+        g, i, f, o = tensor.chunk(4)
+        return torch.cat([i, f, g, o])
+
+    with torch.no_grad():
+        left = rows(tensorized.weight_hidden[..., 0])
+        layer.hidden.weight.copy_(rows(tensorized.weight_hidden))
+        layer.hidden.bias.copy_(rows(tensorized.bias_hidden))
+        entry = torch.cat([tensorized.weight_input, tensorized.bias_input.unsqueeze(1)], dim=1)
+        layer.input.weight.copy_(left @ entry)
+    inputs = random_inputs(TIMESTEPS)
+    with_one = torch.cat([inputs, torch.ones_like(inputs[..., :1])], dim=-1)
+    assert_close(layer(with_one)[0], tensorized(inputs, stream=True)[0])
