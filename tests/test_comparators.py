@@ -21,6 +21,8 @@ from tlstm.layers.comparators.clstm import ConvLSTM
 from tlstm.layers.comparators.comparator import Comparator
 from tlstm.layers.comparators.dilated_cnn import DilatedCNN
 from tlstm.layers.comparators.dilated_gru import GRU, DilatedGRU, run_dilated
+from tlstm.layers.comparators.fs_lstm import FSLSTM
+from tlstm.layers.comparators.hyper_lstm import HyperLSTM
 from tlstm.layers.comparators.irnn import IRNN
 from tlstm.layers.comparators.lstm import LSTM
 from tlstm.layers.comparators.mi_lstm import MILSTM
@@ -213,9 +215,70 @@ def bn_lstm(w: Weights, x: Array, parts: list[Array], layer: Any) -> tuple[Array
     return h, [h, c, t + 1]
 
 
+def ln_lstm(w: Weights, name: str, a: Array, c: Array) -> tuple[Array, Array]:
+    def ln(values: Array, gain: Array, bias: Array) -> Array:
+        centred = values - values.mean(axis=1, keepdims=True)
+        return gain * centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-3) + bias
+
+    i, g, f, o = (
+        ln(gate, w[f"{name}.norm_gates.gain"][number], w[f"{name}.norm_gates.bias"][number])
+        for number, gate in enumerate(gates(a))
+    )
+    c = sigmoid(f + 1) * c + sigmoid(i) * np.tanh(g)
+    normalized = ln(c, w[f"{name}.norm_memory.weight"], w[f"{name}.norm_memory.bias"])
+    return sigmoid(o) * np.tanh(normalized), c
+
+
+def hyper_lstm(w: Weights, x: Array, parts: list[Array], layer: Any) -> tuple[Array, list[Array]]:
+    h, c, h_hyper, c_hyper = parts
+    z_size = layer.embedding_size
+    a = x @ w["hyper_input.weight"].T + w["hyper_input.bias"]
+    a = a + np.concatenate([h, h_hyper], axis=1) @ w["hyper_hidden.weight"].T
+    h_hyper, c_hyper = ln_lstm(w, "hyper", a, c_hyper)
+    z_hx = h_hyper @ w["embed_scales.weight"].T + w["embed_scales.bias"]
+    z_b = h_hyper @ w["embed_bias.weight"].T
+    of_h, of_x, b_0 = (
+        gates(values) for values in (h @ w["hidden.weight"].T, x @ w["input.weight"].T, w["bias"])
+    )
+    activations = []
+    for gate in range(4):
+        start = gate * z_size
+        z_h = z_hx[:, start : start + z_size]
+        z_x = z_hx[:, 4 * z_size + start : 4 * z_size + start + z_size]
+        w_hz, w_xz, w_bz = w["project"][:, gate]
+        d_h, d_x, d_b = z_h @ w_hz.T, z_x @ w_xz.T, z_b[:, start : start + z_size] @ w_bz.T
+        activations.append(d_h * of_h[gate] + d_x * of_x[gate] + d_b + b_0[gate])
+    h, c = ln_lstm(w, "main", np.concatenate(activations, axis=1), c)
+    return h, [h, c, h_hyper, c_hyper]
+
+
+def fs_lstm(w: Weights, x: Array, parts: list[Array], layer: Any) -> tuple[Array, list[Array]]:
+    def cell(name: str, state: list[Array], given: Array | None) -> list[Array]:
+        h, c = state
+        a = h @ w[f"{name}.hidden.weight"].T + w[f"{name}.hidden.bias"]
+        if given is not None:
+            a = a + given @ w[f"{name}.input.weight"].T
+        h_new, c_new = ln_lstm(w, f"{name}.lstm", a, c)
+        of_h, of_c = layer.zoneout_hidden, layer.zoneout_memory
+        return [of_h * h + (1 - of_h) * h_new, of_c * c + (1 - of_c) * c_new]
+
+    fast = cell("fast.0", parts[:2], x @ w["embedding.weight"].T)
+    slow = cell("slow", parts[2:], fast[0])
+    fast = cell("fast.1", fast, slow[0])
+    for number in range(2, layer.depth):
+        fast = cell(f"fast.{number}", fast, None)
+    return fast[0], [*fast, *slow]
+
+
 RHN_TINY = {"channels": 2, "depth": 3, "embedding_size": 2} | dict.fromkeys(
     ("symbol_dropout", "embedding_dropout", "hidden_dropout", "output_dropout"), 0.5
 )
+HYPER_TINY = {"channels": 3, "hyper_channels": 2, "embedding_size": 2, "dropout": 0.5}
+FS_TINY = {"channels": 2, "depth": 3, "slow_channels": 3, "embedding_size": 2} | {
+    "dropout": 0.5,
+    "zoneout_hidden": 0.25,
+    "zoneout_memory": 0.5,
+}
 CASES = {
     "lstm": Case(LSTM, {"channels": 3}, lstm, 67_850, 1, []),
     "irnn": Case(IRNN, {"channels": 3}, irnn, 11_210, 1, []),
@@ -239,6 +302,27 @@ CASES = {
     # The row has no bias of its 205 outputs
     "mlstm": Case(MLSTM, {"channels": 2}, mlstm, 20_394_600 + 205, 205, []),
     "rhn": Case(RHN, RHN_TINY, rhn, 45_994_730, 205, ["model.depth=2", *NO_DROPOUT]),
+    "hyper_lstm": Case(
+        HyperLSTM,
+        HYPER_TINY,
+        hyper_lstm,
+        26_541_773,
+        205,
+        ["model.core.hyper_channels=3", "model.core.embedding_size=2", "model.core.dropout=0"],
+    ),
+    # Without the weights of the zeros that the authors' Fast_3 and Fast_4 read
+    "fs_lstm": Case(
+        FSLSTM,
+        FS_TINY,
+        fs_lstm,
+        48_065_285 - 2 * 4 * 1200,
+        205,
+        [
+            *("model.depth=3", "model.core.slow_channels=3", "model.core.embedding_size=4"),
+            *("model.core.dropout=0", "model.core.zoneout_hidden=0"),
+            "model.core.zoneout_memory=0",
+        ],
+    ),
     "clstm": Case(ConvLSTM, {"channels": 2, "tensor_size": 3}, clstm, CLSTM_NUMBER, 205, []),
 }
 CLASSES = {1: 10, 205: 205}  # of pixels and of characters
@@ -362,6 +446,17 @@ def test_learns_as_every_model_does(name: str, tmp_path: Path) -> None:
     for parameter_name, parameter in module.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.isfinite().all(), parameter_name
+
+
+# torch's own kernel of the LSTM does not take it on every CPU
+@pytest.mark.parametrize("name", [name for name in CASES if name != "lstm"])
+@torch.no_grad()
+def test_runs_in_bfloat16(name: str) -> None:
+    layer, inputs = make(name).float(), random_inputs(TIMESTEPS).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        begun, state = layer(inputs[:3])
+        output = torch.cat([begun, layer(inputs[3:], state)[0]])
+    assert variants.relative_rms_error(output, layer(inputs)[0]) < 0.03
 
 
 def test_a_comparator_begins_as_its_paper_says(tmp_path: Path) -> None:
@@ -680,3 +775,56 @@ def test_clstm_equals_the_tlstm_without_memory_convolution() -> None:
     inputs = random_inputs(TIMESTEPS)
     with_one = torch.cat([inputs, torch.ones_like(inputs[..., :1])], dim=-1)
     assert_close(layer(with_one)[0], tensorized(inputs, stream=True)[0])
+
+
+def test_hyper_lstm_with_scales_of_one_is_an_lstm_with_layer_normalization() -> None:
+    layer, inputs = make("hyper_lstm"), random_inputs(TIMESTEPS)
+    with torch.no_grad():
+        layer.embed_scales.weight.zero_()
+        layer.embed_scales.bias.fill_(1)
+        layer.project[:2] = 1 / layer.embedding_size
+        layer.project[2] = 0
+    h = c = torch.zeros(BATCH_SIZE, 3, dtype=torch.float64)
+    for x, output in zip(inputs, layer(inputs)[0], strict=True):
+        h, c = layer.main(layer.input(x) + layer.hidden(h) + layer.bias, c)
+        assert_close(output, h)
+
+
+def test_hyper_lstm_begins_as_published() -> None:
+    layer = HyperLSTM(5, 6, 3, 4)
+    layer.hyper_hidden.weight.requires_grad_(False)
+    zeros = layer.initial_state(2)
+    scale_h, scale_x, bias = layer._scales_and_bias(layer.split(zeros)[2] + 1)
+    torch.testing.assert_close(scale_h, torch.full((2, 24), 0.1))
+    torch.testing.assert_close(scale_x, scale_h)
+    assert not bias.any()
+    for gate in range(4):
+        rows = slice(3 * gate, 3 * gate + 3)
+        joined = [layer.hyper_input.weight[rows], layer.hyper_hidden.weight[rows, :6]]
+        for matrix in (torch.cat(joined, dim=1), layer.hyper_hidden.weight[rows, 6:]):
+            torch.testing.assert_close(matrix @ matrix.T, torch.eye(3), rtol=0, atol=1e-5)
+
+
+def test_fs_lstm_whose_fast_cells_do_not_read_the_slow_one() -> None:
+    layer, inputs = make("fs_lstm"), random_inputs()
+    torch.nn.init.zeros_(layer.fast[1].input.weight)
+    layer(inputs)[0].sum().backward()
+    for parameter in layer.slow.parameters():
+        assert not parameter.grad.any()
+
+
+def test_fs_lstm_zones_out() -> None:
+    """Training keeps the share of the numbers that entered a cell, and dropout is of its own."""
+    torch.manual_seed(0)
+    sizes = {"depth": 2, "slow_channels": 50, "embedding_size": 3}
+    layer = FSLSTM(INPUT_SIZE, 50, **sizes, zoneout_hidden=1, zoneout_memory=1)
+    state = torch.randn(20, 200)
+    for mode in (True, False):
+        assert torch.equal(layer.train(mode)(torch.randn(3, 20, INPUT_SIZE), state)[1], state)
+    cell = FSLSTM(INPUT_SIZE, 50, **sizes, zoneout_hidden=0.05, zoneout_memory=0.3).slow
+    before = torch.randn(2, 200, 50)
+    for share, old, new in zip((0.05, 0.3), before, cell(*before), strict=True):
+        assert float((old == new).float().mean()) == pytest.approx(share, abs=0.02)
+    assert (cell.lstm.norm_gates.gain == 1).all()
+    weight = cell.hidden.weight  # orthogonal as a whole, with a column for each unit
+    torch.testing.assert_close(weight.T @ weight, torch.eye(50), rtol=0, atol=1e-5)

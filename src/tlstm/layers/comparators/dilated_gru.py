@@ -96,16 +96,16 @@ class GRU(nn.Module):
         return torch.stack(outputs)
 
 
-def run_dilated(gru: GRU, steps: Tensor, before: Tensor) -> Tensor:
+def run_dilated(gru: nn.Module, steps: Tensor, before: Tensor) -> Tensor:
     """Run the layer of dilation s: fold every s timesteps into the batch, and unfold the result.
 
     Args:
-        gru: of the layer.
+        gru: the `GRU` of the layer.
         steps: [T, B, input_size].
         before: the s hidden states before, [s, B, M].
     """
     time, width = len(steps), min(len(before), len(steps))
     padded = F.pad(steps, (0, 0, 0, 0, 0, -time % width))
     folded = padded.unflatten(0, (-1, width)).flatten(1, 2)  # [T/s, s·B, input_size]
-    hidden = gru(folded, before[:width].flatten(0, 1))
+    hidden: Tensor = gru(folded, before[:width].flatten(0, 1))
     return hidden.unflatten(1, (width, -1)).flatten(0, 1)[:time]

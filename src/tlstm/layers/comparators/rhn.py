@@ -67,10 +67,11 @@ class RHN(SteppedComparator):
 
         self.embedding = linear(input_size, embedding_size, False)
         self.input = linear(embedding_size, 2 * channels, False)
-        self.levels = nn.ModuleList(linear(channels, 2 * channels, True) for _ in range(depth))
+        levels = [linear(channels, 2 * channels, True) for _ in range(depth)]
+        self.levels = nn.ModuleList(levels)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -0.04, 0.04)
-        for level in self.levels:
+        for level in levels:
             nn.init.constant_(level.bias[channels:], -4.0)
 
     def timesteps(self, steps: Tensor, parts: Parts) -> Iterable[Parts]:
