@@ -22,6 +22,8 @@ from tlstm.layers.comparators.comparator import Comparator
 from tlstm.layers.comparators.dilated_cnn import DilatedCNN
 from tlstm.layers.comparators.dilated_gru import GRU, DilatedGRU, run_dilated
 from tlstm.layers.comparators.fs_lstm import FSLSTM
+from tlstm.layers.comparators.full_capacity_urnn import FullCapacityURNN
+from tlstm.layers.comparators.hm_lstm import HMLSTM, boundary_of
 from tlstm.layers.comparators.hyper_lstm import HyperLSTM
 from tlstm.layers.comparators.irnn import IRNN
 from tlstm.layers.comparators.lstm import LSTM
@@ -30,6 +32,7 @@ from tlstm.layers.comparators.mlstm import MLSTM
 from tlstm.layers.comparators.qrnn import QRNN, scan
 from tlstm.layers.comparators.rhn import RHN
 from tlstm.layers.comparators.stanh import STanh
+from tlstm.layers.comparators.urnn import PERMUTATION_SEED, URNN
 from tlstm.training.config import compose, instantiate
 from tlstm.training.network import SequenceNetwork
 from tlstm.training.run import make_data, make_module
@@ -270,6 +273,86 @@ def fs_lstm(w: Weights, x: Array, parts: list[Array], layer: Any) -> tuple[Array
     return fast[0], [*fast, *slow]
 
 
+def unitary_step(
+    w: Weights, x: Array, parts: list[Array], matrix: Any, modulus: Any, added: float
+) -> tuple[Array, list[Array]]:
+    h, t = parts
+    real, imaginary = np.split(h, 2, axis=1)
+    v, v_i = np.split(w["input.weight"], 2)
+    z = (real + 1j * imaginary) @ matrix.T + x @ (v + 1j * v_i).T
+    size = modulus(z)
+    z = z * np.maximum(size + w["bias"], 0) / (size + added)
+    h = np.concatenate([z.real, z.imag], axis=1)
+    return h, [h, t + 1]
+
+
+def urnn(w: Weights, x: Array, parts: list[Array], layer: Any) -> tuple[Array, list[Array]]:
+    """W as the product of its factors' matrices."""
+    n = layer.units
+    generator = torch.Generator().manual_seed(PERMUTATION_SEED)
+    order = torch.randperm(n, generator=generator).numpy()
+    d_1, d_2, d_3 = (np.diag(np.exp(1j * theta)) for theta in w["phases"])
+    r_1, r_2 = (
+        np.eye(n) - 2 * np.outer(v.conj(), v) / np.vdot(v, v)
+        for v in (row[:n] + 1j * row[n:] for row in w["reflectors"])
+    )
+    places = np.outer(np.arange(n), np.arange(n))
+    fourier = np.exp(-2j * np.pi * places / n) / np.sqrt(n)
+    matrix = d_3 @ r_2 @ fourier.conj().T @ d_2 @ np.eye(n)[order] @ r_1 @ fourier @ d_1
+    return unitary_step(w, x, parts, matrix, np.abs, 1e-5)
+
+
+def full_capacity(w: Weights, x: Array, parts: list[Array], layer: Any) -> Any:
+    free, first = (w[name][0] + 1j * w[name][1] for name in ("generator", "first"))
+    half = (free - free.conj().T) / 2
+    one = np.eye(layer.units)
+    matrix = np.linalg.inv(one + half) @ (one - half) @ first
+    return unitary_step(w, x, parts, matrix, lambda z: np.sqrt(1e-5 + np.abs(z) ** 2), 0)
+
+
+def hm_lstm(w: Weights, x: Array, parts: list[Array], layer: Any) -> tuple[Array, list[Array]]:
+    """The truth table, an example at a time."""
+    n, depth, rows = layer.units, layer.depth, []
+    for example in range(len(x)):
+        state = [part[example] for part in parts]
+        below, z_below, after, hidden = w["embedding.weight"] @ x[example], 1.0, [], []
+        for number in range(depth):
+            h, c = state[3 * number : 3 * number + 2]
+            is_top = number == depth - 1
+            z = 0.0 if is_top else state[3 * number + 2][0]
+            own = {k.split(".", 2)[2]: v for k, v in w.items() if k.startswith(f"layers.{number}.")}
+            s = own["recurrent.weight"] @ h + own["recurrent.bias"]
+            s = s + z_below * (own["bottom_up.weight"] @ below)
+            if not is_top:
+                s = s + z * (own["top_down.weight"] @ state[3 * number + 3])
+            f, i, o, g = (
+                gain * (a - a.mean()) / np.sqrt(a.var() + 1e-3) + bias
+                for a, gain, bias in zip(
+                    np.split(s[: 4 * n], 4),
+                    own["norm_gates.gain"],
+                    own["norm_gates.bias"],
+                    strict=True,
+                )
+            )
+            is_copy = not z and not z_below
+            if not is_copy:
+                kept = 0 if z else sigmoid(f) * c
+                c = kept + sigmoid(i) * np.tanh(g)
+                a = (c - c.mean()) / np.sqrt(c.var() + 1e-3)
+                normalized = own["norm_memory.weight"] * a + own["norm_memory.bias"]
+                h = sigmoid(o) * np.tanh(normalized)
+            below, z_below = h, 0.0 if is_top else float(s[-1] > 0)
+            if is_copy and not layer.boundary_on_copy:
+                z_below = 0.0
+            after += [h, c, np.array([z_below])]
+            hidden.append(h)
+        rows.append((np.concatenate(hidden), after[:-1]))
+    joined = np.stack([hidden for hidden, _ in rows])
+    shown = sigmoid(joined @ w["output_gates.weight"].T).repeat(n, axis=1) * joined
+    after = [np.stack(each) for each in zip(*(after for _, after in rows), strict=True)]
+    return np.maximum(shown @ w["output.weight"].T, 0), after
+
+
 RHN_TINY = {"channels": 2, "depth": 3, "embedding_size": 2} | dict.fromkeys(
     ("symbol_dropout", "embedding_dropout", "hidden_dropout", "output_dropout"), 0.5
 )
@@ -279,6 +362,7 @@ FS_TINY = {"channels": 2, "depth": 3, "slow_channels": 3, "embedding_size": 2} |
     "zoneout_hidden": 0.25,
     "zoneout_memory": 0.5,
 }
+HM_TINY = {"channels": 3, "units": 2, "depth": 3, "embedding_size": 2}
 CASES = {
     "lstm": Case(LSTM, {"channels": 3}, lstm, 67_850, 1, []),
     "irnn": Case(IRNN, {"channels": 3}, irnn, 11_210, 1, []),
@@ -323,6 +407,16 @@ CASES = {
             "model.core.zoneout_memory=0",
         ],
     ),
+    "urnn": Case(URNN, {"units": 3}, urnn, 16_394, 1, []),
+    "full_capacity_urnn": Case(FullCapacityURNN, {"units": 3}, full_capacity, 537_098, 1, []),
+    "hm_lstm": Case(
+        HMLSTM,
+        HM_TINY,
+        hm_lstm,
+        36_679_631,
+        205,
+        ["model.depth=3", "model.core.units=4", "model.core.embedding_size=4"],
+    ),
     "clstm": Case(ConvLSTM, {"channels": 2, "tensor_size": 3}, clstm, CLSTM_NUMBER, 205, []),
 }
 CLASSES = {1: 10, 205: 205}  # of pixels and of characters
@@ -337,11 +431,20 @@ def make(name: str, **others: Any) -> Any:
 
 
 def random_state(layer: Any) -> Tensor:
-    """A state in which two timesteps have been read, where it counts them."""
+    """A random state, after two timesteps where it counts them, and boundaries of 0 and 1."""
     parts = dict(zip(layer.sizes, layer.split(variants.random_state(layer)), strict=True))
-    if "t" in parts:
-        parts["t"] = torch.full_like(parts["t"], 2)
+    for name, part in parts.items():
+        if name == "t":
+            parts[name] = torch.full_like(part, 2)
+        if name.startswith("z"):
+            parts[name] = (part > 0).to(part.dtype)
     return torch.cat([*parts.values()], dim=1)
+
+
+def set_boundaries(layer: Any, *values: int) -> None:
+    """Let the layers of an HM-LSTM have these z from the next timestep on."""
+    for each, value in zip(layer.layers[:-1], values, strict=True):
+        torch.nn.init.constant_(each.recurrent.bias[-1:], 1e6 if value else -1e6)
 
 
 def oracle_run(name: str, layer: Any, inputs: Tensor, state: Tensor) -> tuple[Array, Array]:
@@ -372,6 +475,8 @@ def test_equals_the_equations(name: str) -> None:
 def test_gradients_equal_those_of_finite_differences(name: str) -> None:
     layer, inputs = make(name), random_inputs(3).requires_grad_()
     state = random_state(layer).requires_grad_()
+    if name == "hm_lstm":  # whose boundaries have a gradient of their own where they may change
+        set_boundaries(layer, 1, 0)
     names, parameters = zip(*layer.named_parameters(), strict=True)
 
     def forward(inputs: Tensor, state: Tensor, *values: Tensor) -> Any:
@@ -379,7 +484,7 @@ def test_gradients_equal_those_of_finite_differences(name: str) -> None:
         goes_on = torch.func.functional_call(layer, given, (inputs, state))
         return (*goes_on, torch.func.functional_call(layer, given, (inputs,))[0])
 
-    assert torch.autograd.gradcheck(forward, (inputs, state, *parameters))
+    assert torch.autograd.gradcheck(forward, (inputs, state, *parameters), fast_mode=True)
 
 
 @for_each
@@ -619,7 +724,9 @@ def test_bn_lstm_in_training_has_the_statistics_of_its_batch() -> None:
     assert_close(layer.norm_input.variance[2], 0.99 + 0.01 * of_third.var(0, correction=0))
     parameters = [p for name, p in layer.named_parameters() if name != "start"]
     assert torch.autograd.gradcheck(
-        lambda inputs, *_: layer(inputs, state)[0], (inputs.requires_grad_(), *parameters)
+        lambda inputs, *_: layer(inputs, state)[0],
+        (inputs.requires_grad_(), *parameters),
+        fast_mode=True,
     )
 
 
@@ -792,7 +899,6 @@ def test_hyper_lstm_with_scales_of_one_is_an_lstm_with_layer_normalization() -> 
 
 def test_hyper_lstm_begins_as_published() -> None:
     layer = HyperLSTM(5, 6, 3, 4)
-    layer.hyper_hidden.weight.requires_grad_(False)
     zeros = layer.initial_state(2)
     scale_h, scale_x, bias = layer._scales_and_bias(layer.split(zeros)[2] + 1)
     torch.testing.assert_close(scale_h, torch.full((2, 24), 0.1))
@@ -828,3 +934,150 @@ def test_fs_lstm_zones_out() -> None:
     assert (cell.lstm.norm_gates.gain == 1).all()
     weight = cell.hidden.weight  # orthogonal as a whole, with a column for each unit
     torch.testing.assert_close(weight.T @ weight, torch.eye(50), rtol=0, atol=1e-5)
+
+
+UNITARY = {"urnn": URNN, "full_capacity_urnn": FullCapacityURNN}
+for_both = pytest.mark.parametrize("kind", UNITARY.values(), ids=UNITARY)
+
+
+def error_of(matrix: Tensor) -> float:
+    """The largest entry of W^H W − I."""
+    return float((matrix.mH @ matrix - torch.eye(len(matrix))).detach().abs().max())
+
+
+@for_both
+def test_a_unitary_matrix_stays_unitary(kind: type[URNN]) -> None:
+    torch.manual_seed(0)
+    layer, inputs = kind(1, 16, dtype=torch.float64), torch.randn(5, 4, 1, dtype=torch.float64)
+    assert error_of(layer.matrix()) < 1e-14
+    first, losses = layer.matrix().detach(), []
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.01)
+    for _ in range(50):
+        losses.append((layer(inputs)[0][-1] - 0.3).square().mean())
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.9 * losses[0]
+    assert (layer.matrix() - first).abs().max() > 0.1
+    assert error_of(layer.matrix()) < 1e-13
+    assert error_of(kind(1, 512).matrix()) < 2e-6
+
+
+@for_both
+def test_a_unitary_rnn_keeps_the_size_of_its_state(kind: type[URNN]) -> None:
+    layer = kind(1, 64, dtype=torch.float64)
+    for parameter in (layer.bias, layer.input.weight):
+        torch.nn.init.zeros_(parameter)
+    sizes = layer(torch.ones(100, 2, 1, dtype=torch.float64))[0].norm(dim=-1) / layer.start.norm()
+    # The uRNN's 10⁻⁵ beside |z| takes some of it at every timestep
+    tolerance = 1e-2 if kind is URNN else 1e-12
+    assert_close(sizes, torch.ones_like(sizes), tolerance=tolerance)
+
+
+@for_both
+def test_a_unitary_rnn_has_gradients_at_zero(kind: type[URNN]) -> None:
+    layer = kind(1, 4)
+    torch.nn.init.zeros_(layer.start)
+    layer(torch.zeros(3, 2, 1))[0].sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
+
+
+def test_gradient_descent_makes_the_published_step_of_a_unitary_matrix() -> None:
+    torch.manual_seed(0)
+    layer, rate = FullCapacityURNN(1, 5, dtype=torch.float64), 1e-4
+    target = torch.randn(5, 5, dtype=torch.complex128)
+
+    def loss(matrix: Tensor) -> Tensor:
+        return (matrix * target).real.tanh().sum()
+
+    w = layer.matrix().detach().requires_grad_()
+    (g,) = torch.autograd.grad(loss(w), w)
+    w = w.detach()
+    skew, one = g @ w.mH - w @ g.mH, torch.eye(5)
+    published = torch.linalg.inv(one + rate / 2 * skew) @ (one - rate / 2 * skew) @ w
+    loss(layer.matrix()).backward()
+    with torch.no_grad():
+        layer.generator -= rate / 2 * layer.generator.grad
+    assert_close(layer.matrix(), published)
+    fell = float(loss(w) - loss(published))
+    assert fell == pytest.approx(rate / 2 * float(skew.abs().square().sum()), rel=1e-2)
+
+
+@pytest.mark.parametrize("boundary_on_copy", [True, False])
+def test_hm_lstm_equals_its_truth_table(boundary_on_copy: bool) -> None:
+    """Both ways of COPY, over a batch in which every operation occurs."""
+    torch.manual_seed(0)
+    layer = randomize(HMLSTM(INPUT_SIZE, **HM_TINY, boundary_on_copy=boundary_on_copy).double())
+    inputs, state = random_inputs(5, 40), torch.randn(40, 14, dtype=torch.float64)
+    parts = dict(zip(layer.sizes, layer.split(state), strict=True))
+    for name in ("z_0", "z_1"):
+        parts[name] = (parts[name] > 0).double()
+    state = torch.cat([*parts.values()], dim=1)
+    output, last = layer(inputs, state)
+    weights, expected = numpy_parameters(layer), [part.numpy() for part in parts.values()]
+    met = set()
+    for x, found in zip(inputs.numpy(), output, strict=True):
+        before = expected
+        wanted, expected = hm_lstm(weights, x, expected, layer)
+        assert_close(found, wanted)
+        met |= set(zip(before[5][:, 0], expected[2][:, 0], strict=True))
+    assert_close(last, np.concatenate(expected, axis=1))
+    assert len(met) == 4  # z of layer 2 before, z of layer 1
+
+
+@pytest.mark.parametrize("z_below", [0, 1])
+@pytest.mark.parametrize("z", [0, 1])
+def test_hm_lstm_updates_copies_or_flushes(z: int, z_below: int) -> None:
+    """Layer 2 after one timestep: what of its own state and of the layers around it is read."""
+    layer, inputs = make("hm_lstm"), random_inputs(1)
+    set_boundaries(layer, z_below, 0)
+    names = list(layer.sizes)
+
+    def second(**changes: float) -> Tensor:
+        parts = dict(zip(names, layer.split(random_state(layer)), strict=True))
+        parts["z_1"] = torch.full_like(parts["z_1"], z)
+        for name, change in changes.items():
+            parts[name] = parts[name] + change * torch.arange(2)
+        after = layer(inputs, torch.cat([*parts.values()], dim=1))[1]
+        return torch.cat(layer.split(after)[3:5], dim=1)
+
+    parts = layer.split(random_state(layer))
+    is_copy = not z and not z_below
+    assert torch.equal(second(), torch.cat(parts[3:5], dim=1)) == is_copy
+    reads_memory = not torch.equal(second(), second(c_1=1.0))
+    assert reads_memory == (not z)
+    reads_above = not torch.equal(second(), second(h_2=1.0))
+    assert reads_above == bool(z)
+    reads_below = not torch.equal(second(), second(h_0=1.0))
+    assert reads_below == bool(z_below)
+
+
+def test_hm_lstm_without_boundaries_is_its_first_layer() -> None:
+    layer, inputs = make("hm_lstm"), random_inputs(TIMESTEPS)
+    set_boundaries(layer, 0, 0)
+    state = random_state(layer)
+    state[:, [4, 9]] = 0
+    last = layer(inputs, state)[1]
+    assert torch.equal(last[:, 5:9], state[:, 5:9])
+    assert torch.equal(last[:, 10:], state[:, 10:])
+    first = layer.layers[0]
+    h, c = layer.split(state)[:2]
+    for x in inputs:
+        f, i, o, g = first.norm_gates(
+            (first.recurrent(h) + first.bottom_up(layer.embedding(x)))[:, :8]
+        )
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(first.norm_memory(c))
+    assert_close(last[:, :4], torch.cat([h, c], dim=1))
+    layer(inputs)[0].sum().backward()
+    for each in layer.layers[:-1]:
+        assert not each.recurrent.weight.grad[-1].any()
+
+
+def test_a_boundary_has_the_gradient_of_a_hard_sigmoid() -> None:
+    x = torch.tensor([-2.0, -0.5, -1e-9, 1e-9, 0.5, 2.0], requires_grad=True)
+    z = boundary_of(x)
+    z.sum().backward()
+    assert z.tolist() == [0, 0, 0, 1, 1, 1]
+    assert x.grad is not None
+    assert x.grad.tolist() == [0, 0.5, 0.5, 0.5, 0.5, 0]
