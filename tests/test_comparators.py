@@ -260,14 +260,14 @@ def fs_lstm(w: Weights, x: Array, parts: list[Array], layer: Any) -> tuple[Array
         h, c = state
         a = h @ w[f"{name}.hidden.weight"].T + w[f"{name}.hidden.bias"]
         if given is not None:
-            a = a + given @ w[f"{name}.input.weight"].T
+            a = a + given
         h_new, c_new = ln_lstm(w, f"{name}.lstm", a, c)
         of_h, of_c = layer.zoneout_hidden, layer.zoneout_memory
         return [of_h * h + (1 - of_h) * h_new, of_c * c + (1 - of_c) * c_new]
 
-    fast = cell("fast.0", parts[:2], x @ w["embedding.weight"].T)
-    slow = cell("slow", parts[2:], fast[0])
-    fast = cell("fast.1", fast, slow[0])
+    fast = cell("fast.0", parts[:2], x @ w["embedding.weight"].T @ w["input.weight"].T)
+    slow = cell("slow", parts[2:], fast[0] @ w["fast_to_slow.weight"].T)
+    fast = cell("fast.1", fast, slow[0] @ w["slow_to_fast.weight"].T)
     for number in range(2, layer.depth):
         fast = cell(f"fast.{number}", fast, None)
     return fast[0], [*fast, *slow]
@@ -322,9 +322,9 @@ def hm_lstm(w: Weights, x: Array, parts: list[Array], layer: Any) -> tuple[Array
             z = 0.0 if is_top else state[3 * number + 2][0]
             own = {k.split(".", 2)[2]: v for k, v in w.items() if k.startswith(f"layers.{number}.")}
             s = own["recurrent.weight"] @ h + own["recurrent.bias"]
-            s = s + z_below * (own["bottom_up.weight"] @ below)
+            s = s + z_below * (w[f"bottom_up.{number}.weight"] @ below)
             if not is_top:
-                s = s + z * (own["top_down.weight"] @ state[3 * number + 3])
+                s = s + z * (w[f"top_down.{number}.weight"] @ state[3 * number + 3])
             f, i, o, g = (
                 gain * (a - a.mean()) / np.sqrt(a.var() + 1e-3) + bias
                 for a, gain, bias in zip(
@@ -913,7 +913,7 @@ def test_hyper_lstm_begins_as_published() -> None:
 
 def test_fs_lstm_whose_fast_cells_do_not_read_the_slow_one() -> None:
     layer, inputs = make("fs_lstm"), random_inputs()
-    torch.nn.init.zeros_(layer.fast[1].input.weight)
+    torch.nn.init.zeros_(layer.slow_to_fast.weight)
     layer(inputs)[0].sum().backward()
     for parameter in layer.slow.parameters():
         assert not parameter.grad.any()
@@ -1064,7 +1064,7 @@ def test_hm_lstm_without_boundaries_is_its_first_layer() -> None:
     h, c = layer.split(state)[:2]
     for x in inputs:
         f, i, o, g = first.norm_gates(
-            (first.recurrent(h) + first.bottom_up(layer.embedding(x)))[:, :8]
+            (first.recurrent(h) + layer.bottom_up[0](layer.embedding(x)))[:, :8]
         )
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         h = torch.sigmoid(o) * torch.tanh(first.norm_memory(c))

@@ -67,28 +67,33 @@ class FSLSTM(SteppedComparator):
             "h_slow": slow_channels,
             "c_slow": slow_channels,
         }
-        self.embedding = nn.Linear(input_size, embedding_size, False, device=device, dtype=dtype)
-        nn.init.orthogonal_(self.embedding.weight)
-        zoneout = zoneout_hidden, zoneout_memory
 
-        def cell(inputs: int, units: int) -> Cell:
-            return Cell(inputs, units, zoneout, device, dtype)
+        def linear(inputs: int, outputs: int) -> nn.Linear:
+            made = nn.Linear(inputs, outputs, bias=False, device=device, dtype=dtype)
+            nn.init.orthogonal_(made.weight)
+            return made
 
-        self.slow = cell(channels, slow_channels)
-        inputs = [embedding_size, slow_channels, *[0] * (depth - 2)]
-        self.fast = nn.ModuleList(cell(size, channels) for size in inputs)
+        def cell(units: int) -> Cell:
+            return Cell(units, (zoneout_hidden, zoneout_memory), device, dtype)
+
+        self.embedding = linear(input_size, embedding_size)
+        self.input = linear(embedding_size, 4 * channels)
+        self.fast_to_slow = linear(channels, 4 * slow_channels)
+        self.slow_to_fast = linear(slow_channels, 4 * channels)
+        self.fast = nn.ModuleList(cell(channels) for _ in range(depth))
+        self.slow = cell(slow_channels)
 
     def timesteps(self, steps: Tensor, parts: Parts) -> Iterable[Parts]:
         """Return the product of d(x_t) for the first fast cell."""
-        return zip(self.fast[0].input(self._drop(self.embedding(steps))))
+        return zip(self.input(self._drop(self.embedding(steps))))
 
     def advance(self, read: Parts, parts: Parts) -> tuple[Tensor, Parts]:
         """Run one timestep, cell by cell."""
         fast, slow = parts[:2], parts[2:]
         first, second, *others = self.fast
         fast = first(*fast, read[0])
-        slow = self.slow(*slow, self.slow.input(self._drop(fast[0])))
-        fast = second(*fast, second.input(self._drop(slow[0])))
+        slow = self.slow(*slow, self.fast_to_slow(self._drop(fast[0])))
+        fast = second(*fast, self.slow_to_fast(self._drop(slow[0])))
         for cell in others:
             fast = cell(*fast)
         return self._drop(fast[0]), (*fast, *slow)
@@ -98,31 +103,17 @@ class FSLSTM(SteppedComparator):
 
 
 class Cell(nn.Module):
-    """LN-LSTM with zoneout.
-
-    Attributes:
-        input: the product of the input; None for a cell that reads none.
-        hidden: the product of h, with the bias of the gates.
-    """
+    """LN-LSTM with zoneout of h and c; `hidden` has the bias of the gates."""
 
     def __init__(
-        self,
-        input_size: int,
-        channels: int,
-        zoneout: tuple[float, float],
-        device: Device,
-        dtype: Dtype,
+        self, channels: int, zoneout: tuple[float, float], device: Device, dtype: Dtype
     ) -> None:
         super().__init__()
         self.zoneout = zoneout
         self.hidden = nn.Linear(channels, 4 * channels, device=device, dtype=dtype)
+        self.lstm = LNLSTM(channels, device=device, dtype=dtype)
         nn.init.orthogonal_(self.hidden.weight)
         nn.init.zeros_(self.hidden.bias)
-        self.lstm = LNLSTM(channels, device=device, dtype=dtype)
-        self.input = None
-        if input_size:
-            self.input = nn.Linear(input_size, 4 * channels, False, device=device, dtype=dtype)
-            nn.init.orthogonal_(self.input.weight)
 
     def forward(
         self, hidden: Tensor, memory: Tensor, product: Tensor | None = None

@@ -17,7 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from tlstm.layers.comparators.comparator import Device, Dtype
-from tlstm.layers.comparators.urnn import UnitaryRNN, product_of_factors, random_factors
+from tlstm.layers.comparators.urnn import (
+    UnitaryRNN,
+    fixed_order,
+    product_of_factors,
+    random_factors,
+)
 
 
 class FullCapacityURNN(UnitaryRNN):
@@ -46,7 +51,8 @@ class FullCapacityURNN(UnitaryRNN):
         dtype: Dtype = None,
     ) -> None:
         super().__init__(input_size, units, batch_first, device, dtype)
-        first = product_of_factors(*random_factors(units, device, dtype))
+        factors = random_factors(units, device, dtype)
+        first = product_of_factors(*factors, fixed_order(units, device))
         self.register_buffer("first", torch.stack([first.real, first.imag]))
         self.generator = nn.Parameter(torch.zeros_like(self.first))
         nn.init.zeros_(self.bias)
@@ -56,7 +62,8 @@ class FullCapacityURNN(UnitaryRNN):
         x, first = torch.complex(*self.generator), torch.complex(*self.first)
         half = (x - x.mH) / 2
         one = torch.eye(self.units, device=x.device, dtype=x.dtype)
-        return torch.linalg.solve(one + half, (one - half) @ first)
+        # I + A/2 is never singular; the check for it would wait for the GPU
+        return torch.linalg.solve_ex(one + half, (one - half) @ first).result
 
     def scale(self, z: Tensor) -> Tensor:
         """Return the factor of modReLU."""

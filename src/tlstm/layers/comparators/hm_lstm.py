@@ -74,34 +74,32 @@ class HMLSTM(SteppedComparator):
 
         self.embedding = linear(input_size, embedding_size)
         inputs = [embedding_size, *[units] * (depth - 1)]
+        rows = [4 * units + 1] * (depth - 1) + [4 * units]  # the top layer has no z
+        self.bottom_up = nn.ModuleList(map(linear, inputs, rows))
+        self.top_down = nn.ModuleList(linear(units, each) for each in rows[:-1])
         self.layers = nn.ModuleList(
-            Layer(size, units, number == depth - 1, device, dtype)
-            for number, size in enumerate(inputs)
+            Layer(units, each, boundary_on_copy, device, dtype) for each in rows
         )
         self.output_gates = linear(depth * units, depth)
         self.output = linear(depth * units, channels)
 
     def timesteps(self, steps: Tensor, parts: Parts) -> Iterable[Parts]:
         """Return the product of x_t for the first layer."""
-        return zip(self.layers[0].bottom_up(self.embedding(steps)))
+        return zip(self.bottom_up[0](self.embedding(steps)))
 
     def advance(self, read: Parts, parts: Parts) -> tuple[Tensor, Parts]:
         """Run one timestep, layer by layer."""
         none = torch.zeros_like(parts[0][:, :1])
         hidden, memory, boundary = parts[::3], parts[1::3], (*parts[2::3], none)
-        from_below, z_below = read[0], none + 1
+        given, z_below = read[0], none + 1  # the product of the layers around, z of that below
         after: list[Tensor] = []
-        for number, layer in enumerate(self.layers):
+        for number, (layer, z) in enumerate(zip(self.layers, boundary, strict=True)):
             if number:
-                from_below = layer.bottom_up(after[-3])
-            above = hidden[number + 1] if number + 1 < self.depth else None
-            h, c, z = layer(
-                hidden[number], memory[number], boundary[number], above, from_below, z_below
-            )
-            if not self.boundary_on_copy:
-                z = z * (1 - (1 - boundary[number]) * (1 - z_below))
-            after += [h, c, z]
-            z_below = z
+                given = z_below * self.bottom_up[number](after[-3])
+            if number + 1 < self.depth:
+                given = given + z * self.top_down[number](hidden[number + 1])
+            after += layer(hidden[number], memory[number], z, given, z_below)
+            z_below = after[-1]
         return torch.cat(after[::3], dim=-1), tuple(after[:-1])
 
     def readout(self, outputs: Tensor) -> Tensor:
@@ -112,57 +110,49 @@ class HMLSTM(SteppedComparator):
 
 
 class Layer(nn.Module):
-    """One layer of the hierarchy.
+    """One layer of the hierarchy; `recurrent` is the product with U, and b.
 
-    Attributes:
-        recurrent, top_down, bottom_up: the products with U (and b), V and W.
+    Args:
+        units: N.
+        rows: 4N, and one more where there is a z.
+        boundary_on_copy: True to compute z on COPY too.
+        device: of the weights.
+        dtype: of the weights.
     """
 
     def __init__(
-        self, input_size: int, units: int, is_top: bool, device: Device, dtype: Dtype
+        self, units: int, rows: int, boundary_on_copy: bool, device: Device, dtype: Dtype
     ) -> None:
         super().__init__()
-        self.units = units
-        rows = 4 * units + (0 if is_top else 1)
+        self.boundary_on_copy = boundary_on_copy
         self.recurrent = nn.Linear(units, rows, device=device, dtype=dtype)
-        self.bottom_up = nn.Linear(input_size, rows, False, device=device, dtype=dtype)
-        self.top_down = None
-        if not is_top:
-            self.top_down = nn.Linear(units, rows, False, device=device, dtype=dtype)
         self.norm_gates = GateNorm(units, device, dtype)
         self.norm_memory = nn.LayerNorm(units, EPSILON, device=device, dtype=dtype)
         nn.init.ones_(self.norm_gates.bias[0])
 
     def forward(
-        self,
-        hidden: Tensor,
-        memory: Tensor,
-        z: Tensor,
-        above: Tensor | None,
-        from_below: Tensor,
-        z_below: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return h, c [B, N] and z [B, 1] of this timestep.
+        self, hidden: Tensor, memory: Tensor, z: Tensor, given: Tensor, z_below: Tensor
+    ) -> Parts:
+        """Return h, c [B, N] and z [B, 1] of this timestep; the top layer's z is empty.
 
         Args:
             hidden: h before.
             memory: c before.
             z: before.
-            above: h of the layer above before; None for the top layer.
-            from_below: W h of the layer below.
+            given: gated product of the layers below and above, [B, rows].
             z_below: of the layer below.
         """
-        s = self.recurrent(hidden) + z_below * from_below
-        if self.top_down is not None and above is not None:
-            s = s + z * self.top_down(above)
-        f, i, o, g = self.norm_gates(s[:, : 4 * self.units])
+        gates, x = (self.recurrent(hidden) + given).tensor_split([4 * hidden.shape[-1]], dim=-1)
+        f, i, o, g = self.norm_gates(gates)
         new = torch.sigmoid(i) * torch.tanh(g)
         updated = z_below * (torch.sigmoid(f) * memory + new) + (1 - z_below) * memory
         memory = z * new + (1 - z) * updated
         copies = (1 - z) * (1 - z_below)
         shown = torch.sigmoid(o) * torch.tanh(self.norm_memory(memory))
-        hidden = (1 - copies) * shown + copies * hidden
-        return hidden, memory, boundary_of(s[:, 4 * self.units :]) if above is not None else z
+        boundary = boundary_of(x)
+        if not self.boundary_on_copy:
+            boundary = boundary * (1 - copies)
+        return (1 - copies) * shown + copies * hidden, memory, boundary
 
 
 def boundary_of(x: Tensor) -> Tensor:

@@ -106,7 +106,10 @@ class URNN(UnitaryRNN):
     Attributes:
         phases: θ, [3, N].
         reflectors: v, real and imaginary parts, [2, 2N].
+        order: of the units after Π, [N].
     """
+
+    order: Tensor
 
     def __init__(
         self,
@@ -119,11 +122,12 @@ class URNN(UnitaryRNN):
         super().__init__(input_size, units, batch_first, device, dtype)
         phases, reflectors = random_factors(units, device, dtype)
         self.phases, self.reflectors = nn.Parameter(phases), nn.Parameter(reflectors)
+        self.register_buffer("order", fixed_order(units, device), persistent=False)
         nn.init.uniform_(self.bias, -0.01, 0.01)
 
     def matrix(self) -> Tensor:
         """Return W."""
-        return product_of_factors(self.phases, self.reflectors)
+        return product_of_factors(self.phases, self.reflectors, self.order)
 
     def scale(self, z: Tensor) -> Tensor:
         """Return the factor of modReLU."""
@@ -138,14 +142,24 @@ def random_factors(units: int, device: Device, dtype: Dtype) -> tuple[Tensor, Te
     return phases, nn.init.xavier_uniform_(reflectors)
 
 
-def product_of_factors(phases: Tensor, reflectors: Tensor) -> Tensor:
-    """Return W = D_3 R_2 F⁻¹ D_2 Π R_1 F D_1 from θ [3, N] and v [2, 2N], by applying it to I."""
-    units = phases.shape[1]
+def fixed_order(units: int, device: Device) -> Tensor:
+    """Return the order of the units after Π, [N]."""
+    generator = torch.Generator().manual_seed(PERMUTATION_SEED)
+    return torch.randperm(units, generator=generator, device="cpu").to(device)
+
+
+def product_of_factors(phases: Tensor, reflectors: Tensor, order: Tensor) -> Tensor:
+    """Return W = D_3 R_2 F⁻¹ D_2 Π R_1 F D_1, by applying it to I.
+
+    Args:
+        phases: θ, [3, N].
+        reflectors: v, [2, 2N].
+        order: [N].
+    """
     d_1, d_2, d_3 = torch.polar(torch.ones_like(phases), phases)
     v_1, v_2 = torch.complex(*reflectors.chunk(2, dim=1))
-    order = torch.randperm(units, generator=torch.Generator().manual_seed(PERMUTATION_SEED))
-    rows = torch.eye(units, device=phases.device, dtype=d_1.dtype)
-    rows = _reflect(torch.fft.fft(rows * d_1, norm="ortho"), v_1)[:, order.to(rows.device)]
+    rows = torch.eye(len(order), device=phases.device, dtype=d_1.dtype)
+    rows = _reflect(torch.fft.fft(rows * d_1, norm="ortho"), v_1)[:, order]
     rows = _reflect(torch.fft.ifft(rows * d_2, norm="ortho"), v_2) * d_3
     return rows.T
 
