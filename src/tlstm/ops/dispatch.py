@@ -88,10 +88,9 @@ def report(layer: str, device: torch.device, chosen: Implementation) -> None:
     log.debug("%s on %s: implementation %r", layer, device, chosen)
 
 
+@torch.compiler.assume_constant_result
 def _being_transformed() -> bool:
     """Return True if the tensors may carry derivatives that a custom operator would drop."""
-    if torch.compiler.is_compiling():
-        return False
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
