@@ -22,6 +22,7 @@ from tlstm.ops import geometry, reference
 from tlstm.ops.dispatch import (
     Implementation,
     compute_dtype,
+    may_need_gradients,
     report,
     requested_implementation,
     resolve_implementation,
@@ -68,7 +69,7 @@ class TensorizedLayer(RecurrentLayer):
         if self.rank > MAX_RANK:
             raise ValueError(f"rank must be an integer of at most {MAX_RANK}, got {rank!r}")
         self.kernel_size = at_least("kernel_size", kernel_size, 2)
-        self.depth = geometry.depth(tensor_size, kernel_size)
+        self.depth = geometry.depth(self.tensor_size, self.kernel_size)
         self.delay = self.depth - 1
 
     def _create_weights(
@@ -196,7 +197,7 @@ class TensorizedLayer(RecurrentLayer):
         without_gradients = (
             chosen == "pytorch"
             and projected.device.type == "cpu"
-            and not torch.is_grad_enabled()
+            and not may_need_gradients()
             and not torch.compiler.is_compiling()
         )
         state = self._next_state(projected, state, cpu_step if without_gradients else reference)
@@ -266,7 +267,7 @@ class TensorizedRNN(TensorizedLayer):
         super().__init__(
             input_size, channels, tensor_size, rank, kernel_size, batch_first, implementation
         )
-        self._create_weights(channels, device, dtype)
+        self._create_weights(self.channels, device, dtype)
         self.reset_parameters()
 
     def _next_state(
@@ -352,10 +353,10 @@ class TensorizedLSTM(TensorizedLayer):
         self.memory_convolution = true_or_false("memory_convolution", memory_convolution)
         self.normalization = normalization
         self.forget_bias = finite("forget_bias", forget_bias)
-        logits = kernel_size ** (rank - 1) if memory_convolution else 0
-        self._create_weights(4 * channels + logits, device, dtype)
+        logits = self.kernel_size ** (self.rank - 1) if memory_convolution else 0
+        self._create_weights(4 * self.channels + logits, device, dtype)
         if normalization is not None:
-            shape = self.state_shape(1)[1:] if normalization == "channel" else (channels,)
+            shape = self.state_shape(1)[1:] if normalization == "channel" else (self.channels,)
             parameter = parameter_maker(device, dtype)
             self.normalization_gain, self.normalization_bias = parameter(*shape), parameter(*shape)
         self.reset_parameters()

@@ -33,6 +33,11 @@ def requested_implementation(implementation: str | None) -> Implementation | Non
     return value  # type: ignore[return-value]
 
 
+def may_need_gradients() -> bool:
+    """Return True if what is computed here may need gradients; a trace is for calls with them."""
+    return torch.is_grad_enabled() or torch.jit.is_tracing()
+
+
 def compute_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
     """Return the type of the matrix products' operands: autocast's if it is on, else the weights'.
 

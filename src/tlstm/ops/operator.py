@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from tlstm.ops import eager
+from tlstm.ops.dispatch import may_need_gradients
 from tlstm.ops.shapes import Sizes, Weights
 
 Kernels = Literal["pytorch", "triton"]
@@ -54,7 +55,7 @@ def sequence(
     """
     hidden, cell = state if len(state) == 2 else (state[0], None)
     arguments = (projected, hidden, cell, *weights)
-    keep = torch.is_grad_enabled() and any(
+    keep = may_need_gradients() and any(
         argument is not None and argument.requires_grad for argument in arguments
     )
     output, last_hidden, last_cell, *_ = _forward(
@@ -151,8 +152,14 @@ def _backward(
     delay: int,
     normalization: str,
     kernels: str,
-    saved: list[Tensor],
+    saved_1: Tensor,
+    saved_2: Tensor,
+    saved_3: Tensor,
+    saved_4: Tensor,
+    saved_5: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    # One by one: vectorized jacobians call an operator again and again, but take no lists
+    saved = (saved_1, saved_2, saved_3, saved_4, saved_5)
     module = _module(kernels)
     inputs = _contiguous(projected, hidden, cell, weight, bias, norm_gain, norm_bias, lengths)
     with device_and_autocast_off(hidden):
@@ -176,37 +183,6 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
     return tuple(
         hidden.new_empty([0]) if one is None else one.new_empty(one.shape) for one in inputs
     )
-
-
-@_backward.register_vmap
-def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, tuple[int, ...]]:
-    """Run over the batch of a vectorized jacobian one by one."""
-    return one_by_one(_backward, info.batch_size, in_dims, arguments)
-
-
-def one_by_one(
-    operator: Any, batch_size: int, in_dims: tuple[Any, ...], arguments: tuple[Any, ...]
-) -> tuple[Any, tuple[int, ...]]:
-    """Call an operator for each number along the batch axes of its arguments.
-
-    Args:
-        operator: returns a tuple of tensors.
-        batch_size: the number of calls.
-        in_dims: the batch axis of each argument, None without one; a list for a list.
-        arguments: of all the calls.
-
-    Returns:
-        The stacked results, and their batch axes.
-    """
-
-    def pick(argument: Any, axis: Any, index: int) -> Any:
-        if isinstance(argument, list | tuple):
-            return [pick(*pair, index) for pair in zip(argument, axis, strict=True)]
-        return argument if axis is None else argument.select(axis, index)
-
-    results = [operator(*pick(arguments, in_dims, index)) for index in range(batch_size)]
-    stacked = tuple(torch.stack(parts) for parts in zip(*results, strict=True))
-    return stacked, (0,) * len(stacked)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -235,7 +211,7 @@ def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]
         grads[2] if has_cell else None,
         *inputs,
         *ctx.options,
-        list(saved),
+        *saved,
     )
     of_inputs = zip(gradients, ctx.present[:7], strict=True)
     return (*(gradient if present else None for gradient, present in of_inputs), *[None] * 6)

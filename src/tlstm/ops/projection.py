@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor
 
+from tlstm.ops.dispatch import may_need_gradients
 from tlstm.ops.matmul import product
-from tlstm.ops.operator import device_and_autocast_off, one_by_one, refuse_double_backward
+from tlstm.ops.operator import device_and_autocast_off, refuse_double_backward
 
 LARGE_PROJECTION = 2**14  # weights
 
@@ -40,7 +41,7 @@ def project(input: Tensor, weight: Tensor, bias: Tensor, compute_dtype: torch.dt
 
 def is_worthwhile(weight: Tensor) -> bool:
     """Return True if this is faster than PyTorch's linear layer: for gradients or many weights."""
-    return torch.is_grad_enabled() or is_large(weight)
+    return may_need_gradients() or is_large(weight)
 
 
 def is_large(weight: Tensor) -> bool:
@@ -80,12 +81,6 @@ def _project_backward(grad: Tensor, rows: Tensor, features: int) -> tuple[Tensor
 @_project_backward.register_fake
 def _(grad: Tensor, rows: Tensor, features: int) -> tuple[Tensor, Tensor]:
     return grad.new_empty([grad.shape[-1], features]), grad.new_empty([grad.shape[-1]])
-
-
-@_project_backward.register_vmap
-def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, tuple[int, ...]]:
-    """Run over the batch of a vectorized jacobian one by one."""
-    return one_by_one(_project_backward, info.batch_size, in_dims, arguments)
 
 
 def _followed_by_ones(rows: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ def hidden_convolution(projected: Tensor, hidden: Tensor, weight: Tensor, bias: 
     axes = hidden.dim() - 2
     before, after = padding(weight.shape[-1])
     concatenated = F.pad(hidden, [0, 0] + [before, after] * axes)  # r = 1 for Hcat, r − 1 zeros
-    corner = projected.reshape(len(projected), *[1] * axes, -1)
+    corner = projected.reshape(-1, *[1] * axes, projected.shape[-1])
     # A sum and not a write in place: vmap may have more projected inputs than hidden states
     concatenated = concatenated + F.pad(
         corner, [0, 0] + [before - 1, hidden.shape[1] + after] * axes
