@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import math
+import numbers
 import operator
 import os
 import signal
@@ -39,6 +41,17 @@ def share(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
     return value
+
+
+def finite(name: str, value: float) -> float:
+    """Return the value as a float where it is a finite number.
+
+    Raises:
+        ValueError: otherwise; the message names the argument.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+    return float(value)
 
 
 def true_or_false(name: str, value: bool) -> bool:
