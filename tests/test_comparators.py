@@ -34,6 +34,7 @@ from tlstm.layers.comparators.rhn import RHN
 from tlstm.layers.comparators.stanh import STanh
 from tlstm.layers.comparators.urnn import PERMUTATION_SEED, URNN
 from tlstm.training.config import compose, instantiate
+from tlstm.training.cuda_graph import restore_tensors
 from tlstm.training.network import SequenceNetwork
 from tlstm.training.run import make_data, make_module
 from variants import (
@@ -728,6 +729,19 @@ def test_bn_lstm_in_training_has_the_statistics_of_its_batch() -> None:
         (inputs.requires_grad_(), *parameters),
         fast_mode=True,
     )
+
+
+def test_a_measurement_leaves_the_averages_of_bn_lstm(tmp_path: Path) -> None:
+    settings = ("model=bn_lstm", "model.depth=1", "model.core.sequence_length=8")
+    config = compose(tiny(tmp_path, *settings)).config
+    data = make_data(config)
+    module = make_module(config, data).train()
+    batch = next(iter(data.train_dataloader()))
+    averages = module.network.core.norm_input.mean
+    with restore_tensors(module.recurrent_state(batch)):
+        module.loss(batch)
+        assert averages.any()
+    assert not averages.any()
 
 
 def test_bn_lstm_does_not_depend_on_the_scale_of_its_weights() -> None:

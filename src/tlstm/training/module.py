@@ -134,8 +134,8 @@ class SequenceModule(LightningModule):
         return loss
 
     def recurrent_state(self, batch: Batch) -> Sequence[Tensor]:
-        """Return the tensors that `loss` changes in place from batch to batch; none here."""
-        return ()
+        """Return the tensors that `loss` changes in place from batch to batch, such as averages."""
+        return [*self.network.buffers()]
 
     def busy_seconds(self) -> float | None:
         """Return the GPU seconds of captured steps since the last call; None without such steps.

@@ -128,8 +128,8 @@ class StreamModule(SequenceModule):
         return super().learn(batch)
 
     def recurrent_state(self, batch: Batch) -> Sequence[Tensor]:
-        """Return the state of the training streams."""
-        return self._training_streams(batch).parts
+        """Return the state of the training streams, and what else `loss` changes."""
+        return [*super().recurrent_state(batch), *self._training_streams(batch).parts]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the state of the training streams of all devices, [B, ..] each."""
