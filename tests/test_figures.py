@@ -516,16 +516,6 @@ def test_a_published_row_is_before_the_measured_one_of_its_depth(drawn, task):
     assert {row["seeds"] for row in smoke} == {"0, 1"}
 
 
-def test_a_changed_publication_changes_the_page(drawn, results):
-    append(drawn[1][:1], results)
-    other = (results / "published.csv").read_text().replace("550K", "551K")
-    (results / "published.csv").write_text(other)
-    assert main(["table2", "--results", str(results)]) == 0
-    page = (results / "table2" / "README.md").read_text()
-    assert "551K" in page
-    assert "550K" not in page
-
-
 def test_reference_runs_are_drawn_and_get_no_row(results, monkeypatch):
     reading = synthetic_record("paper", "addition", "slstm", 4, 0, experiment="choices")
     same = [
@@ -719,6 +709,8 @@ def test_a_bad_line_in_one_store_does_not_keep_the_others_from_being_drawn(resul
     assert said.err.startswith(f"error: line 2 of {results}/depth/records.jsonl is not a valid")
     assert said.err.endswith("; not drawn: depth, the front page\n")
     assert not (results / "depth" / "README.md").exists()
+    page = (results / "width" / "README.md").read_text()
+    assert "python -m tlstm.sweep sweeps/width.yaml" in page
 
 
 def test_lines_that_never_left_chance_are_grey_and_close_ones_smoothed(published):
@@ -746,16 +738,3 @@ def test_seeds_that_agree_are_drawn_though_their_mean_is_rounded():
     draw_means(panel, table["accuracy"], table, "depth", {"3D": {"color": "black"}})
     ((_, _, (bar,)),) = panel.containers
     np.testing.assert_allclose(bar.get_segments(), [[[4, 0.1], [4, 0.1]]])
-
-
-def test_every_experiment_with_records_is_drawn(results, capsys):
-    for experiment in ("depth", "width"):
-        record = synthetic_record("smoke", "addition", "slstm", 2, experiment=experiment)
-        append([record], results)
-    assert main(["--results", str(results)]) == 0
-    said = capsys.readouterr().out
-    for experiment in ("depth", "width"):
-        assert f"{experiment}/smoke-addition.svg" in said
-        page = (results / experiment / "README.md").read_text()
-        assert f"python -m tlstm.sweep sweeps/{experiment}.yaml" in page
-    assert not (results / "ablation").exists()

@@ -127,53 +127,30 @@ def _first(runs: Runs) -> Findings:
             yield runs.compare(winner, "better", other)
 
 
-def exponent(times: pd.DataFrame) -> float | None:
-    """Return the growth of the microseconds from the smallest L to the largest; None at one L."""
-    means = times.groupby("depth")["microseconds"].mean()
-    ratio = means.index.max() / means.index.min()
-    if ratio == 1 or means.iloc[0] <= 0:
-        return None
-    return math.log(means.iloc[-1] / means.iloc[0]) / math.log(ratio)
-
-
 def runtime_finding(times: pd.DataFrame, model: str) -> Finding:
-    """Test whether a tLSTM's runtime hardly grows with L, or the sLSTM's in proportion.
-
-    Args:
-        times: rows of `rows.TIMES`, of one task.
-        model: the configuration.
-    """
+    """Test whether a tLSTM's runtime hardly grows with L, or the sLSTM's in proportion."""
     stack = model == "slstm"
     promise = "grows in proportion to L" if stack else "hardly depends on L"
     compared = f"{LABELS[model]}: runtime {promise}"
     timed = times[times["model"] == model]
     timed = timed[timed["hardware"] == timed["hardware"].mode().get(0)]  # never two machines in one
-    grown = None if timed.empty else exponent(timed)
-    if grown is None:
-        return Finding(compared, "", "missing", f"not run at two L: {LABELS[model]}")
     means = timed.groupby("depth")["microseconds"].mean()
-    first, last = means.index[0], means.index[-1]
-    effect = f"{means.iloc[-1] / means.iloc[0]:.2f} × from L = {first} to {last}: L^{grown:.2f}"
+    if len(means) < 2 or means.iloc[0] <= 0:
+        return Finding(compared, "", "missing", f"not run at two L: {LABELS[model]}")
+    first, last, ratio = means.index[0], means.index[-1], means.iloc[-1] / means.iloc[0]
+    grown = math.log(ratio) / math.log(last / first)
+    effect = f"{ratio:.2f} × from L = {first} to {last}: L^{grown:.2f}"
     machine = f"on {timed['hardware'].iloc[0]}"
     if not timed["benchmark"].all():
         return Finding(compared, effect, "unclear", f"{machine}, by the runs: no benchmark")
-    return Finding(compared, effect, _runtime_answer(grown, stack), f"{machine}, benchmark")
-
-
-def _runtime_answer(grown: float, stack: bool) -> Answer:
-    """Return the answer to an exponent, with one half as the border to a contradiction."""
     agrees = grown >= PROPORTIONAL if stack else grown <= HARDLY
-    contradicts = grown < HALF if stack else grown > HALF
-    return "agrees" if agrees else "contradicts" if contradicts else "unclear"
+    contradicts = grown < HALF if stack else grown > HALF  # one half is the border
+    answer: Answer = "agrees" if agrees else "contradicts" if contradicts else "unclear"
+    return Finding(compared, effect, answer, f"{machine}, benchmark")
 
 
 def parameters_finding(table: pd.DataFrame, model: str) -> Finding:
-    """Test whether the number of parameters hardly depends on L, at the same M.
-
-    Args:
-        table: rows of `rows.run_table`, of one scale and task.
-        model: the configuration.
-    """
+    """Test whether the number of parameters hardly depends on L, at the same M."""
     compared = f"{LABELS[model]}: parameters hardly depend on L"
     runs = table[table["model"] == model]
     runs = runs[runs["channels"] == runs["channels"].mode().get(0)].sort_values("depth")
@@ -359,12 +336,7 @@ def verdict_of(findings: Sequence[Finding]) -> Verdict:
 
 
 def overall(verdicts: Sequence[Verdict], complete: bool) -> Verdict:
-    """Return the verdict on all tasks together.
-
-    Args:
-        verdicts: of those that ran at the paper's scale on the paper's data.
-        complete: whether these are all tasks of the claim.
-    """
+    """Return the verdict on all tasks, from those that decide and whether these are complete."""
     if "does not hold" in verdicts:
         return "does not hold"
     return "holds" if complete and set(verdicts) == {"holds"} else "undecided"

@@ -78,16 +78,10 @@ def learning_curves(
     Where a task can be solved (Figure 4) it is drawn against the logarithm of the training
     samples, beside the published marks; elsewhere (Figure 5) against epochs.
 
-    Args:
-        records: of one scale and one task; the latest of every run is drawn.
-        published: the rows of published.csv.
-        times: rows of `rows.benchmark_times`.
+    Records, times and errors are those of `one_picture`.
 
     Returns:
         A figure with a panel per depth, one for the runtime and, last, the legend's.
-
-    Raises:
-        ValueError: there are no records, or they are of several scales or tasks.
     """
     table = one_picture(records, "depth", times)
     curves = {

@@ -5,7 +5,7 @@ text: no link, no markup, no line of its own.
 """
 
 import re
-from collections.abc import Collection, Container, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -300,7 +300,7 @@ def _figure(name: str, task: str, table: pd.DataFrame, figure: str) -> dict[str,
     return {
         "name": name,
         "title": figure + rows.task_title(task),
-        "where": "" if whole else rows.where(scale, data),
+        "where": "" if whole else f"{scale}, {data}" if data in STANDS_IN_FOR else scale,
         "rows": [
             rows.figure_row(of_model, DEPTHS[task] if whole else ())
             for _, of_model in runs.groupby("model", sort=False)
@@ -372,7 +372,7 @@ def _glance_figure(name: str, task: str, found: Results) -> rows.Row:
     }
 
 
-def _glance_table(row: Mapping[Hashable, str], found: Results) -> rows.Row:
+def _glance_table(row: rows.Published, found: Results) -> rows.Row:
     return rows.compared_row(row, found.table) | {
         "name": row["table"],
         "place": f"Table {row['table'][5:]}",

@@ -15,12 +15,13 @@ import pandas as pd
 
 from tlstm.records import table as tables
 from tlstm.records.measurement import Measurement
-from tlstm.records.measures import STANDS_IN_FOR, measure_of
+from tlstm.records.measures import measure_of
 from tlstm.records.schema import Record
 from tlstm.records.table import UNKNOWN, number, people, percent
 from tlstm.reporting.runtime import fastest, groups, ours
 
 Row = dict[str, str]
+Published = Mapping[Hashable, str]  # a row of `tables.read_published`
 
 PUBLISHED_SOLVED = 99.0  # per cent, the accuracy that counts as solved in Table 2
 COUNTERPARTS = {  # the models here that a published row is compared with
@@ -71,7 +72,8 @@ def named(settings: Mapping[str, str]) -> str:
     """
     shown = {name: _value(name, value) for name, value in settings.items()}
     if "initialization" in shown and "scale" in shown:
-        shown["initialization"] += f" × {shown.pop('scale')}"
+        factor = shown.pop("scale")
+        shown["initialization"] += f" × {factor}" if factor != "1" else ""
     return ", ".join(
         PHRASES.get(name, f"{name.replace('_', ' ')} {{}}").format(value)
         for name, value in shown.items()
@@ -178,11 +180,6 @@ def task_title(task: str) -> str:
     return tables.TITLES.get(task, task.replace("_", " ").capitalize())
 
 
-def where(scale: str, task: str) -> str:
-    """Return a scale, and the data where they stand in for the task's own: "smoke, digits"."""
-    return f"{scale}, {task}" if task in STANDS_IN_FOR else scale
-
-
 def minutes(runs: pd.DataFrame) -> str:
     """Return the device minutes of some runs altogether."""
     return f"{runs['device_seconds'].sum() / 60:.1f}"
@@ -196,11 +193,7 @@ def columns(task: str, samples: str = "samples", time: str = "GPU minutes") -> l
 
 
 def measured(table: pd.DataFrame) -> list[tuple[pd.DataFrame, Row]]:
-    """Return a row for each group of runs that differ only in their seed, beside the group.
-
-    Args:
-        table: rows of `run_table`, of one scale and task.
-    """
+    """Return a row for each group of runs of a scale and task that differ only in their seed."""
     heads = columns(str(table["task"].iloc[0]), samples_title(table), minutes_title(table))
     widths = table["channels"].nunique() > 1
     return [
@@ -241,20 +234,16 @@ def minutes_title(runs: pd.DataFrame) -> str:
     return "GPU minutes" if on_gpu.all() else "device minutes" if on_gpu.any() else "CPU minutes"
 
 
-def published_row(row: Mapping[Hashable, str], like: Iterable[str]) -> Row:
-    """Return a row of published.csv in the columns of a table of runs.
-
-    Args:
-        row: of `tables.read_published`.
-        like: the columns; those that the paper gives no number for get a dash.
-    """
+def published_row(row: Published, like: Iterable[str]) -> Row:
+    """Return a published row in the columns of a table, with a dash where the paper has none."""
     name, depth, _, value, samples, *_ = heads = list(like)
     parameters = f" ({row['parameters']} parameters)" if row["parameters"] else ""
+    solved = "" if number(row["value"]) >= PUBLISHED_SOLVED else "not within "
     return dict.fromkeys(heads, UNKNOWN) | {
         name: Bold(f"{row['model']}, published{parameters}"),
         depth: row["depth"] or UNKNOWN,
         value: row["value"],
-        samples: published_samples(row) if row["samples"] else UNKNOWN,
+        samples: solved + row["samples"] if row["samples"] else UNKNOWN,
     }
 
 
@@ -263,12 +252,6 @@ def published_rows(published: pd.DataFrame) -> list[Row]:
     task = str(published["task"].iloc[0])
     solved = f"samples to {PUBLISHED_SOLVED:g}%" if published["samples"].any() else "samples"
     return [published_row(row, columns(task, solved)) for row in published.to_dict("records")]
-
-
-def published_samples(row: Mapping[Hashable, str]) -> str:
-    """Return the samples of a published row: those to 99% or, if not, in all."""
-    solved = number(row["value"]) >= PUBLISHED_SOLVED
-    return row["samples"] if solved else f"not within {row['samples']}"
 
 
 def experiment_rows(table: pd.DataFrame, published: pd.DataFrame, every: bool) -> list[Row]:
@@ -289,7 +272,7 @@ def experiment_rows(table: pd.DataFrame, published: pd.DataFrame, every: bool) -
     return shown
 
 
-def _is_of(row: Mapping[Hashable, str], runs: pd.DataFrame) -> bool:
+def _is_of(row: Published, runs: pd.DataFrame) -> bool:
     model, depth = runs["model"].iloc[0], runs["depth"].iloc[0]
     return model in COUNTERPARTS.get(row["model"], ()) and row["depth"] == str(depth)
 
@@ -297,13 +280,8 @@ def _is_of(row: Mapping[Hashable, str], runs: pd.DataFrame) -> bool:
 # Published rows compared with measured ones
 
 
-def counterpart(row: Mapping[Hashable, str], table: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs to compare a published row with: of its L or, where it has none, the best.
-
-    Args:
-        row: of published.csv.
-        table: rows of `run_table` of the reproduction, of any scale and task.
-    """
+def counterpart(row: Published, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs to compare a published row with: of its L or, where it has none, the best."""
     models = COUNTERPARTS.get(row["model"], [])
     same = table[
         (table["scale"] == "paper") & (table["task"] == row["task"]) & table["model"].isin(models)
@@ -348,22 +326,18 @@ def result(runs: pd.DataFrame) -> str:
     return quality_text(runs) + between + tables.samples_text(runs)
 
 
-def published_result(row: Mapping[Hashable, str]) -> str:
+def published_result(row: Published) -> str:
     """Return the quality and the samples of a published row, as `result` does of runs."""
     measure = measure_of(row["task"])
     text = row["value"] + (measure.unit or " bpc")
     return f"{text} after {row['samples']}" if row["samples"] else text
 
 
-def verdict(row: Mapping[Hashable, str], runs: pd.DataFrame) -> str:
+def verdict(row: Published, runs: pd.DataFrame) -> str:
     """Tell whether runs reproduce a published row, and by how much they miss it [ours].
 
     Numbers of samples are the same within a factor of `FACTOR`, results within `MARGINS`, and both
-    where the published number lies in the range over seeds.
-
-    Args:
-        row: of published.csv.
-        runs: of its `counterpart`; there may be none.
+    where the published number lies in the range over seeds. Runs are its `counterpart`, or none.
     """
     if runs.empty:
         built = row["model"] in COUNTERPARTS
@@ -371,7 +345,7 @@ def verdict(row: Mapping[Hashable, str], runs: pd.DataFrame) -> str:
     return _by_samples(row, runs) if row["samples"] else _by_quality(row, runs)
 
 
-def _by_samples(row: Mapping[Hashable, str], runs: pd.DataFrame) -> str:
+def _by_samples(row: Published, runs: pd.DataFrame) -> str:
     theirs, solved = number(row["samples"]), runs["samples_to_threshold"].dropna().astype(float)
     ended = f"{quality(runs).mean():.0f}% after {people(runs['samples'].mean())}"
     if number(row["value"]) < PUBLISHED_SOLVED:
@@ -389,7 +363,7 @@ def _by_samples(row: Mapping[Hashable, str], runs: pd.DataFrame) -> str:
     return f"reproduced: {gap}" if same else f"{'better' if ratio < 1 else 'worse'}: {gap}"
 
 
-def _by_quality(row: Mapping[Hashable, str], runs: pd.DataFrame) -> str:
+def _by_quality(row: Published, runs: pd.DataFrame) -> str:
     measure, values = measure_of(row["task"]), quality(runs)
     theirs, gap = number(row["value"]), values.mean() - number(row["value"])
     text = f"{gap:+.{measure.digits}f}{' points' if measure.unit else ''}"
@@ -398,13 +372,8 @@ def _by_quality(row: Mapping[Hashable, str], runs: pd.DataFrame) -> str:
     return f"better: {text}" if (gap > 0) == measure.higher_is_better else Bold(f"missed: {text}")
 
 
-def compared_row(row: Mapping[Hashable, str], table: pd.DataFrame) -> Row:
-    """Compare a published row with its runs: what is reproduced, what is not, at what cost.
-
-    Args:
-        row: of published.csv.
-        table: rows of `run_table` of the reproduction.
-    """
+def compared_row(row: Published, table: pd.DataFrame) -> Row:
+    """Compare a published row with runs of the reproduction: what is the same, at what cost."""
     runs = counterpart(row, table)
     there = len(runs) > 0
     name = row["model"]
@@ -424,12 +393,7 @@ def compared_row(row: Mapping[Hashable, str], table: pd.DataFrame) -> Row:
 
 
 def figure_row(runs: pd.DataFrame, depths: Sequence[int]) -> Row:
-    """Return the row of a figure's configuration, at its best L.
-
-    Args:
-        runs: of one scale, task and model.
-        depths: L in the paper's figure; empty for what is not of the paper's size.
-    """
+    """Return the row of a figure's configuration, at its best L, and the depths it lacks."""
     best, ran = best_line(runs), sorted(set(runs["depth"]))
     absent = [depth for depth in depths if depth not in ran]
     seeds = runs.groupby("depth")["seed"].nunique()
@@ -446,11 +410,7 @@ def figure_row(runs: pd.DataFrame, depths: Sequence[int]) -> Row:
 
 
 def cost_rows(table: pd.DataFrame) -> list[Row]:
-    """Return the runs and device minutes of each experiment, by scale and hardware.
-
-    Args:
-        table: rows of `run_table`, each run once.
-    """
+    """Return the runs and device minutes of each experiment, by scale and hardware."""
     return [
         {
             "scale": str(scale),

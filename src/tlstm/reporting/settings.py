@@ -50,14 +50,7 @@ def settings_figure(records: Sequence[Record], published: pd.DataFrame) -> Figur
     In a row every L has a lane, and every seed is a point. Runs that passed the threshold are in
     the upper panel, by their samples, the others in the lower one, by their accuracy; a panel has
     the rows that it has points for. What takes the fewest samples is further up, below the
-    reproduction's runs.
-
-    Args:
-        records: of one scale and one task; the latest of every run is drawn.
-        published: the rows of published.csv.
-
-    Raises:
-        ValueError: there are no records, or they are of several scales or tasks.
+    reproduction's runs. Records and errors are those of `one_picture`.
     """
     table = one_picture(records, "depth")
     table = table.assign(row=table["choice"].replace("", USUAL), line=table["label"])

@@ -187,15 +187,20 @@ def draw_heading(figure: Figure, table: pd.DataFrame, seeds: str, published: boo
     scale, width = table["scale"].iloc[0], figure.get_size_inches()[0]
     sizes = tables.sizes(table)
     facts = f"{scale} scale, on {tables.distinct(table['hardware'])}, {seeds}"
-    title = textwrap.wrap(sizes[:1].upper() + sizes[1:], int(7.5 * width))
-    lines: list[tuple[str, Look]] = [(line, {"size": 13, "weight": "bold"}) for line in title]
-    lines += [(line, {"color": "#555555"}) for line in textwrap.wrap(facts, int(14 * width))]
-    lines += [
-        (line, {"color": RED, "weight": "bold"})
-        for warning in _warnings(table, sizes, published)
-        for line in textwrap.wrap(warning, int(11 * width))
+    warnings = _warnings(table, sizes, published)
+    parts: list[tuple[str, float, Look]] = [
+        (sizes[:1].upper() + sizes[1:], 7.5, {"size": 13, "weight": "bold"}),
+        (facts, 14, {"color": "#555555"}),
+        *((warning, 11, {"color": RED, "weight": "bold"}) for warning in warnings),
     ]
+    lines = [(line, look) for text, per, look in parts for line in _wrapped(text, int(per * width))]
     write_above(figure, lines)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Break a text into lines, but not within "M = 24"."""
+    together = text.replace(" = ", "\xa0=\xa0")
+    return [line.replace("\xa0", " ") for line in textwrap.wrap(together, width)]
 
 
 def seeds_in_words(table: pd.DataFrame, explanation: str) -> str:

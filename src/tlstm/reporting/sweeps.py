@@ -36,18 +36,8 @@ def sweep_figure(
 ) -> Figure:
     """Draw a task's measure and the runtime against L or M, one line per model.
 
-    Between them stand the samples to the threshold, where a task can be solved.
-
-    Args:
-        records: of one scale and one task; the latest of every run is drawn.
-        along: "depth" or "channels".
-        times: rows of `rows.benchmark_times`.
-
-    Returns:
-        A figure with two or three panels and, last, the legend's.
-
-    Raises:
-        ValueError: there are no records, or they are of several scales or tasks.
+    Between them stand the samples to the threshold, where a task can be solved. Records, times and
+    errors are those of `one_picture`.
     """
     table = one_picture(records, along, times)
     styles = line_styles(table)
@@ -90,20 +80,7 @@ def _draw_samples(panel: Axes, table: pd.DataFrame, along: str, styles: Mapping[
 
 
 def ablation_figure(records: Sequence[Record], times: pd.DataFrame | None = None) -> Figure:
-    """Draw a task's measure and the runtime, a row for every combination of parts.
-
-    Between them stand the samples to the threshold, where a task can be solved.
-
-    Args:
-        records: of one scale and one task; the latest of every run is drawn.
-        times: rows of `rows.benchmark_times`.
-
-    Returns:
-        A figure with two or three panels.
-
-    Raises:
-        ValueError: there are no records, or they are of several scales or tasks.
-    """
+    """Draw the same, a row for every combination of parts."""
     table = one_picture(records, "depth", times)
     measure = measure_of(table["task"].iloc[0])
     shown = {f"best {measure.title}": measure.of(table, "best")}
