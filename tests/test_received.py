@@ -16,7 +16,7 @@ from tlstm.layers.serialization import read_layer
 from tlstm.records.schema import read_record
 from tlstm.training.checkpoints import read_checkpoint
 from tlstm.training.config import compose
-from tlstm.training.trained_run import read_config
+from tlstm.training.trained_run import read_config, read_run
 
 
 @pytest.fixture
@@ -65,6 +65,28 @@ def test_a_configuration_holds_values_only(
         read_config(run)
     assert str(run / "config.yaml") in str(caught.value)
     assert "a-token" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.core.rank", 10**9),
+        ("model.core.kernel_size", 10**9),
+        ("model.core.channels", 10**9),
+        ("task.alphabet", 10**15),
+        ("initialization", "x"),
+        ("initialization.hidden_range", -1),
+        ("initialization.scale", None),
+        ("trainer", []),
+        ("training.max_samples", {}),
+    ],
+)
+def test_values_that_no_run_has_are_refused(key: str, value: object, run: Path) -> None:
+    config = OmegaConf.load(run / "config.yaml")
+    OmegaConf.update(config, key, value, merge=False)
+    OmegaConf.save(config, run / "config.yaml")
+    with pytest.raises(ValueError, match="."):  # and no OSError, for want of a checkpoint
+        read_run(run)
 
 
 def make_pipe(path: Path) -> None:
