@@ -85,7 +85,7 @@ def test_values_that_no_run_has_are_refused(key: str, value: object, run: Path) 
     config = OmegaConf.load(run / "config.yaml")
     OmegaConf.update(config, key, value, merge=False)
     OmegaConf.save(config, run / "config.yaml")
-    with pytest.raises(ValueError, match="."):  # and no OSError, for want of a checkpoint
+    with pytest.raises(ValueError, match=r"."):  # and no OSError, for want of a checkpoint
         read_run(run)
 
 
