@@ -1,18 +1,13 @@
 """Files of somebody else's: whatever they hold, they are refused at once, and nothing leaks."""
 
 import itertools
-import json
 import os
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 from omegaconf import OmegaConf
-from safetensors import safe_open
 
 from commands import tiny
-from tlstm import TensorizedLSTM
-from tlstm.layers.serialization import read_layer
 from tlstm.records.schema import read_record
 from tlstm.training.checkpoints import read_checkpoint
 from tlstm.training.config import compose
@@ -70,7 +65,6 @@ def test_a_configuration_holds_values_only(
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("model.core.rank", 10**9),
         ("model.core.kernel_size", 10**9),
         ("model.core.channels", 10**9),
         ("task.alphabet", 10**15),
@@ -98,7 +92,7 @@ def link_to_zeros(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [make_pipe, link_to_zeros, Path.mkdir])
-@pytest.mark.parametrize("read", [read_record, read_checkpoint, read_layer])
+@pytest.mark.parametrize("read", [read_record, read_checkpoint])
 def test_what_is_no_file_is_not_waited_for(make, read, tmp_path: Path) -> None:
     make(tmp_path / "given")
     with pytest.raises(ValueError, match=f"{tmp_path / 'given'} is no regular file"):
@@ -111,15 +105,3 @@ def test_a_run_without_a_regular_configuration_is_none(run: Path) -> None:
         make(run / "config.yaml")
         with pytest.raises(ValueError, match=f"{run} is no directory of a run"):
             read_config(run)
-
-
-@pytest.mark.parametrize("changed", [{"rank": 10**9}, {"kernel_size": 10**9}, {"channels": 10**9}])
-def test_a_layer_file_of_any_size_is_refused_at_once(changed: dict, tmp_path: Path) -> None:
-    path = tmp_path / "layer.safetensors"
-    TensorizedLSTM(3, 4, tensor_size=2).to_file(path)
-    with safe_open(path, framework="pt") as file:
-        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    metadata["arguments"] = json.dumps(json.loads(metadata["arguments"]) | changed)
-    path.write_bytes(safetensors.torch.save(tensors, metadata))
-    with pytest.raises(ValueError, match=f"{path} does not make a TensorizedLSTM"):
-        TensorizedLSTM.from_file(path)
