@@ -21,6 +21,9 @@ from tlstm.training.record import read_own_record
 from tlstm.training.run import make_data, make_module
 from tlstm.training.schema import check_classes
 
+# The errors of building a network from values that no run has
+FAULTS = (TypeError, AttributeError, RuntimeError, MemoryError, OverflowError)
+
 
 class TrainedRun(NamedTuple):
     """A run with its best network.
@@ -62,7 +65,7 @@ def read_run(directory: Path, data: Path | None = None) -> TrainedRun:
         module = make_module(config, data_module)
         best = directory / "checkpoints" / "best.ckpt"
         samples = check_checkpoint(best, module, samples_at_most(config))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, *FAULTS) as error:
         raise ValueError(
             f"{directory / 'config.yaml'} is of another version of tlstm, or damaged: {error}"
         ) from error
