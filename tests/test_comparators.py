@@ -538,6 +538,26 @@ def test_the_published_number_of_parameters(name: str) -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == case.parameters
 
 
+@pytest.mark.parametrize(
+    ("settings", "parameters"),
+    [
+        ("rhn model.channels=1000", 20_677_230),
+        ("rhn model.depth=5", 23_479_730),
+        ("fs_lstm model.channels=730", 27_303_975 - 2 * 4 * 730),
+        ("fs_lstm model.channels=900 model.depth=2", 27_484_985),
+        (
+            "hyper_lstm model.channels=1800 model.core.hyper_channels=256",
+            18_728_773,
+        ),
+    ],
+)
+def test_other_sizes_of_the_papers(settings: str, parameters: int) -> None:
+    config = compose(["scale=paper", "task=wikipedia", *f"model={settings}".split()]).config
+    with torch.device("meta"):
+        network = SequenceNetwork(instantiate(config.model.core, input_size=205), 205)
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+
+
 @for_each
 def test_learns_as_every_model_does(name: str, tmp_path: Path) -> None:
     settings = [f"model={name}", "model.depth=1", *CASES[name].settings]
