@@ -6,12 +6,18 @@ PYTHON ?= python3
 # smoke: minutes on two CPU cores; short: one GPU, tens of minutes a figure; paper: the paper's
 # sizes. Without it, the machine decides.
 SCALE ?=
+# Where records are collected and drawn, beside the committed ones; git ignores it. The committed
+# ones themselves are in results/
+RESULTS ?= runs/results
 # Further arguments of the sweeps, such as ARGUMENTS="seed=1 --jobs 4"
 ARGUMENTS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+COPY := $(BIN)/python -m tlstm.results copy --results $(RESULTS)
+COLLECT := $(COPY) && $(BIN)/python -m tlstm.results collect --results $(RESULTS)
+DRAW := $(BIN)/python -m tlstm.figures --results $(RESULTS)
 SWEEP := $(BIN)/python -m tlstm.sweep $(if $(SCALE),scale=$(SCALE)) $(ARGUMENTS)
 
 .PHONY: help setup test test-gpu lint reproduce bench figures report report-picture lock clean \
@@ -61,13 +67,13 @@ reproduce-table3:  ## Table 3: Figure 5's runs, Grid LSTM, more seeds
 $(SWEPT:%=reproduce-%): reproduce-%: $(READY)
 	@$(SWEEP) $(wildcard $(patsubst %,sweeps/%*.yaml,$(ALSO_$*) $*)); swept=$$?; \
 		[ $$swept -le 1 ] || exit $$swept; \
-		$(BIN)/python -m tlstm.results collect $(ALSO_$*) $* && \
-		$(BIN)/python -m tlstm.figures $(ALSO_$*) $* && exit $$swept
+		$(COLLECT) $(ALSO_$*) $* && $(DRAW) $(ALSO_$*) $* && \
+		echo 'See $(RESULTS)/$*/README.md; `make report` makes one page of all.' && exit $$swept
 
 reproduce-fig6: $(READY)  ## Figure 6: what the memory cells of the best runs that are there hold
-	@$(BIN)/python -m tlstm.memory_cells; stored=$$?; \
+	@$(COPY) && $(BIN)/python -m tlstm.memory_cells --results $(RESULTS); stored=$$?; \
 		[ $$stored -le 1 ] || exit $$stored; \
-		$(BIN)/python -m tlstm.figures fig6 && exit $$stored
+		$(DRAW) fig6 && exit $$stored
 
 reproduce: $(READY)  ## every figure and table, one after the other
 	@$(MAKE) --no-print-directory --keep-going $(SWEPT:%=reproduce-%) reproduce-fig6
@@ -76,17 +82,18 @@ bench: $(READY)  ## runtime beside the peers: measure on this machine (minutes),
 	@# Competitors that failed (exit code 1) do not keep what there is from being drawn
 	@$(BIN)/python -m tlstm.bench $(ARGUMENTS); measured=$$?; \
 		[ $$measured -le 1 ] || exit $$measured; \
-		$(BIN)/python -m tlstm.results collect runtime && \
-		$(BIN)/python -m tlstm.figures runtime && exit $$measured
+		$(COLLECT) runtime && $(DRAW) runtime && exit $$measured
 
 figures: $(READY)  ## draw every figure and the report again from the committed records; trains nothing
 	$(BIN)/python -m tlstm.figures
 	$(BIN)/python -m tlstm.report
 
-report: $(READY)  ## the report page, results/report.html, from the committed records (seconds)
-	$(BIN)/python -m tlstm.report
+report: $(READY)  ## one page of all records, runs/results/report.html (seconds)
+	@$(COPY)
+	$(BIN)/python -m tlstm.report --results $(RESULTS)
 
-report-picture: report  ## its picture in the README (needs Chromium)
+report-picture: $(READY)  ## a picture of the committed records' page (needs Chromium)
+	$(BIN)/python -m tlstm.report
 	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1300,1000 \
 		--virtual-time-budget=20000 --screenshot=results/report.png file://$(CURDIR)/results/report.html
 

@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,9 @@ def assert_same_weights(directory: Path, expected: Path) -> None:
                 assert same(theirs[place], value), f"{name}: {part}{place}"
 
 
-def start_process(overrides: list[str], module: str = "tlstm.train") -> subprocess.Popen[str]:
+def start_process(
+    overrides: list[str], module: str = "tlstm.train", cwd: Path | None = None
+) -> subprocess.Popen[str]:
     """A command in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", module, *overrides],
@@ -135,6 +138,7 @@ def start_process(overrides: list[str], module: str = "tlstm.train") -> subproce
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        cwd=cwd,
         env=os.environ | {"WANDB_MODE": "offline"},
         preexec_fn=heed_interruptions,
     )
@@ -143,3 +147,23 @@ def start_process(overrides: list[str], module: str = "tlstm.train") -> subproce
 def heed_interruptions() -> None:
     """Let Ctrl-C be heard: what a shell starts in the background is made deaf to it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def wait_until(holds: Callable[[], object], failure: str, seconds: float = 200) -> None:
+    """Wait for something to hold, and fail where it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, failure
+        time.sleep(0.1)
+
+
+def processes_in(directory: Path) -> list[str]:
+    """Processes that work in a directory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "cwd").readlink() == directory:
+                found.append(entry.name)
+        except OSError:
+            continue
+    return found

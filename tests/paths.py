@@ -3,7 +3,9 @@
 A test that takes a `path` runs on the CPU and, where there is one, on a GPU.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import cycle
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,7 +14,7 @@ from torch import Tensor
 
 import variants
 from oracle import Options
-from variants import LENGTHS, Result, assert_near, outcome, random_state
+from variants import LENGTHS, Result, as_tuple, assert_near, outcome, random_state
 
 
 class Path(NamedTuple):
@@ -83,3 +85,65 @@ def assert_agreement(
     expected = outcome(reference, forward, *rounded(path, inputs, state))
     assert all(value.dtype == path.dtype for value in actual.values())
     assert_near(actual, expected, path.tolerance)
+
+
+# Layouts in memory, with numbers between those of the tensor that must not be read
+
+
+def column(tensor: Tensor) -> Tensor:
+    table = tensor.new_full([*tensor.shape, 2], 77)
+    return table[..., 1].copy_(tensor)
+
+
+def narrowed(tensor: Tensor) -> Tensor:
+    larger = tensor.new_full([size + 3 for size in tensor.shape], 77)
+    return larger[(slice(1, -2),) * tensor.dim()].copy_(tensor)
+
+
+def transposed(tensor: Tensor) -> Tensor:
+    axes = tuple(reversed(range(tensor.dim())))
+    return tensor.permute(axes).contiguous().permute(axes)
+
+
+def expanded(tensor: Tensor) -> Tensor:
+    return tensor[:1].clone().expand_as(tensor)
+
+
+LAYOUTS = [Tensor.clone, column, narrowed, transposed, expanded]
+INTEGERS = [torch.uint8, torch.int16, torch.uint16, torch.int32, torch.uint32, torch.int64]
+
+
+def assert_layouts_do_not_matter(
+    path: Path,
+    options: Options,
+    layouts: Sequence[Callable[[Tensor], Tensor]],
+    integer: torch.dtype,
+) -> None:
+    """Inputs, states, lengths, weights and cotangents, each in the next of the layouts."""
+    layer, _ = pair(path, options)
+    inputs, state = moved(path, variants.random_inputs(batch_size=3), random_state(layer, 3))
+    output, last = layer(inputs, state)
+    parts = as_tuple(state)
+    cotangents = [
+        variants.random_tensor(*part.shape).to(part) for part in (output, *as_tuple(last))
+    ]
+    lengths = torch.tensor(LENGTHS, dtype=integer, device=path.device)
+    tensors = [inputs, *parts, lengths, *cotangents, *(p.detach() for p in layer.parameters())]
+    scattered = [layout(each) for layout, each in zip(cycle(layouts), tensors, strict=False)]
+
+    def results(arguments: list[Tensor]) -> dict[str, Tensor]:
+        given, after = arguments[: len(parts) + 1], arguments[len(parts) + 2 :]
+        for parameter, value in zip(layer.parameters(), after[len(cotangents) :], strict=True):
+            parameter.data = value
+        for each in given:
+            each.requires_grad_()
+        output, last = layer(
+            given[0], variants.like(state, given[1:]), lengths=arguments[len(parts) + 1]
+        )
+        found = [output, *as_tuple(last)]
+        sources = [*given, *layer.parameters()]
+        gradients = torch.autograd.grad(found, sources, after[: len(cotangents)])
+        return {str(number): each.detach() for number, each in enumerate((*found, *gradients))}
+
+    expected = results([each.clone(memory_format=torch.contiguous_format) for each in scattered])
+    assert_near(results(scattered), expected, 0.1 * path.tolerance)

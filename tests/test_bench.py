@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tlstm import figures, results
-from tlstm.bench import command, timing
+from tlstm.bench import command, session, timing
 from tlstm.bench.accuracy import SEEDS, Reference, relative_error
 from tlstm.bench.cases import WIKIPEDIA_CHANNELS, make_case, select_cases
 from tlstm.bench.competitors import (
@@ -605,7 +605,7 @@ def test_kernels_are_recorded_of_the_same_computation(tmp_path: Path) -> None:
     """With and without a CUDA graph, and after the lines that a file holds."""
     case, output = small(), tmp_path / "runtime.jsonl"
     write(everything()[:1], output)
-    recorder = command.Recorder(output, START, True, CPU)
+    recorder = session.Recorder(output, START, True, CPU)
     found = roofline(case, 1e11, CPU, with_products=False)
     ones = [who("triton", "bfloat16"), who("triton", "bfloat16", True), who("triton", "tf32", True)]
     for one in ones:
@@ -646,6 +646,7 @@ def test_dry_run_measures_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["--implementation", "triton"], "none of the chosen competitors computes"),
         (["--suite", "targets", "--case", "M1200"], "too large to be measured quickly"),
         (["--timesteps", "0"], "must be 1 or more, got 0"),
+        *((["--seconds", n], f"above 0 and at most 3600, got {n}") for n in ("nan", "inf", "-1")),
         (["--device", "tpu"], "--device must be cpu or cuda, got tpu"),
         (["--device", "meta"], "--device must be cpu or cuda, got meta"),
         (["--suite", "step"], "line 1 of"),

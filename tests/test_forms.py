@@ -84,3 +84,29 @@ def test_the_initial_state_is_zero(make: Callable[..., Any]) -> None:
     assert not any(part.any() for part in variants.as_tuple(zeros))
     assert torch.equal(layer(inputs)[0], layer(inputs, zeros)[0])
     assert torch.equal(layer.step(inputs[0])[0], layer.step(inputs[0], zeros)[0])
+
+
+@for_each_layer
+def test_a_batch_without_examples(make: Callable[..., Any]) -> None:
+    variants.assert_no_examples(make())
+
+
+@for_each_layer
+def test_calls_follow_one_another_under_autocast(make: Callable[..., Any]) -> None:
+    """The state is float32 after each; a step is a stream of one, bit by bit."""
+    layer = make().float()
+    inputs, state = random_inputs().float(), None
+    with torch.autocast("cpu", torch.bfloat16):
+        for call in (layer, layer.step, partial(layer, stream=True), layer.step, layer):
+            _, state = call(inputs[0] if call == layer.step else inputs, state)
+            assert {part.dtype for part in variants.as_tuple(state)} == {torch.float32}
+        for context in (torch.no_grad, torch.enable_grad):
+            with context():
+                output, last = layer(inputs[:1], state, stream=True)
+                stepped, end = layer.step(inputs[0], state)
+        if not isinstance(layer, StackedLSTM | StackedRNN | GridLSTM):  # have kernels of torch
+            found, expected = (variants.as_tuple(each) for each in (end, last))
+            assert all(map(torch.equal, (stepped, *found), (output[0], *expected)))
+        narrow = variants.change_state(state, lambda part: part.bfloat16())
+        layer.step(inputs[0], narrow)
+    layer(inputs, state)

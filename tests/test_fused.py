@@ -8,13 +8,28 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 import variants
 from oracle import Options
-from paths import FORMS, PYTORCH, Path, assert_agreement, for_each_path, moved, pair, rounded
+from paths import (
+    FORMS,
+    INTEGERS,
+    LAYOUTS,
+    PATHS,
+    PYTORCH,
+    Path,
+    assert_agreement,
+    assert_layouts_do_not_matter,
+    column,
+    expanded,
+    for_each_path,
+    moved,
+    pair,
+    rounded,
+)
 from variants import (
     LENGTHS,
     Result,
@@ -48,6 +63,7 @@ SOME = [  # of the kernels' ranks and sizes
     Options(3, 2, 2, memory_convolution=False, normalization="channel"),
 ]
 
+AUTOGRAD = PYTORCH._replace(implementation="autograd")
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -93,45 +109,17 @@ def test_the_weights_gradient_is_summed_over_parts_of_the_sequence(
     assert_agreement(path, options, FORMS["whole"], random_inputs(5, 3))
 
 
-@for_each_path
-@for_each(SOME)
-def test_strides_do_not_matter(options: Options, path: Path) -> None:
-    """Inputs, states and cotangents need not be contiguous; nor does a parameter."""
-
-    def scattered(tensor: Tensor) -> Tensor:
-        axes = tuple(reversed(range(tensor.dim())))
-        return tensor.permute(axes).contiguous().permute(axes)
-
-    layer, reference = pair(path, options)
-    inputs, state = random_inputs(), random_state(reference)
-    for name, parameter in layer.named_parameters():
-        parameter.data = scattered(parameter.data)
-        assert parameter.dim() == 1 or not parameter.is_contiguous(), name
-
-    def with_scattered(module: Any, inputs: Tensor, state: Any) -> Result:
-        output, last = module(scattered(inputs), variants.change_state(state, scattered))
-        return scattered(output), variants.change_state(last, scattered)
-
-    actual = outcome(layer, with_scattered, *moved(path, inputs, state))
-    expected = outcome(reference, variants.whole, *rounded(path, inputs, state))
-    assert_near(actual, expected, path.tolerance)
-
-
-@for_each_path
-def test_cotangents_may_be_one_number_for_all(path: Path) -> None:
-    """The cotangent of a sum is one number, expanded."""
-    layer, reference = pair(path, SOME[-2])
-    inputs = random_inputs()
-
-    def gradients(module: Any, inputs: Tensor) -> dict[str, Tensor]:
-        output, (h, c) = module(inputs)
-        names, parameters = zip(*module.named_parameters(), strict=True)
-        loss = output.sum() + 2 * h.sum() + 3 * c.sum()
-        return dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
-
-    actual = gradients(layer, inputs.to(path.device, path.dtype))
-    expected = gradients(reference, inputs.to(path.dtype).double())
-    assert_near(actual, expected, path.tolerance)
+@pytest.mark.parametrize("path", [pytest.param(AUTOGRAD, id="autograd"), *PATHS])
+@settings(max_examples=25, derandomize=True, database=None)
+@given(
+    options=st.sampled_from(SOME),
+    layouts=st.lists(st.sampled_from(LAYOUTS), min_size=2, max_size=13),
+    integer=st.sampled_from(INTEGERS),
+)
+@example(options=SOME[-2], layouts=[expanded], integer=torch.int64)
+@example(options=SOME[-2], layouts=[column], integer=torch.uint16)
+def test_layouts_do_not_matter(path: Path, options: Options, layouts: Any, integer: Any) -> None:
+    assert_layouts_do_not_matter(path, options, layouts, integer)
 
 
 # Gradients of some sources, of some results, and once more

@@ -147,10 +147,3 @@ def test_the_forget_gates_of_both_dimensions_start_with_their_bias() -> None:
         assert 0.6 * 16**-0.5 < values.abs().max() <= 16**-0.5
     for values in (grid.weight_input, grid.bias_input):
         assert 0.6 * 3**-0.5 < values.abs().max() <= 3**-0.5
-
-
-@pytest.mark.parametrize("argument", ["input_size", "channels", "depth", "shared"])
-def test_what_cannot_be_is_refused_by_name(argument: str) -> None:
-    arguments: dict[str, Any] = {"input_size": 2, "channels": 3, "depth": 2, argument: 0}
-    with pytest.raises(ValueError, match=rf"{argument} .*\b0\b"):
-        GridLSTM(**arguments)

@@ -16,7 +16,16 @@ from torch import Tensor
 
 import variants
 from oracle import Options
-from paths import FORMS, Path, assert_agreement, moved, pair, rounded
+from paths import (
+    FORMS,
+    LAYOUTS,
+    Path,
+    assert_agreement,
+    assert_layouts_do_not_matter,
+    moved,
+    pair,
+    rounded,
+)
 from variants import LENGTHS, Result, assert_near, outcome, random_inputs, random_state
 
 pytest.importorskip("triton")
@@ -48,13 +57,7 @@ def test_in_the_interpreter() -> None:
     done = subprocess.run(
         [
             sys.executable,
-            "-m",
-            "pytest",
-            "-p",
-            "no:xdist",
-            "-p",
-            "no:cacheprovider",
-            "-q",
+            *["-m", "pytest", "-p", "no:xdist", "-p", "no:cacheprovider", "-q"],
             __file__,
         ],
         env={**os.environ, VARIABLE: "1"},
@@ -148,3 +151,19 @@ def test_the_weights_gradient_is_summed_over_parts_of_the_sequence(
 ) -> None:
     monkeypatch.setattr("tlstm.ops.triton.backward.GRADIENT_NUMBERS", 600)  # two of five timesteps
     assert_agreement(KERNELS, Options(2, 2, 3), FORMS["whole"], random_inputs(batch_size=3))
+
+
+@interpreted
+@pytest.mark.parametrize("layout", LAYOUTS[1:])
+def test_layouts_do_not_matter(layout: Any) -> None:
+    for integer in (torch.uint8, torch.int64):
+        options = Options(2, 2, 3, normalization="channel")
+        assert_layouts_do_not_matter(KERNELS, options, [layout], integer)
+
+
+@interpreted
+def test_no_examples_and_lengths_that_no_timestep_has() -> None:
+    layer, _ = pair(KERNELS, Options(2, 2, 3))
+    variants.assert_no_examples(layer)
+    _, state = moved(KERNELS, random_inputs(), random_state(layer))
+    variants.assert_lengths_of_a_program(layer, torch.zeros(4, 2, 3), state)

@@ -1,15 +1,18 @@
 """Layers in files: the same bits again, no code, and clear words where it cannot be."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from safetensors import safe_open
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from commands import load, measure_quickly, run_directory, tiny, train_here
 from tlstm import TensorizedLSTM, TensorizedRNN, export
@@ -177,6 +180,97 @@ def test_weights_that_are_missing_or_too_many(file: Path) -> None:
 def test_a_file_without_a_head(file: Path) -> None:
     with pytest.raises(ValueError, match="holds a layer without a head"):
         read_head(file)
+    changed(file, {"head.weight": torch.zeros(2)})
+    with pytest.raises(ValueError, match="does not make a head"):
+        read_head(file)
+
+
+class WithMore(TensorizedLSTM):
+    """A subclass whose arguments are not its attributes."""
+
+    def __init__(self, *sizes: int, colour: str = "red", **others: Any) -> None:
+        super().__init__(*sizes, **others)
+
+
+class Doubled(StackedLSTM):
+    """A subclass that changes what it is given."""
+
+    def __init__(self, input_size: int, channels: int, depth: int, **others: Any) -> None:
+        super().__init__(input_size, 2 * channels, depth, **others)
+        self.others = others
+
+
+def weight_normed() -> TensorizedLSTM:
+    return parametrizations.weight_norm(TensorizedLSTM(3, 4, 2), "weight_hidden")
+
+
+def with_array() -> TensorizedLSTM:
+    layer = TensorizedLSTM(3, 4, 2)
+    layer.forget_bias = np.ones(2)  # type: ignore[assignment]
+    return layer
+
+
+def half_in_double() -> TensorizedLSTM:
+    layer = TensorizedLSTM(3, 4, 2)
+    layer.bias_hidden = nn.Parameter(layer.bias_hidden.double())
+    return layer
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        *[weight_normed(), WithMore(3, 4, 2), Doubled(3, 4, 2), with_array(), half_in_double()],
+        TensorizedLSTM(3, 4, 2, device="meta"),
+    ],
+)
+def test_a_layer_that_would_not_come_back_is_refused(layer: Any, file: Path) -> None:
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match=f"a file cannot hold this {type(layer).__name__}: "):
+        layer.to_file(file)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "head", [nn.Sequential(nn.Linear(4, 2)), parametrizations.weight_norm(nn.Linear(4, 2)), 5]
+)
+def test_a_head_that_would_not_come_back_is_refused(head: Any, file: Path) -> None:
+    with pytest.raises(ValueError, match=r"head must be a plain torch\.nn\.Linear"):
+        TensorizedLSTM(3, 4, 2).to_file(file, head)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_head_comes_back_bit_by_bit(bias: bool, file: Path) -> None:
+    layer, head = TensorizedLSTM(3, 4, 2, forget_bias=np.float32(2)), nn.Linear(4, 3, bias=bias)
+    layer.weight_input = nn.Parameter(head.weight.T.contiguous())
+    head.weight = nn.Parameter(layer.weight_input.T)  # one memory for both
+    layer.to_file(file, head)
+    again = read_head(file)
+    assert again.state_dict().keys() == head.state_dict().keys()
+    assert torch.equal(again(torch.eye(4)), head(torch.eye(4)))
+    assert TensorizedLSTM.from_file(file).forget_bias == 2
+
+
+@pytest.mark.parametrize("argument", ["rank", "channels", "input_size", "kernel_size"])
+def test_sizes_without_end(argument: str, file: Path) -> None:
+    own = {"input_size": 3, "channels": 4, "tensor_size": 2}
+    changed(file, {}, arguments=json.dumps(own | {argument: 10**9}))
+    with pytest.raises(ValueError, match="does not make a TensorizedLSTM"):
+        TensorizedLSTM.from_file(file)
+
+
+@pytest.mark.parametrize("about", ["[1]", "[" * 100_000, "{"])
+def test_metadata_of_another_form(about: str, file: Path) -> None:
+    changed(file, {}, about=about)
+    with pytest.raises(ValueError, match="holds no layer of tlstm"):
+        read_about(file)
+
+
+@pytest.mark.timeout(20)
+def test_what_is_no_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(ValueError, match="it is no regular file"):
+            TensorizedLSTM.from_file(path)
 
 
 def test_what_json_cannot_hold_is_refused_and_nothing_lost(file: Path) -> None:

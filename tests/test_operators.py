@@ -11,6 +11,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.func import functional_call
+from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
@@ -18,6 +19,8 @@ import variants
 from oracle import Options
 from paths import PYTORCH, Path, for_each_path, moved, pair
 from tlstm import TensorizedLSTM
+from tlstm.layers.grid_lstm import GridLSTM
+from tlstm.layers.stacked import StackedLSTM
 from tlstm.ops.reference import normalize
 from variants import (
     CHANNELS,
@@ -417,3 +420,144 @@ def test_an_implementation_that_drops_tangents_refuses_them() -> None:
     inputs = random_inputs()
     with pytest.raises(ValueError, match=r"'pytorch' takes no torch\.func transforms.*'autograd'"):
         torch.func.jvp(lambda inputs: layer(inputs)[0], (inputs,), (inputs,))
+
+
+# Around a layer, as around torch.nn.LSTM
+
+
+class Model(nn.Module):
+    """A layer with a head, as users write it."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.layer, self.head = layer.float(), nn.Linear(CHANNELS, 2)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(self.layer(inputs)[0])
+
+
+EITHER_STACK = [StackedLSTM(variants.INPUT_SIZE, CHANNELS, 2), GridLSTM(2, CHANNELS, 2)]
+for_fast = pytest.mark.parametrize(
+    "layer", [make_layer(LSTM), make_layer(RNN)], ids=["LSTM", "RNN"]
+)
+for_any_layer = pytest.mark.parametrize(
+    "layer",
+    [make_layer(LSTM), make_layer(RNN), make_layer(LSTM, implementation="autograd"), *EITHER_STACK],
+    ids=["LSTM", "RNN", "LSTM step by step", "sLSTM", "Grid LSTM"],
+)
+
+
+def batches(number: int = 3) -> Tensor:
+    return random_tensor(number, 4, 2, 2).float()
+
+
+@for_fast
+def test_vmap_computes_for_each(layer: Any) -> None:
+    model, inputs = Model(layer), batches()
+    for given in (inputs, inputs[:, :, 0]):  # batches, and examples without an axis of them
+        expected = torch.stack([model(each) for each in given])
+        torch.testing.assert_close(torch.func.vmap(model)(given), expected)
+
+
+@for_any_layer
+def test_gradients_by_example(layer: Any) -> None:
+    model, inputs = Model(layer), batches()
+    weights = {name: value.detach() for name, value in model.named_parameters()}
+
+    def loss(weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        return generic_loss([functional_call(model, weights, (inputs,))])
+
+    found = torch.func.vmap(torch.func.grad(loss), (None, 0))(weights, inputs)
+    for number, each in enumerate(inputs):
+        expected = torch.func.grad(loss)(weights, each)
+        assert_near({name: value[number] for name, value in found.items()}, expected, 1e-5)
+
+
+@for_any_layer
+def test_jacobians(layer: Any) -> None:
+    model, (inputs,) = Model(layer), batches(1)
+    expected = torch.autograd.functional.jacobian(model, inputs)
+    for found in (
+        torch.func.jacrev(model)(inputs),
+        torch.autograd.functional.jacobian(model, inputs, vectorize=True),
+    ):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+@for_fast
+def test_transforms_inside_a_compiled_function(layer: Any) -> None:
+    model, (inputs,) = Model(layer), batches(1)
+
+    def derivatives(inputs: Tensor) -> tuple[Tensor, Tensor]:
+        gradient = torch.func.grad(lambda each: model(each).sum())(inputs)
+        return gradient, torch.func.jvp(model, (inputs,), (inputs,))[1]
+
+    compiled = torch.compile(derivatives, backend="aot_eager")
+    torch.testing.assert_close(compiled(inputs), derivatives(inputs))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("layer", [make_layer(LSTM), make_layer(RNN), *EITHER_STACK])
+def test_a_traced_layer_takes_all_sizes(layer: Any) -> None:
+    model = Model(layer)
+    stored = io.BytesIO()
+    torch.jit.save(torch.jit.trace(model, batches(1)[0]), stored)
+    stored.seek(0)
+    loaded: Any = torch.jit.load(stored)
+    for time, batch_size in SIZES:
+        inputs = random_inputs(time, batch_size).float()
+        torch.testing.assert_close(loaded(inputs), model(inputs))
+    loaded(inputs).sum().backward()
+    assert all(parameter.grad.any() for parameter in loaded.parameters())
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+@for_any_layer
+def test_a_compiled_model_takes_every_form(layer: Any) -> None:
+    model = Model(layer)
+    compiled: Any = torch.compile(model, backend="aot_eager")
+    for inputs in (*batches(1), batches(1)[0, :, 0], batches(1)[0, :, :0]):
+        torch.testing.assert_close(compiled(inputs), model(inputs))
+    packed = pack_padded_sequence(random_inputs(4, 3).float(), LENGTHS, enforce_sorted=False)
+    run = torch.compile(lambda packed: model.layer(packed)[0].data + 1, backend="aot_eager")
+    torch.testing.assert_close(run(packed), model.layer(packed)[0].data + 1)
+
+
+@for_any_layer
+def test_what_cannot_be_traced_names_the_way_out(layer: Any) -> None:
+    with pytest.raises(NotImplementedError, match=r"torch\.compile, torch\.export or torch\.jit"):
+        torch.jit.script(Model(layer))
+    with pytest.raises(TypeError, match="is_leaf_module"):
+        torch.fx.symbolic_trace(Model(layer))
+
+
+@pytest.mark.filterwarnings(READ_ONLY, "ignore::torch.jit.TracerWarning")
+@pytest.mark.usefixtures("fresh_compiler", "poisoned_memory")
+@for_each_path
+@for_some
+def test_lengths_that_no_program_can_refuse(options: Options, path: Path) -> None:
+    """The nearest ones are taken, and no memory that nobody has written."""
+    layer, inputs, state = layer_and_arguments(path, options, 4, 3)
+
+    class Program(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+            output, last = self.layer(inputs, state, lengths=lengths)
+            return output, *as_tuple(last)
+
+    program, lengths = Program(), torch.tensor([2, 3, 1]).to(path.device)
+    expected = program(inputs, torch.tensor([1, 4, 4]).to(path.device))
+    for made in (
+        torch.compile(program, backend="aot_eager", fullgraph=True),
+        torch.export.export(program, (inputs, lengths)).module(),
+        torch.jit.trace(program, (inputs, lengths)),
+    ):
+        found = made(inputs, torch.tensor([-7, 99, 4]).to(path.device))
+        torch.testing.assert_close(found, expected)
+    variants.assert_lengths_of_a_program(
+        layer, *moved(path, random_tensor(4, 2, CHANNELS), random_state(layer))
+    )

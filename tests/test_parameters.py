@@ -1,11 +1,15 @@
 """The layers' parameters, initial values and copies, and the arguments that they refuse."""
 
 import copy
+import math
 import pickle
 import re
+from collections.abc import Iterator
+from inspect import signature
 from math import prod
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,6 +18,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import variants
 from oracle import Options
 from tlstm import TensorizedLSTM, TensorizedRNN
+from tlstm.layers.grid_lstm import GridLSTM
 from tlstm.layers.stacked import StackedLSTM, StackedRNN
 from tlstm.training.network import SequenceNetwork
 
@@ -186,36 +191,61 @@ def test_printing_tells_the_options() -> None:
     assert "tensor_size=6" in repr(TensorizedRNN(5, 7, 6))
 
 
+@pytest.mark.parametrize("implementation", ["autograd", "pytorch", "triton", None])
+def test_printing_never_fails(implementation: Any) -> None:
+    layer = TensorizedLSTM(5, 7, 6, implementation=implementation)
+    expected = f"implementation='{implementation or 'pytorch'}'"
+    assert expected in repr(layer)
+    seen: list[str] = []
+
+    def loss(number: torch.Tensor) -> torch.Tensor:
+        seen.append(repr(layer))
+        return number.sum()
+
+    torch.func.grad(loss)(torch.ones(2))
+    torch.func.vmap(loss)(torch.ones(2))
+    assert len(seen) == 2
+    if implementation is not None:
+        assert all(expected in told for told in seen)
+
+
 # Refused arguments: the message names the argument, its value and its range
 
 
-@pytest.mark.parametrize("kind", [TensorizedRNN, TensorizedLSTM])
-@pytest.mark.parametrize(
-    ("argument", "value"),
-    [
-        *[("input_size", 0), ("channels", 0), ("channels", -1), ("channels", 2.0)],
-        *[("tensor_size", 0), ("tensor_size", True), ("tensor_size", 1.5)],
-        *[("rank", 1), ("rank", "3"), ("kernel_size", 1), ("kernel_size", (3, 3))],
-    ],
-)
-def test_a_size_that_cannot_be(kind: type, argument: str, value: Any) -> None:
-    arguments = {"input_size": 2, "channels": 3, "tensor_size": 2, argument: value}
-    with pytest.raises(ValueError, match=rf"{argument} .*{re.escape(repr(value))}"):
-        kind(**arguments)
+SIZES_THAT_CANNOT_BE = [0, -1, 2.0, 1.5, True, np.True_, None, "3", (3, 3), [3]]
+KINDS: dict[Any, dict[str, list[Any]]] = {  # what each argument cannot be
+    TensorizedRNN: {"tensor_size": [], "rank": [1, 33, 10**9], "kernel_size": [1]},
+    TensorizedLSTM: {"tensor_size": [], "rank": [1, 33, 10**9], "kernel_size": [1]},
+    StackedRNN: {"depth": []},
+    StackedLSTM: {"depth": []},
+    GridLSTM: {"depth": []},
+}
+NOT_FLAGS, NOT_NUMBERS = ["no", None, 1, np.True_], ["big", None, True, math.inf, math.nan, [1]]
 
 
-@pytest.mark.parametrize("kind", [StackedRNN, StackedLSTM])
-@pytest.mark.parametrize("argument", ["input_size", "channels", "depth"])
-def test_a_size_that_a_stack_cannot_have(kind: type, argument: str) -> None:
-    arguments = {"input_size": 2, "channels": 3, "depth": 2, argument: 0}
-    with pytest.raises(ValueError, match=rf"{argument} .*\b0\b"):
-        kind(**arguments)
+def refused_arguments() -> Iterator[tuple[Any, str, Any]]:
+    for kind, own in KINDS.items():
+        sizes = {"input_size": [], "channels": [], **own}
+        values = {name: SIZES_THAT_CANNOT_BE + further for name, further in sizes.items()}
+        values |= dict.fromkeys(("batch_first", "shared", "memory_convolution"), NOT_FLAGS)
+        values |= {"forget_bias": NOT_NUMBERS, "dtype": [torch.int64, torch.complex64, "float32"]}
+        values |= {"normalization": ["batch", "CN", "", True], "implementation": ["", 1]}
+        for argument in values.keys() & signature(kind).parameters.keys():
+            yield from ((kind, argument, value) for value in values[argument])
 
 
-@pytest.mark.parametrize("name", ["batch", "CN", "", True])
-def test_a_normalization_of_another_name(name: Any) -> None:
-    with pytest.raises(ValueError, match=rf"normalization .*'channel'.*{re.escape(repr(name))}"):
-        TensorizedLSTM(2, 3, 2, normalization=name)
+def test_what_cannot_be_is_refused_by_name() -> None:
+    for kind, argument, value in refused_arguments():
+        size = "depth" if "depth" in KINDS[kind] else "tensor_size"
+        arguments = {"input_size": 2, "channels": 3, size: 2, argument: value}
+        with pytest.raises(ValueError, match=rf"{argument} .*{re.escape(repr(value))}"):
+            kind(**arguments)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    layer = TensorizedLSTM(np.int64(2), np.int32(3), np.uint8(2), forget_bias=np.float32(4))
+    assert (layer.channels, layer.forget_bias) == (3, 4.0)
+    assert type(layer.forget_bias) is float
 
 
 def zeros(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -223,6 +253,10 @@ def zeros(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 
 
 BAD_INPUTS = {
+    "none": (None, "input .*None"),
+    "a list": ([[[0.0, 0.0]]], "input .*tensor"),
+    "an array": (np.zeros((4, 2, 2)), "input .*tensor"),
+    "another device": (zeros(4, 2, 2).to("meta"), "input .*cpu.*meta"),
     "no axis": (zeros(), r"input .*\[\]"),
     "one axis": (zeros(2), r"input .*\[2\]"),
     "four axes": (zeros(4, 2, 2, 2), r"input .*\[4, 2, 2, 2\]"),
@@ -251,7 +285,7 @@ def test_an_input_that_cannot_be(kind: str, case: str) -> None:
 
 
 @for_three_kinds
-@pytest.mark.parametrize("case", ["no axis", "four axes", "other features", "integers"])
+@pytest.mark.parametrize("case", ["none", "a list", "no axis", "four axes", "integers"])
 def test_an_input_of_a_step_that_cannot_be(kind: str, case: str) -> None:
     with pytest.raises(ValueError, match=r"input "):
         make_kind(kind).step(BAD_INPUTS[case][0])
@@ -281,26 +315,47 @@ def test_a_state_of_another_dtype(kind: str) -> None:
         layer(zeros(4, 2, 2), as_state(layer, 2, 2, 3, dtype=torch.float32))
 
 
-@pytest.mark.parametrize("kind", ["tLSTM", "sLSTM"])
-def test_a_state_of_an_lstm_that_is_no_pair(kind: str) -> None:
+@for_three_kinds
+def test_a_state_of_other_parts(kind: str) -> None:
     layer, inputs, hidden = make_kind(kind), zeros(4, 2, 2), zeros(2, 2, 3)
-    for state in (hidden, (hidden,), (hidden, hidden, hidden)):
-        with pytest.raises(ValueError, match=r"state .*h, c"):
-            layer(inputs, state)
-        with pytest.raises(ValueError, match=r"state .*h, c"):
-            layer.step(inputs[0], state)
+    wrong = [(hidden,) * 3, (), 5, "h", {"h": hidden}, (None, None), (None,), ([0.0], [0.0])]
+    wrong += [(hidden, hidden)] if kind == "tRNN" else [hidden, (hidden,), (hidden, 5)]
+    for state in wrong:
+        for call, given in ((layer, inputs), (layer, inputs[:, 0]), (layer.step, inputs[0])):
+            with pytest.raises(ValueError, match="state "):
+                call(given, state)
 
 
-def test_a_state_of_an_rnn_that_is_a_pair() -> None:
-    with pytest.raises(ValueError, match=r"state .*h"):
-        make_kind("tRNN")(zeros(4, 2, 2), (zeros(2, 2, 3), zeros(2, 2, 3)))
+@for_three_kinds
+def test_a_state_may_be_a_list(kind: str) -> None:
+    layer, inputs = make_kind(kind), zeros(4, 2, 2)
+    _, state = layer(inputs)
+    for given in (state, list(variants.as_tuple(state))):
+        assert torch.equal(layer(inputs, given)[0], layer(inputs, state)[0])
+
+
+@for_three_kinds
+@pytest.mark.parametrize("stream", ["no", None, 1, np.True_])
+def test_a_stream_that_is_neither_true_nor_false(kind: str, stream: Any) -> None:
+    with pytest.raises(ValueError, match=f"stream .*{stream!r}"):
+        make_kind(kind)(zeros(4, 2, 2), stream=stream)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_autocast_takes_no_double_precision_for_another(dtype: torch.dtype) -> None:
+    layer, other = TensorizedLSTM(2, 3, 2, dtype=dtype), {torch.float32, torch.float64} - {dtype}
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match=r"input .*dtype"):
+        layer(zeros(4, 2, 2, dtype=other.pop()))
 
 
 @for_three_kinds
 @pytest.mark.parametrize(
     "lengths",
-    [[0, 4], [-1, 4], [4, 5], [4], [4, 4, 4], [[4, 4]], [4.0, 2.0], 4],
-    ids=lambda lengths: str(lengths),
+    [
+        *[[0, 4], [-1, 4], [4, 5], [4], [4, 4, 4], [[4, 4]], [4.0, 2.0], [None, 4], [], [2**70, 4]],
+        *[4, "44", True, [True, True], torch.tensor([4, 5], dtype=torch.uint16), np.array([4, 1j])],
+    ],
+    ids=str,
 )
 def test_lengths_that_cannot_be(kind: str, lengths: Any) -> None:
     with pytest.raises(ValueError, match=r"lengths "):

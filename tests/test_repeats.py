@@ -5,16 +5,14 @@ from datetime import timedelta
 
 import pytest
 
+from commands import files_below
 from test_figures import results
 from test_pages import page_of
 from test_results import STARTED, make_record
-from tlstm.records.schema import (
-    Record,
-)
-from tlstm.records.store import (
-    append,
-)
+from tlstm.records.schema import Record, write_record
+from tlstm.records.store import append, load
 from tlstm.reporting.pages import repeats as in_words
+from tlstm.results import main
 
 __all__ = ["results"]  # a fixture
 
@@ -64,3 +62,24 @@ def test_a_page_says_so_and_shows_the_last_time(results):
     assert "Runs at smoke scale that were done again: once, with the same accuracy and loss" in page
     assert "1 run, " in page
     assert "not within 3K" in page
+
+
+def test_ones_own_runs_are_shown_beside_the_committed_ones_which_stay(results, tmp_path):
+    """The committed files keep every byte, and new ones are taken in by and by."""
+    own = tmp_path / "runs" / "results"
+    append([time(0, FIRST)], results)
+    committed = files_below(results)
+    run = tmp_path / "runs" / "fig4" / "memorization"
+    run.mkdir(parents=True)
+    write_record(time(1, [(10, 0.25, 2.0), (20, 0.75, 0.5)]), run / "record.json")
+    for _ in range(2):
+        assert main(["copy", "--committed", str(results), "--results", str(own)]) == 0
+        collect = ["collect", "--runs", str(tmp_path / "runs"), "--results", str(own)]
+        assert main([*collect, "fig4"]) == 0
+        assert len(load(own, "fig4")) == 2
+    page = page_of(own, "fig4")
+    assert "done again: once, 0 of them with the same accuracy and loss" in page
+    assert committed == {path: path.read_bytes() for path in committed}
+    append([time(2, FIRST, seed=1, identifier="1" * 16)], results)
+    assert main(["copy", "--committed", str(results), "--results", str(own)]) == 0
+    assert len(load(own, "fig4")) == 3

@@ -1,5 +1,6 @@
 """Sweep files, and running them here with no server."""
 
+import errno
 import io
 import json
 import os
@@ -9,7 +10,6 @@ import subprocess
 import sys
 import time
 from functools import cache
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import jsonschema
@@ -17,13 +17,21 @@ import pytest
 import yaml
 from rich.console import Console
 
+from commands import processes_in, start_process, wait_until
 from tlstm import sweep
 from tlstm.records.schema import read_record
 from tlstm.sweeping import display as sweep_display
-from tlstm.sweeping import estimates, gpus, pool
+from tlstm.sweeping import estimates, gpus, grid, planning, pool
 from tlstm.sweeping.display import RunRow, SweepDisplay, Throughput
 from tlstm.sweeping.grid import SWEEPS as FOLDER
-from tlstm.sweeping.grid import points, read_runs, read_sweep_file, values_at_scale
+from tlstm.sweeping.grid import (
+    is_of_repository,
+    points,
+    read_runs,
+    read_sweep_file,
+    values_at_scale,
+)
+from tlstm.training import cores
 from tlstm.training.config import Run, compose
 from tlstm.training.display import Status
 
@@ -64,10 +72,11 @@ def write_sweep(path: Path, run_cap: int | None = None, **parameters: list | str
     return path
 
 
-def run_sweep(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run_sweep(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tlstm.sweep", *arguments],
         cwd=cwd,
+        env=os.environ | variables,
         capture_output=True,
         text=True,
         timeout=300,
@@ -122,14 +131,20 @@ def test_the_ablation_has_every_combination_under_its_own_name() -> None:
     )
 
 
-def test_a_scale_changes_the_values_of_this_repositorys_files_alone(tmp_path: Path) -> None:
+def test_a_scale_changes_the_values_of_this_repositorys_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One's own run as they are, also where they lie beside these."""
+    assert all(is_of_repository(path, read_sweep_file(path)) for path in SWEEPS)
     file = read_sweep_file(FOLDER / "fig5-mnist.yaml")
     smoke = values_at_scale(file, ["scale=smoke"])
     assert smoke == {"model.depth": [1, 2, 3], "model.channels": [8, 16, 32]}
     assert values_at_scale(file, ["scale=paper"]) == {}
     own = write_sweep(tmp_path / "own.yaml", experiment="depth", **{"model.depth": [1, 3, 5]})
-    runs = read_runs(own, ["scale=smoke"])
-    assert [run.config.model.depth for run in runs] == [1, 3, 5]
+    for place in (tmp_path, tmp_path / "elsewhere"):
+        monkeypatch.setattr(grid, "SWEEPS", place)
+        runs = read_runs(own, ["scale=smoke"])
+        assert [run.config.model.depth for run in runs] == [1, 3, 5]
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
@@ -276,7 +291,15 @@ def test_bad_sweep_file_ends_at_once_in_one_sentence(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("arguments", [[], ["nothing.yaml"], ["--jobs", "0", "x.yaml"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nothing.yaml"],
+        ["no=file.yaml"],
+        *(["x.yaml", f"--jobs={number}"] for number in ("0", "--", "1e3", str(10**12))),
+    ],
+)
 def test_bad_arguments_end_with_exit_code_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         sweep.main(arguments)
@@ -284,40 +307,114 @@ def test_bad_arguments_end_with_exit_code_2(arguments: list[str]) -> None:
 
 
 def test_records_all_goes_on_past_failures_and_trains_nothing_twice(tmp_path: Path) -> None:
-    """One of three runs cannot write its record; the others are recorded, and stay so."""
-    file = write_sweep(
-        tmp_path / "s.yaml",
+    """One of three runs cannot write its log and its record; the others are recorded, and stay so.
+
+    In a directory and with a file whose names look like something else, on a narrow terminal with
+    few signs, and with GPUs that are not there.
+    """
+    place = tmp_path / "exp [x] [/z]"
+    place.mkdir(parents=True)
+    write_sweep(
+        place / "lr=0.1.yaml",
         task="memorization",
         experiment="depth",
         model=["slstm", "tlstm_2d", "tlstm_3d_cn"],
         **{"model.depth": 2},
     )
-    runs = read_runs(file, [*TINY, f"output_dir={tmp_path / 'runs'}"])
-    blocked = runs[1].directory
-    blocked.mkdir(parents=True)
-    (blocked / "csv").write_text("in the way")
+    variables = {"PYTHONIOENCODING": "ascii", "COLUMNS": "20", "CUDA_VISIBLE_DEVICES": "0"}
 
-    first = run_sweep("s.yaml", *TINY, cwd=tmp_path)
+    def sweep_again(*more: str) -> subprocess.CompletedProcess[str]:
+        return run_sweep("lr=0.1.yaml", *TINY, *more, cwd=place, **variables)
+
+    runs = read_runs(place / "lr=0.1.yaml", [*TINY, f"output_dir={tmp_path / 'runs'}"])
+    directories = [place / "runs" / "depth" / run.directory.name for run in runs]
+    blocked = directories[1] / "output.log"
+    blocked.mkdir(parents=True)
+
+    first = sweep_again()
     assert first.returncode == 1, first.stderr
     assert "3 runs, 0 of them recorded already; 3 to train at smoke scale" in first.stdout
-    assert "1 runs failed" in first.stdout
     assert "Traceback" not in first.stdout + first.stderr
     assert "120 training samples in" in first.stdout
-    assert (runs[0].directory / "record.json").exists()
-    assert (runs[2].directory / "record.json").exists()
-    assert not (blocked / "record.json").exists()
+    *_, heading, reason, log = first.stdout.splitlines()
+    assert heading.startswith("1 runs failed")
+    assert reason == f"memorization, 2D tLSTM, L=2, seed 0: {blocked}: Is a directory"
+    assert log.endswith(f": {blocked}")
+    done = [(directory / "record.json").exists() for directory in directories]
+    assert done == [True, False, True]
 
-    (blocked / "csv").unlink()
-    second = run_sweep("s.yaml", *TINY, cwd=tmp_path)
+    blocked.rmdir()
+    second = sweep_again()
     assert second.returncode == 0, second.stdout
     assert "3 runs, 2 of them recorded already; 1 to train" in second.stdout
-    records = [read_record(run.directory / "record.json") for run in runs]
+    assert f"The runs are in {place / 'runs' / 'depth'}" in second.stdout
+    records = [read_record(directory / "record.json") for directory in directories]
     assert [record.identifier for record in records] == [run.identifier for run in runs]
     assert {record.samples for record in records} == {60}
 
-    third = run_sweep("s.yaml", *TINY, cwd=tmp_path)
+    third = sweep_again()
     assert third.returncode == 0
     assert "nothing to train" in third.stdout
+
+    new = sweep_again("resume=never", "model=slstm", f"output_dir={tmp_path / 'new'}")
+    again = sweep_again("resume=never", "model=slstm", f"output_dir={tmp_path / 'new'}")
+    for said in (new.stdout, again.stdout):
+        assert "done 1/1" in said
+        assert "budget spent" in said
+    names = {path.parent.name for path in tmp_path.glob("new/*/*/record.json")}
+    assert names == {runs[0].directory.name, f"{runs[0].directory.name}-2"}
+
+
+def fail(request: pool.RunRequest, send: pool.Send) -> None:
+    """In the place of a run: end in the way that the request names."""
+    pool.print_to(request.log)
+    (how,) = request.overrides
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "last.ckpt")
+    if how == "bug":
+        raise KeyError("[/z]\n\x1b[31m")
+    if how == "refused":
+        raise ValueError("depth must be 1 or more")
+    send(1.0)
+
+
+def test_a_failure_is_of_one_run_and_says_why(tmp_path: Path) -> None:
+    """Also where the log is on a full disk."""
+    ways = ("full", "killed", "bug", "refused", "none")
+    requests = [
+        pool.RunRequest([how], Path("/dev/full") if how == "full" else tmp_path / how)
+        for how in ways
+    ]
+    said: dict[int, float] = {}
+    failures: dict[int, pool.Failure | None] = {}
+    pool.run_all(requests, 2, [], said.__setitem__, failures.__setitem__, fail)
+    assert said == {4: 1.0}
+    assert {ways[index]: failure for index, failure in failures.items()} == {
+        "full": pool.Failure("last.ckpt: No space left on device", refused=True),
+        "killed": pool.Failure("its process was ended by SIGKILL"),
+        "bug": pool.Failure("KeyError: '[/z]\\n\\x1b[31m'"),
+        "refused": pool.Failure("depth must be 1 or more", refused=True),
+        "none": None,
+    }
+    assert "Traceback" in (tmp_path / "refused").read_text()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_a_sweep_that_is_killed_while_it_plans_leaves_no_process(
+    sent: signal.Signals, tmp_path: Path
+) -> None:
+    write_sweep(tmp_path / "s.yaml", task="memorization", seed=[str(n) for n in range(40)])
+    started = start_process(["s.yaml", *TINY, "--dry-run"], "tlstm.sweep", cwd=tmp_path)
+    # Itself, two of multiprocessing's own, and one that measures
+    wait_until(lambda: len(processes_in(tmp_path)) > 3, "nothing is measured")
+    started.send_signal(sent)
+    _, said = started.communicate(timeout=60)
+    codes = {signal.SIGTERM: 143, signal.SIGKILL: -9, signal.SIGINT: 130}
+    assert started.returncode == codes[sent]
+    assert said == ("error: interrupted\n" if sent == signal.SIGINT else "")
+    wait_until(lambda: not processes_in(tmp_path), "processes are left behind", 20)
 
 
 def test_killed_sweep_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
@@ -325,37 +422,14 @@ def test_killed_sweep_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
     long = [*TINY, "training.max_samples=300000", "training.samples_per_epoch=300"]
     file = write_sweep(tmp_path / "s.yaml", task="memorization", model=["tlstm_2d", "tlstm_3d"])
     runs = read_runs(file, [*long, f"output_dir={tmp_path / 'runs'}"])
-    started = subprocess.Popen(
-        [sys.executable, "-m", "tlstm.sweep", "s.yaml", *long],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    started = start_process(["s.yaml", *long], "tlstm.sweep", cwd=tmp_path)
     checkpoints = [run.directory / "checkpoints" / "last.ckpt" for run in runs]
-    deadline = time.monotonic() + 200
-    while not all(path.exists() for path in checkpoints):
-        assert time.monotonic() < deadline, "no checkpoints"
-        time.sleep(0.2)
-    started.send_signal(signal.SIGKILL)
-    started.wait()
-    deadline = time.monotonic() + 20
-    while processes_in(tmp_path):
-        assert time.monotonic() < deadline, "the runs outlive their sweep"
-        time.sleep(0.2)
+    wait_until(lambda: all(path.exists() for path in checkpoints), "no checkpoints")
+    started.kill()
+    started.communicate()
+    wait_until(lambda: not processes_in(tmp_path), "the runs outlive their sweep", 20)
     again = run_sweep("s.yaml", *long, "--dry-run", cwd=tmp_path)
     assert "2 to train" in again.stdout
-
-
-def processes_in(directory: Path) -> list[str]:
-    """Processes that work in a directory."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and (entry / "cwd").readlink() == directory:
-                found.append(entry.name)
-        except OSError:
-            continue
-    return found
 
 
 # Several runs on a GPU, where none is needed to see how they are spread
@@ -398,21 +472,59 @@ def test_jobs_and_jobs_per_device(
     assert gpus.number_of_jobs(*asked, devices, devices_per_run) == jobs
 
 
+@pytest.mark.parametrize(
+    ("named", "number", "found"),
+    [
+        (None, 2, ["0", "1"]),
+        (None, 0, []),
+        ("-1", 0, []),
+        ("", 0, []),
+        ("0", 0, []),
+        ("NoDevFiles", 0, []),
+        (" 0, 1", 2, ["0", "1"]),
+        ("3,-1,1", 1, ["3"]),
+        ("GPU-8932f937", 1, ["GPU-8932f937"]),
+    ],
+)
+def test_gpus_are_those_that_are_there(
+    named: str | None, number: int, found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: number)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert gpus.visible_gpus() == found
+
+
+def test_cores_are_those_that_the_process_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its affinity and by its group's quota, if that is smaller; OMP_NUM_THREADS is heeded."""
+    monkeypatch.setattr(cores, "CGROUPS", tmp_path)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert (cores.cores(), cores.threads_each(2)) == (6, 3)
+    for quota, number in (("max 100000", 6), ("250000 100000", 2), ("50000 100000", 1)):
+        (tmp_path / "cpu.max").write_text(quota)
+        assert cores.cores() == number
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert cores.threads_each(4) == 5
+
+
 def test_jobs_per_device_without_one_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sweep, "visible_gpus", list)
+    monkeypatch.setattr(planning, "visible_gpus", list)
     with pytest.raises(SystemExit) as ended:
         sweep.main([str(SWEEPS[0]), "--jobs-per-device", "2", "--dry-run"])
     assert ended.value.code == 2
     assert "--jobs-per-device shares GPUs, and there is none here" in capsys.readouterr().err
 
 
-def stay_a_while(request: pool.RunRequest, connection: Connection, devices: list[str]) -> None:
+def stay_a_while(request: pool.RunRequest, send: pool.Send) -> None:
     """In the place of a run: note which GPUs it sees and with how many others."""
-    gpus.use_devices(devices)
     request.log.write_text(os.environ["CUDA_VISIBLE_DEVICES"])
-    connection.send(Status(0, None, 0.0))
+    send(Status(0, None, 0.0))
     while len(list(request.log.parent.iterdir())) < int(request.overrides[0]):
         time.sleep(0.01)
 
@@ -429,15 +541,13 @@ def test_runs_are_spread_over_the_devices(
     devices_per_run: int,
     taken: list[str],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Four at a time: two on each device."""
-    monkeypatch.setattr(pool, "_work", stay_a_while)
     requests = [
         pool.RunRequest(["4"], tmp_path / str(number), devices_per_run) for number in range(4)
     ]
-    failures: dict[int, str | None] = {}
-    pool.run_all(requests, 4, devices, lambda *_: None, failures.__setitem__)
+    failures: dict[int, pool.Failure | None] = {}
+    pool.run_all(requests, 4, devices, lambda *_: None, failures.__setitem__, stay_a_while)
     assert failures == dict.fromkeys(range(4))
     assert [request.log.read_text() for request in requests] == taken
 
@@ -493,7 +603,9 @@ def test_gpus_are_shared_in_turns_without_the_service(monkeypatch: pytest.Monkey
 
 def test_estimate_grows_with_the_budget_and_counts_more_than_the_passes() -> None:
     task = ["task=memorization", *TINY]
-    few, many = ([*task, f"training.max_samples={samples}"] for samples in (60, 60_000))
+    few, many = (
+        compose([*task, f"training.max_samples={samples}"]).config for samples in (60, 60_000)
+    )
     assert estimates.RUN_SECONDS < estimates.estimate(few) < estimates.RUN_SECONDS + 5
     least = 60_000 / 15 * estimates.STEP_SECONDS
     assert estimates.estimate(many) > estimates.RUN_SECONDS + least
@@ -516,11 +628,11 @@ def test_where_there_is_no_terminal_lines_say_how_far_runs_are(
 ) -> None:
     monkeypatch.setattr(sweep_display, "LINE_SECONDS", seconds)
     said = io.StringIO()
-    rows = [RunRow(title, 1000, 60.0, "output.log") for title in ("first", "second")]
-    with SweepDisplay(rows, Console(file=said, width=80)) as display:
+    rows = [RunRow(title, 1000, 60.0, Path("output.log")) for title in ("first", "second")]
+    with SweepDisplay(rows, Console(file=said, width=80, markup=False, highlight=False)) as display:
         display.show(0, Status(100, 0.25, 10.0))
         display.show(1, Status(300, None, 30.0))
-        display.ended(0, None, "solved")
+        display.ended(0, "solved", failed=False)
         display.show(1, Status(500, 0.75, 30.0))
     first = "first: 100 of 1,000 samples, 10 samples/s, accuracy 25.0%"
     lines = [

@@ -336,3 +336,46 @@ LENGTH_FORMS: dict[str, tuple[Forward, dict[str, Any]]] = {
     "packed unsorted": (packed_unsorted, {}),
     "packed sorted": (packed_sorted, {}),
 }
+
+
+# Batches without examples, and what a program does with lengths that it cannot refuse
+
+
+def no_examples(module: Any, inputs: Tensor, state: Any) -> Iterator[Result]:
+    """Every form of a call."""
+    yield module(inputs, state)
+    yield module(inputs)
+    yield module(inputs, state, stream=True)
+    for lengths in ([], torch.zeros(0, dtype=torch.int64)):
+        yield module(inputs, state, lengths=lengths)
+    packed = PackedSequence(inputs[0], torch.zeros(len(inputs), dtype=torch.int64))
+    output, last = module(packed, state)
+    assert output.data.shape == (0, CHANNELS)
+    yield pad_packed_sequence(output)[0], last
+    output, last = module.step(inputs[0], state)
+    yield output.expand(len(inputs), 0, CHANNELS), last
+
+
+def assert_no_examples(module: Any) -> None:
+    """As torch.nn.LSTM: nothing comes out, and the gradients are zero."""
+    weight = module.any_parameter()
+    inputs = weight.new_zeros(4, 0, INPUT_SIZE).requires_grad_()
+    state = change_state(module.initial_state(0), Tensor.requires_grad_)
+    for output, last in no_examples(module, inputs, state):
+        assert output.shape == (4, 0, CHANNELS)
+        parts = as_tuple(last)
+        assert [part.shape for part in parts] == [part.shape for part in as_tuple(state)]
+        loss = torch.stack([part.sum() for part in (output, *parts)]).sum()
+        sources = [inputs, *module.parameters()]
+        gradients = torch.autograd.grad(loss, sources, materialize_grads=True)
+        assert not any(gradient.any() for gradient in gradients)
+
+
+def assert_lengths_of_a_program(layer: Any, projected: Tensor, state: Any) -> None:
+    """The operator itself, where nobody has checked the lengths, returns no memory of others."""
+    parts = as_tuple(state)
+    lengths = torch.tensor([0, len(projected) + 1])
+    with torch.no_grad():
+        _, last = layer._fused(projected.to(parts[0]), parts, lengths, 0, layer.implementation)
+    for part, first in zip(last, parts, strict=True):
+        assert torch.equal(part, first)

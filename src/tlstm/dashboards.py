@@ -16,7 +16,7 @@ import wandb_workspaces.workspaces as workspace_api
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 from wandb_workspaces._graphql import execute_graphql, get_app_url
 
-from tlstm.utils import refuse
+from tlstm.utils import refuse, run_main
 
 NAME = "Tensorized LSTMs"
 GROUPING = ("task", "label", "depth")
@@ -215,4 +215,4 @@ def runtime() -> list[Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_main(main))

@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tlstm.training.trained_run import TrainedRun, read_run
-from tlstm.utils import (
-    refusals,
-)
+from tlstm.utils import refusals, run_main
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,4 +58,4 @@ def about(run: TrainedRun) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_main(main))

@@ -28,7 +28,7 @@ from tlstm.reporting.learning_curves import learning_curves
 from tlstm.reporting.settings import settings_figure
 from tlstm.reporting.style import style
 from tlstm.reporting.sweeps import ablation_figure, sweep_figure
-from tlstm.utils import complain, replace_file, sentence
+from tlstm.utils import complain, replace_file, run_main, sentence
 
 
 class Experiment(NamedTuple):
@@ -311,4 +311,4 @@ def _nothing_to_draw(names: Sequence[str], results_dir: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_main(main))

@@ -27,7 +27,7 @@ from tlstm.records.store import latest, load
 from tlstm.reporting import charts, pages, rows, runtime
 from tlstm.reporting.claims import counted, judge_all, summary, told_apart
 from tlstm.reporting.comparison import LABELS
-from tlstm.utils import complain, replace_file, sentence
+from tlstm.utils import complain, replace_file, run_main, sentence
 
 PICTURES = {".svg": "image/svg+xml", ".png": "image/png"}  # types of memory-cell pictures
 MEMORY_CELLS = "fig6"
@@ -321,4 +321,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_main(main))

@@ -1,13 +1,20 @@
-"""Argument checks, atomic file writes and the errors of the commands."""
+"""Argument checks, atomic file writes, the errors of the commands and how they end."""
 
 import contextlib
+import io
+import math
+import numbers
 import operator
 import os
+import signal
+import stat
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
+
+ESTIMATE_FACTOR = 1.5  # an estimate may be off by it either way
 
 
 def at_least(name: str, value: int, minimum: int) -> int:
@@ -36,6 +43,17 @@ def share(name: str, value: float) -> float:
     return value
 
 
+def finite(name: str, value: float) -> float:
+    """Return the value as a float where it is a finite number.
+
+    Raises:
+        ValueError: otherwise; the message names the argument.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+    return float(value)
+
+
 def true_or_false(name: str, value: bool) -> bool:
     """Return the value where it is True or False.
 
@@ -50,6 +68,9 @@ def true_or_false(name: str, value: bool) -> bool:
 def replace_file(path: Path, content: bytes) -> None:
     """Write a whole file, or leave the old one untouched.
 
+    A link stays and its file is replaced; the file keeps its mode and, where possible, its owner.
+    What is no regular file, such as /dev/null or a pipe, is written to as it is.
+
     Args:
         path: the file; a missing directory is created.
         content: the bytes of the new file.
@@ -57,26 +78,84 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         OSError: the file cannot be written; the message names the path.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+        else:
+            _replace(resolved(path), content)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
             file.write(content)
             file.flush()
+            if path.exists():
+                old = path.stat()
+                with contextlib.suppress(OSError):
+                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
+                os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
+def resolved(path: Path) -> Path:
+    """Return the file that a path leads to, through links; it need not exist."""
+    return Path(os.path.realpath(path))
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """Return the content of a regular file; a pipe or a device is never waited for.
+
+    Raises:
+        OSError: it cannot be read; the message names the file.
+        ValueError: it is no regular file or has more than `limit` bytes.
+    """
+    with open_regular(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"{printable(path)} has more than {limit:,} bytes, which are too many")
+    return content
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; as `read_regular`."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError(f"{printable(path)} is no regular file")
+    return path.open("rb")
+
+
+def printable(text: object) -> str:
+    """Return a text in which newlines, escape sequences and the like are written out."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def duration(seconds: float) -> str:
+    """Write a duration for people: 40 s, 9 min, 3.5 h, 2.1 days."""
+    for limit, unit, size in ((90, "s", 1), (90 * 60, "min", 60), (48 * 3600, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.{int(size == 3600)}f} {unit}"
+    return f"{seconds / 86400:.1f} days"
+
+
+def time_range(seconds: float) -> str:
+    """Write an estimate of a duration as a range that holds: 6 min to 14 min."""
+    return f"{duration(seconds / ESTIMATE_FACTOR)} to {duration(seconds * ESTIMATE_FACTOR)}"
+
+
 def sentence(error: OSError | ValueError) -> str:
     """Describe an error and its file in one sentence, for a person at a terminal."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
+        place = f"{printable(error.filename)}: " if error.filename else ""
+        return place + error.strerror
+    return printable(" ".join(str(error).split()))
 
 
 @contextlib.contextmanager
@@ -102,20 +181,80 @@ def refuse(sentence: str) -> NoReturn:
 
 def complain(sentence: str) -> None:
     """Print an error on one line of the error stream."""
-    print(f"error: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
+    print(f"error: {printable(' '.join(sentence.split()))}", file=sys.stderr, flush=True)
+
+
+INTERRUPTED, CUT_OFF, TERMINATED = 130, 141, 143  # exit codes, by the shell's convention
 
 
 @contextlib.contextmanager
 def interruptions(advice: str) -> Iterator[None]:
-    """End the process with exit code 130, the shell's convention, after Ctrl-C.
+    """End the process with a sentence at Ctrl-C and at SIGTERM, with the shell's exit codes.
 
-    Lightning closes the loggers on Ctrl-C and raises SystemExit.
+    Lightning closes the loggers and raises SystemExit: with code 1 at Ctrl-C, with none at SIGTERM.
 
     Args:
         advice: how to continue.
     """
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        print(f"Interrupted; {advice}.", file=sys.stderr)
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as end:
+        terminated = isinstance(end, SystemExit) and end.code in (None, TERMINATED)
+        print(f"{'Ended' if terminated else 'Interrupted'}; {advice}.", file=sys.stderr)
+        sys.exit(TERMINATED if terminated else INTERRUPTED)
+
+
+def start_command() -> None:
+    """Prepare the process of a command, before its imports.
+
+    A sign that the encoding of the output lacks is replaced. Ctrl-C ends the process at once, since
+    there is nothing to clean up yet, and an interrupted import may fail in any way.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
+        signal.signal(signal.SIGINT, _leave)
+
+
+def run_main(main: Callable[[], int | None]) -> int:
+    """Run a command and return its exit code.
+
+    Ctrl-C is KeyboardInterrupt and SIGTERM is SystemExit meanwhile. An output that nobody reads any
+    more, as in `.. | head`, ends the command in silence.
+    """
+    heeds = signal.getsignal(signal.SIGINT) is _leave
+    if heeds:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = main()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        complain("interrupted")
+        code = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = CUT_OFF
+    finally:
+        if heeds:
+            signal.signal(signal.SIGINT, _leave)  # while the interpreter ends
+    return code or 0
+
+
+@contextlib.contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """End the process at once at Ctrl-C, as while a command imports what it needs."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+def _leave(*_: object) -> None:
+    os.write(2, b"error: interrupted\n")
+    os._exit(INTERRUPTED)
+
+
+def _terminate(*_: object) -> None:
+    sys.exit(TERMINATED)

@@ -3,5 +3,6 @@
 import sys
 
 from tlstm.bench.command import main
+from tlstm.utils import run_main
 
-sys.exit(main())
+sys.exit(run_main(main))

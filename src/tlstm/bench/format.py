@@ -11,11 +11,6 @@ from tlstm.records.measurement import UNKNOWN, Measurement, Pass, format_microse
 MEBIBYTE = 2**20
 
 
-def duration(seconds: float) -> str:
-    """Return a time in words: "12 seconds", "3 minutes"."""
-    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
-
-
 def _median(found: Pass | None) -> str:
     return format_microseconds(found.timing.median if found and found.timing else None)
 

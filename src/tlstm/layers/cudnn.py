@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from tlstm.ops.dispatch import may_need_gradients
+
 Kernel = Callable[..., tuple[Tensor, ...]]
 
 
@@ -77,7 +79,7 @@ def _call(
 ) -> tuple[Tensor, ...]:
     """Call the kernel on [T, B, M], or on packed data with its batch sizes."""
     # Biases, layers, dropout, training (which cuDNN's backward needs), bidirectional
-    options = (True, len(weights) // 4, 0.0, torch.is_grad_enabled(), False)
+    options = (True, len(weights) // 4, 0.0, may_need_gradients(), False)
     parts = tuple(state) if len(state) > 1 else state[0]
     with warnings.catch_warnings():
         # Shared weights cannot lie in one block for every layer, so cuDNN copies them

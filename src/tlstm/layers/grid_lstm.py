@@ -16,25 +16,21 @@ Dimension letters of this file:
 """
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own convention)
-from torch import Tensor, nn
+from torch import Tensor
 
-from tlstm.layers.cudnn import LayerWeights, lstm, run_stack
-from tlstm.layers.recurrent import RecurrentLayer, padding_mask
-from tlstm.utils import (
-    at_least,
-    true_or_false,
-)
+from tlstm.layers.cudnn import lstm, run_stack
+from tlstm.layers.recurrent import padding_mask
+from tlstm.layers.stacked import Stack
+from tlstm.utils import finite
 
 TIME, DEPTH = 0, 1  # the dimensions of the grid, as the weights are numbered
 
 
-class GridLSTM(RecurrentLayer):
+class GridLSTM(Stack):
     """A Grid LSTM of time and depth, with separate weights for every layer or one set for all.
 
     The depth dimension's memory starts at zero at every timestep, so that the state is the time
-    dimension's alone: h and c, each [L, B, M], as in torch.nn.LSTM. There is no delay: a stream and
-    a whole sequence are the same.
+    dimension's alone: h and c, each [L, B, M], as in torch.nn.LSTM.
 
     Along time a layer is an LSTM layer that reads the hidden states from below. torch's kernel
     computes it for the whole sequence; the depth dimension then needs no loop over time. Single
@@ -58,10 +54,10 @@ class GridLSTM(RecurrentLayer):
         bias: [n, 2, 4M].
 
     Raises:
-        ValueError: a size is out of range; the message names it and its range.
+        ValueError: an argument is out of range; the message names it and its range.
     """
 
-    state_batch_axis = 1
+    dimensions = (2,)
 
     def __init__(
         self,
@@ -74,43 +70,8 @@ class GridLSTM(RecurrentLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(input_size, channels, batch_first)
-        self.depth = at_least("depth", depth, 1)
-        self.shared = true_or_false("shared", shared)
-        self.forget_bias = forget_bias
-
-        def parameter(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-
-        distinct = 1 if shared else depth
-        self.weight_input = parameter(channels, input_size)
-        self.bias_input = parameter(channels)
-        self.weight_ih = parameter(distinct, 2, 4 * channels, channels)
-        self.weight_hh = parameter(distinct, 2, 4 * channels, channels)
-        self.bias = parameter(distinct, 2, 4 * channels)
-        self.reset_parameters()
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Draw new weights, uniform within ±1/√fan-in, the Torch7 default [ours].
-
-        The fan-in of a block is 2M: both hidden states are one vector.
-        """
-        projection, block = self.input_size**-0.5, (2 * self.channels) ** -0.5
-        for parameter in (self.weight_input, self.bias_input):
-            parameter.uniform_(-projection, projection)
-        for parameter in (self.weight_ih, self.weight_hh, self.bias):
-            parameter.uniform_(-block, block)
-        self.reset_forget_bias()
-
-    @torch.no_grad()
-    def reset_forget_bias(self) -> None:
-        """Set the biases of the forget gates to `forget_bias`."""
-        self.bias[..., self.channels : 2 * self.channels].fill_(self.forget_bias)
-
-    def state_shape(self, batch_size: int) -> tuple[int, ...]:
-        """Return [L, B, M], of the time dimension."""
-        return (self.depth, batch_size, self.channels)
+        bias = finite("forget_bias", forget_bias)
+        super().__init__(input_size, channels, depth, shared, bias, batch_first, device, dtype)
 
     def forward_sequence(
         self, steps: Tensor, state: tuple[Tensor, ...], stream: bool, lengths: Tensor | None
@@ -140,12 +101,8 @@ class GridLSTM(RecurrentLayer):
 
     def _bottom(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the first layer's input: the projected input and zero memory [.., B, M]."""
-        projected = F.linear(inputs, self.weight_input, self.bias_input)
+        projected = self._project(inputs)
         return projected, torch.zeros_like(projected)
-
-    def _layers(self, state: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
-        """Split the state by layer, each part [B, M]."""
-        return list(zip(*(part.unbind(0) for part in state), strict=True))
 
     def _run_layer(
         self,
@@ -156,21 +113,8 @@ class GridLSTM(RecurrentLayer):
     ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
         """Run one layer over [T, B, M]; return its depth states and its last state [1, B, M]."""
         below, memory = upwards
-        index = index % len(self.bias)
-        along_time = LayerWeights(
-            self.weight_ih[index, TIME], self.weight_hh[index, TIME], self.bias[index, TIME]
-        )
         parts = [part.unsqueeze(0) for part in state]
+        along_time = self._weights(index, TIME)
         hidden, end = run_stack(torch.lstm, below, parts, [along_time], lengths)
         before = torch.cat([parts[0].to(hidden.dtype), hidden[:-1]])
         return lstm(self._activation(below, before, index, DEPTH), memory), end
-
-    def _activation(self, below: Tensor, before: Tensor, index: int, dimension: int) -> Tensor:
-        """Return the activations of one dimension's LSTM from both hidden states, [.., B, 4M]."""
-        place = index % len(self.bias), dimension
-        from_below = F.linear(below, self.weight_ih[place], self.bias[place])
-        return from_below + F.linear(before, self.weight_hh[place])
-
-    def extra_repr(self) -> str:
-        """Return the options that shape the layer, for printing."""
-        return f"{self.input_size}, {self.channels}, depth={self.depth}, shared={self.shared}"

@@ -8,18 +8,17 @@ Dimension letters of this file:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from tlstm.layers.serialization import read_layer, write_layer
-from tlstm.utils import (
-    at_least,
-)
+from tlstm.utils import at_least, true_or_false
 
 State = Tensor | tuple[Tensor, ...]
 
@@ -28,7 +27,8 @@ class RecurrentLayer(nn.Module, ABC):
     """A recurrent layer for whole sequences, streams and single timesteps.
 
     A subclass computes time-major batches. This class accepts every form of input of
-    torch.nn.LSTM, checks it, and returns the result in the same form.
+    torch.nn.LSTM, checks it, and returns the result in the same form. The state has the weights'
+    dtype, under autocast too.
 
     Attributes:
         input_size: features of the input, I.
@@ -47,7 +47,7 @@ class RecurrentLayer(nn.Module, ABC):
         super().__init__()
         self.input_size = at_least("input_size", input_size, 1)
         self.channels = at_least("channels", channels, 1)
-        self.batch_first = batch_first
+        self.batch_first = true_or_false("batch_first", batch_first)
 
     @abstractmethod
     def state_shape(self, batch_size: int) -> tuple[int, ...]:
@@ -83,7 +83,8 @@ class RecurrentLayer(nn.Module, ABC):
                 without input bring out the last ones. True: exactly T timesteps; the output at
                 t belongs to the input at t − delay, which may be of an earlier call.
             lengths: [B], the number of timesteps of each example that count; later ones change
-                nothing, and their outputs are zero.
+                nothing, and their outputs are zero. A compiled, exported or traced program cannot
+                refuse lengths outside 1..T, and takes the nearest of these.
 
         Returns:
             The output, [T, B, M] in the form of the input, and the state just after the last
@@ -93,25 +94,23 @@ class RecurrentLayer(nn.Module, ABC):
         Raises:
             ValueError: an argument's shape, type or value is none of these.
         """
+        true_or_false("stream", stream)
         if isinstance(input, PackedSequence):
             if lengths is not None:
                 raise ValueError(
                     "lengths must not be given with a PackedSequence, which has its own"
                 )
-            steps, own_lengths = pad_packed_sequence(input)
-            output, state = self._run_batch(steps, state, stream, own_lengths)
-            return _pack_like(output, input), state
+            return self._run_packed(input, state, stream)
 
-        self._check_input(input, dimensions=(2, 3))
-        if input.dim() == 2:
-            if lengths is not None:
-                raise ValueError("lengths must not be given for one example [T, input_size]")
-            output, state = self._run_batch(
-                input.unsqueeze(1), self._batch_of_one(state), stream, None
-            )
-            return output.squeeze(1), self._only_one(state)
+        self._check_input(input, axes=2)
+        batched = input.dim() == 3
+        if lengths is not None and not batched:
+            raise ValueError("lengths must not be given for one example [T, input_size]")
+        if not batched:
+            output, state = self._run(input.unsqueeze(1), state, False, stream, None)
+            return output.squeeze(1), state
         steps = input.transpose(0, 1) if self.batch_first else input
-        output, state = self._run_batch(steps, state, stream, lengths)
+        output, state = self._run(steps, state, True, stream, lengths)
         return (output.transpose(0, 1) if self.batch_first else output), state
 
     def step(self, input: Tensor, state: State | None = None) -> tuple[Tensor, State]:
@@ -127,12 +126,11 @@ class RecurrentLayer(nn.Module, ABC):
         Raises:
             ValueError: an argument's shape or type is none of these.
         """
-        self._check_input(input, dimensions=(1, 2))
+        self._check_input(input, axes=1)
         if input.dim() == 1:
-            output, state = self.step(input.unsqueeze(0), self._batch_of_one(state))
-            return output.squeeze(0), self._only_one(state)
-        output, parts = self.forward_step(input, self._read_state(state, input.shape[0]))
-        return output, self._public(parts)
+            output, state = self._run(input.unsqueeze(0), state, False)
+            return output.squeeze(0), state
+        return self._run(input, state, True)
 
     def reset_forget_bias(self) -> None:
         """Set the biases of the forget gates to their initial value; an RNN has none."""
@@ -158,7 +156,8 @@ class RecurrentLayer(nn.Module, ABC):
 
         Raises:
             OSError: the file cannot be written.
-            ValueError: JSON cannot hold about.
+            ValueError: the file could not be read again: the layer is not what its constructor
+                makes of its arguments, head is no linear layer, or JSON cannot hold about.
         """
         write_layer(Path(path), self, head, about)
 
@@ -186,10 +185,12 @@ class RecurrentLayer(nn.Module, ABC):
                 f"{path} holds a {found.layer}, not a {cls.__name__}: "
                 f"{found.layer}.from_file reads it"
             )
-        options = found.arguments | {"device": device, "dtype": dtype or found.dtype}
+        dtype = dtype or found.dtype
         try:
-            layer = cls(**options)
-            layer.load_state_dict(found.weights)
+            # Memory comes with the weights, whatever sizes the arguments say
+            layer = cls(**found.arguments | {"device": "meta", "dtype": dtype})
+            weights = {name: each.to(device, dtype) for name, each in found.weights.items()}
+            layer.load_state_dict(weights, assign=True)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path} does not make a {cls.__name__}: {error}") from error
         return layer
@@ -198,71 +199,133 @@ class RecurrentLayer(nn.Module, ABC):
         """Return one of the weights; all have one dtype and device."""
         return next(self.parameters())
 
-    def _run_batch(
+    # torch.compile leaves this to Python, as it does for torch.nn.LSTM
+    @torch._disable_dynamo
+    def _run_packed(
+        self, input: PackedSequence, state: State | None, stream: bool
+    ) -> tuple[PackedSequence, State]:
+        self._check_input(input.data, axes=1)
+        steps, lengths = pad_packed_sequence(input)
+        output, state = self._run(steps, state, True, stream, lengths)
+        if input.sorted_indices is not None:
+            output = output.index_select(1, input.sorted_indices)
+        rows = [output[t, :size] for t, size in enumerate(input.batch_sizes.tolist())]
+        return input._replace(data=torch.cat(rows)), state
+
+    def _run(
         self,
-        steps: Tensor,
+        inputs: Tensor,
         state: State | None,
-        stream: bool,
-        lengths: Tensor | Sequence[int] | None,
+        batched: bool,
+        stream: bool | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
     ) -> tuple[Tensor, State]:
-        self._check_input(steps, dimensions=(3,))
-        time, batch_size = steps.shape[:2]
-        if time == 0:
+        """Run over sequences [T, B, I], or over one timestep [B, I] if stream is None."""
+        time, batch_size = inputs.shape[0], inputs.shape[-2]
+        axis = self.state_batch_axis
+        parts = self._read_state(state, batch_size, batched)
+        if stream is not None and time == 0:
             raise ValueError("input must have at least one timestep, got none")
         if lengths is not None:
-            lengths = _read_lengths(lengths, time, batch_size, steps.device)
-            # Before any computation, so that not even NaN can reach a gradient
-            steps = steps.masked_fill(padding_mask(lengths, time), 0)
-        output, parts = self.forward_sequence(
-            steps, self._read_state(state, batch_size), stream, lengths
-        )
-        return output, self._public(parts)
+            lengths = _read_lengths(lengths, time, batch_size, inputs.device)
+        empty = batch_size == 0
+        if empty:  # one example of zeros takes part, and is left out of the result
+            inputs, lengths = F.pad(inputs, (0, 0, 0, 1)), None
+            more = parts[0].new_zeros(self.state_shape(1))
+            parts = tuple(torch.cat([part, more], axis) for part in parts)
+        if stream is None:
+            output, parts = self.forward_step(inputs, parts)
+        else:
+            if lengths is not None:
+                # Before any computation, so that not even NaN can reach a gradient
+                inputs = inputs.masked_fill(padding_mask(lengths, time), 0)
+            output, parts = self.forward_sequence(inputs, parts, stream, lengths)
+        if empty:
+            output = output.narrow(-2, 0, 0)
+            parts = tuple(part.narrow(axis, 0, 0) for part in parts)
+        dtype = self.any_parameter().dtype
+        parts = tuple(part.to(dtype) for part in parts)
+        return output, self._public(parts if batched else [part.squeeze(axis) for part in parts])
 
-    def _check_input(self, input: Tensor, dimensions: tuple[int, ...]) -> None:
-        forms = " or ".join(str(number) for number in dimensions)
-        if input.dim() not in dimensions:
-            raise ValueError(f"input must have {forms} dimensions, got shape {list(input.shape)}")
+    def _check_input(self, input: Tensor, axes: int) -> None:
+        """Refuse an input that has not these axes, and perhaps one of the examples."""
+        if isinstance(input, torch.fx.Proxy):
+            raise TypeError(
+                f"torch.fx cannot trace a {type(self).__name__}; make it a leaf: trace with a "
+                "torch.fx.Tracer whose is_leaf_module returns True for it"
+            )
+        self._check_tensor("input", input)
+        if input.dim() not in (axes, axes + 1):
+            raise ValueError(
+                f"input must have {axes} or {axes + 1} dimensions, got shape {list(input.shape)}"
+            )
         if input.shape[-1] != self.input_size:
             raise ValueError(
                 f"input must have {self.input_size} features (input_size) on its last axis, "
                 f"got shape {list(input.shape)}"
             )
-        self._check_dtype("input", input)
 
-    def _check_dtype(self, name: str, tensor: Tensor) -> None:
-        dtype = self.any_parameter().dtype
-        if tensor.dtype != dtype and not (
-            tensor.is_floating_point() and torch.is_autocast_enabled(tensor.device.type)
+    def _check_tensor(self, name: str, tensor: Tensor) -> None:
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{name} must be a tensor, got {tensor!r}")
+        weight = self.any_parameter()
+        own, given = weight.dtype, tensor.dtype
+        if given != own and not (
+            torch.is_autocast_enabled(tensor.device.type)
+            and given.is_floating_point
+            and torch.float64 not in (own, given)  # autocast leaves these alone
         ):
-            raise ValueError(f"{name} must be of the layer's dtype {dtype}, got {tensor.dtype}")
+            raise ValueError(f"{name} must be of the layer's dtype {own}, got {given}")
+        if tensor.device != weight.device:
+            raise ValueError(
+                f"{name} must be on the layer's device {weight.device}, got {tensor.device}"
+            )
 
-    def _read_state(self, state: State | None, batch_size: int) -> tuple[Tensor, ...]:
+    def _read_state(
+        self, state: State | None, batch_size: int, batched: bool
+    ) -> tuple[Tensor, ...]:
+        """Return the parts of a state with an axis of the examples, in the weights' dtype."""
         if state is None:
             state = self.initial_state(batch_size)
-        parts = (state,) if isinstance(state, Tensor) else tuple(state)
-        if len(parts) != len(self.state_names):
+            batched = True
+        parts = (state,) if isinstance(state, Tensor) else state
+        if not isinstance(parts, tuple | list) or len(parts) != len(self.state_names):
             names = ", ".join(self.state_names)
-            raise ValueError(f"state must be ({names}), got {len(parts)} tensor(s)")
-        expected = self.state_shape(batch_size)
+            got = f"{len(parts)} parts" if isinstance(parts, tuple | list) else repr(state)
+            raise ValueError(f"state must be ({names}), got {got}")
+        expected = list(self.state_shape(batch_size))
+        if not batched:
+            del expected[self.state_batch_axis]
         for name, part in zip(self.state_names, parts, strict=True):
-            if not isinstance(part, Tensor) or part.shape != expected:
-                got = list(part.shape) if isinstance(part, Tensor) else part
-                raise ValueError(f"state {name} must have shape {list(expected)}, got {got}")
-            self._check_dtype(f"state {name}", part)
-        return parts
+            self._check_tensor(f"state {name}", part)
+            if list(part.shape) != expected:
+                raise ValueError(f"state {name} must have shape {expected}, got {list(part.shape)}")
+        dtype = self.any_parameter().dtype
+        parts = tuple(part.to(dtype) for part in parts)
+        return parts if batched else tuple(part.unsqueeze(self.state_batch_axis) for part in parts)
 
-    def _public(self, parts: tuple[Tensor, ...]) -> State:
-        return parts if len(self.state_names) > 1 else parts[0]
+    def _public(self, parts: Sequence[Tensor]) -> State:
+        return tuple(parts) if len(self.state_names) > 1 else parts[0]
 
-    def _batch_of_one(self, state: State | None) -> State | None:
-        if state is None:
-            return None
-        parts = (state,) if isinstance(state, Tensor) else state
-        return tuple(part.unsqueeze(self.state_batch_axis) for part in parts)
+    def __prepare_scriptable__(self) -> None:
+        """Refuse torch.jit.script, which asks for this."""
+        raise NotImplementedError(
+            f"torch.jit.script cannot compile a {type(self).__name__}; use torch.compile, "
+            "torch.export or torch.jit.trace"
+        )
 
-    def _only_one(self, state: State) -> State:
-        parts = (state,) if isinstance(state, Tensor) else state
-        return self._public(tuple(part.squeeze(self.state_batch_axis) for part in parts))
+
+def parameter_maker(
+    device: torch.device | str | None, dtype: torch.dtype | None
+) -> Callable[..., nn.Parameter]:
+    """Return a function that allocates a parameter of a shape.
+
+    Raises:
+        ValueError: dtype is none for weights.
+    """
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype must be one of floating-point numbers, got {dtype!r}")
+    return lambda *shape: nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
 
 
 def padding_mask(lengths: Tensor, time: int) -> Tensor:
@@ -278,19 +341,14 @@ def _read_lengths(
         read = torch.as_tensor(lengths, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{message}, got {lengths!r}") from error
-    if read.shape != (batch_size,) or read.is_floating_point() or read.dtype == torch.bool:
+    if read.numel() == 0 and not isinstance(lengths, Tensor):
+        read = read.long()  # of no numbers, torch makes floating-point ones
+    whole = not (read.is_floating_point() or read.is_complex() or read.dtype == torch.bool)
+    if read.shape != (batch_size,) or not whole:
         raise ValueError(f"{message}, got shape {list(read.shape)} of {read.dtype}")
-    # Tracing does not know the values of later calls
-    if not torch.compiler.is_compiling() and (read.min() < 1 or read.max() > time):
+    read = read.long()
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return read.clamp(1, time)  # a program knows no values of later calls
+    if batch_size > 0 and (read.min() < 1 or read.max() > time):
         raise ValueError(f"lengths must be between 1 and {time} timesteps, got {read.tolist()}")
     return read
-
-
-def _pack_like(output: Tensor, packed: PackedSequence) -> PackedSequence:
-    """Pack the output [T, B, M] in the order and with the lengths of the packed input."""
-    if packed.sorted_indices is not None:
-        output = output.index_select(1, packed.sorted_indices)
-    rows = [output[t, :size] for t, size in enumerate(packed.batch_sizes.tolist())]
-    return PackedSequence(
-        torch.cat(rows), packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices
-    )

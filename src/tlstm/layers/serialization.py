@@ -1,7 +1,7 @@
 """Layers in files: safetensors of the weights and the constructor's arguments; no code.
 
 The tensors are "layer.<name>" by the names of the layer's `state_dict` and, if there is a head,
-"head.weight" [output_size, M] and "head.bias" [output_size]. The metadata are texts:
+"head.weight" [output_size, M] and, with a bias, "head.bias" [output_size]. The metadata are texts:
 
     format      "tlstm 1"
     layer       the class, "TensorizedLSTM"
@@ -20,9 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from tlstm.utils import (
-    replace_file,
-)
+from tlstm.utils import open_regular, replace_file
 
 FORMAT = "tlstm 1"
 OF_THE_MACHINE = ("implementation", "device", "dtype")  # arguments that a file does not fix
@@ -58,25 +56,65 @@ def write_layer(
 
     Raises:
         OSError: it cannot be written.
-        ValueError: JSON cannot hold about.
+        ValueError: the file could not be read again; the message says why.
     """
+    arguments = _checked_arguments(layer)
+    if head is not None and not (
+        isinstance(head, nn.Linear) and head.state_dict().keys() <= {"weight", "bias"}
+    ):
+        raise ValueError(f"head must be a plain torch.nn.Linear, got {head!r}")
     modules = {"layer": layer} | ({} if head is None else {"head": head})
     tensors = {
-        f"{prefix}.{name}": tensor.detach().to("cpu").contiguous()
+        f"{prefix}.{name}": tensor.detach().to("cpu", copy=True).contiguous()
         for prefix, module in modules.items()
         for name, tensor in module.state_dict().items()
     }
-    try:
-        described = json.dumps(dict(about or {}), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"about must be what JSON can hold: {error}") from error
     metadata = {
         "format": FORMAT,
         "layer": type(layer).__name__,
-        "arguments": json.dumps(constructor_arguments(layer)),
-        "about": described,
+        "arguments": json.dumps(arguments),
+        "about": _described(about),
     }
     replace_file(path, safetensors.torch.save(tensors, metadata))
+
+
+def _checked_arguments(layer: nn.Module) -> dict[str, Any]:
+    """Return the arguments of a layer's constructor, from which JSON makes the same layer again.
+
+    Raises:
+        ValueError: it does not, or the layer holds no numbers.
+    """
+    name = type(layer).__name__
+    own = {name: (value.shape, value.dtype) for name, value in layer.state_dict().items()}
+    try:
+        arguments = constructor_arguments(layer)
+        text = json.dumps(arguments, allow_nan=False)
+        dtype = next(dtype for _, dtype in own.values())
+        again = type(layer)(**json.loads(text), device="meta", dtype=dtype).state_dict()
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"a file cannot hold this {name}: {error}") from error
+    if own != {name: (value.shape, value.dtype) for name, value in again.items()}:
+        raise ValueError(
+            f"a file cannot hold this {name}: its weights are not those that its arguments make; "
+            "remove parametrizations such as weight_norm first"
+        )
+    if any(value.is_meta for value in layer.state_dict().values()):
+        raise ValueError(
+            f"a file cannot hold this {name}: it is on the device meta, without numbers"
+        )
+    return arguments
+
+
+def _described(about: Mapping[str, Any] | None) -> str:
+    """Return the further facts as JSON.
+
+    Raises:
+        ValueError: JSON cannot hold them.
+    """
+    try:
+        return json.dumps(dict(about or {}), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"about must be what JSON can hold: {error}") from error
 
 
 def constructor_arguments(layer: nn.Module) -> dict[str, Any]:
@@ -92,16 +130,17 @@ def read_layer(path: Path) -> LayerFile:
         OSError: it cannot be read.
         ValueError: it holds no layer, or it is damaged.
     """
-    with path.open("rb"):
+    with open_regular(path):
         pass  # if it cannot be read, raises the system's own OSError
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         arguments, about = (json.loads(metadata[key]) for key in ("arguments", "about"))
-        if metadata["format"] != FORMAT or not isinstance(arguments, dict):
+        objects = isinstance(arguments, dict) and isinstance(about, dict)
+        if metadata["format"] != FORMAT or not objects:
             raise ValueError(metadata["format"])
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} holds no layer of tlstm, or it is damaged") from error
     weights, head = (_below(prefix, tensors) for prefix in ("layer.", "head."))
     return LayerFile(metadata["layer"], arguments, weights, head, about)
@@ -115,11 +154,15 @@ def read_head(path: str | Path) -> nn.Linear:
         ValueError: it holds no head, or it is damaged.
     """
     tensors = read_layer(Path(path)).head
-    if tensors.keys() != {"weight", "bias"}:
+    if "weight" not in tensors:
         raise ValueError(f"{path} holds a layer without a head")
-    outputs, channels = tensors["weight"].shape
-    head = nn.Linear(channels, outputs, dtype=tensors["weight"].dtype)
-    head.load_state_dict(tensors)
+    weight = tensors["weight"]
+    try:
+        outputs, channels = weight.shape
+        head = nn.Linear(channels, outputs, "bias" in tensors, dtype=weight.dtype)
+        head.load_state_dict(tensors)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} does not make a head: {error}") from error
     return head
 
 

@@ -15,13 +15,14 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
-from torch import Tensor, nn
+from torch import Tensor
 
-from tlstm.layers.recurrent import RecurrentLayer, padding_mask
+from tlstm.layers.recurrent import RecurrentLayer, padding_mask, parameter_maker
 from tlstm.ops import geometry, reference
 from tlstm.ops.dispatch import (
     Implementation,
     compute_dtype,
+    may_need_gradients,
     report,
     requested_implementation,
     resolve_implementation,
@@ -30,12 +31,10 @@ from tlstm.ops.eager import cpu_step
 from tlstm.ops.operator import Kernels, sequence
 from tlstm.ops.projection import is_worthwhile, project
 from tlstm.ops.shapes import Weights
-from tlstm.utils import (
-    at_least,
-    true_or_false,
-)
+from tlstm.utils import at_least, finite, true_or_false
 
 NormalizationKind = Literal["channel", "layer"]
+MAX_RANK = 16  # K=2 has 65,536 taps of every hidden weight then
 
 
 class TensorizedLayer(RecurrentLayer):
@@ -67,18 +66,17 @@ class TensorizedLayer(RecurrentLayer):
         self.implementation = requested_implementation(implementation)
         self.tensor_size = at_least("tensor_size", tensor_size, 1)
         self.rank = at_least("rank", rank, 2)
+        if self.rank > MAX_RANK:
+            raise ValueError(f"rank must be an integer of at most {MAX_RANK}, got {rank!r}")
         self.kernel_size = at_least("kernel_size", kernel_size, 2)
-        self.depth = geometry.depth(tensor_size, kernel_size)
+        self.depth = geometry.depth(self.tensor_size, self.kernel_size)
         self.delay = self.depth - 1
 
     def _create_weights(
         self, convolved: int, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> None:
         """Create the weights; the hidden convolution makes `convolved` channels."""
-
-        def parameter(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-
+        parameter = parameter_maker(device, dtype)
         kernel = [self.kernel_size] * (self.rank - 1)
         self.weight_input = parameter(self.channels, self.input_size)
         self.bias_input = parameter(self.channels)
@@ -112,19 +110,18 @@ class TensorizedLayer(RecurrentLayer):
         A whole sequence runs T + L − 1 timesteps, the last L − 1 with a zero projected input
         [ours]; a stream runs T.
         """
-        time = steps.shape[0]
         chosen = self._resolve(steps)
         projected = self._project(steps, chosen)
         if lengths is not None:
-            after = padding_mask(lengths, time)
+            after = padding_mask(lengths, steps.shape[0])
             projected = projected.masked_fill(after, 0)
-        if not stream:
-            projected = F.pad(projected, (0, 0, 0, 0, 0, self.delay))
+        delay = 0 if stream else self.delay
+        projected = F.pad(projected, (0, 0, 0, 0, 0, delay))
 
         if chosen == "autograd":
-            output, state = self._stepwise(projected, state, lengths, time)
+            output, state = self._stepwise(projected, state, lengths, delay)
         else:
-            output, state = self._fused(projected, state, lengths, time, chosen)
+            output, state = self._fused(projected, state, lengths, delay, chosen)
         if lengths is not None:
             output = output.masked_fill(after, 0)
         return output, state
@@ -134,7 +131,7 @@ class TensorizedLayer(RecurrentLayer):
         projected: Tensor,
         state: tuple[Tensor, ...],
         lengths: Tensor | None,
-        time: int,
+        delay: int,
         kernels: Kernels,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run all timesteps as one operation with its own backward pass."""
@@ -145,18 +142,19 @@ class TensorizedLayer(RecurrentLayer):
             state,
             Weights(self.weight_hidden, self.bias_hidden, gain, bias),
             lengths,
-            time,
+            delay,
             compute_dtype(projected.device, self.weight_hidden.dtype),
             kind,
             kernels,
         )
 
     def _stepwise(
-        self, projected: Tensor, state: tuple[Tensor, ...], lengths: Tensor | None, time: int
+        self, projected: Tensor, state: tuple[Tensor, ...], lengths: Tensor | None, delay: int
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run the reference's equations timestep by timestep, under autograd."""
         outputs = []
         last = state
+        time = projected.shape[0] - delay
         for t, step in enumerate(projected.unbind(0), start=1):
             state = self._next_state(step, state, reference)
             outputs.append(self._read_out(state[0]))
@@ -189,14 +187,17 @@ class TensorizedLayer(RecurrentLayer):
         """Run one timestep on [B, input_size]."""
         chosen = self._resolve(step)
         projected = self._project(step, chosen)
-        if chosen == "triton":
-            output, state = self._fused(projected.unsqueeze(0), state, None, 1, chosen)
+        dtype = self.weight_hidden.dtype
+        narrow = compute_dtype(step.device, dtype) != dtype
+        # The equations under autocast would round the memory cell
+        if chosen == "triton" or (chosen == "pytorch" and narrow):
+            output, state = self._fused(projected.unsqueeze(0), state, None, 0, chosen)
             return output.squeeze(0), state
         # `cpu_step` is the fastest on a CPU, and has no gradients
         without_gradients = (
             chosen == "pytorch"
             and projected.device.type == "cpu"
-            and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
+            and not may_need_gradients()
             and not torch.compiler.is_compiling()
         )
         state = self._next_state(projected, state, cpu_step if without_gradients else reference)
@@ -235,10 +236,11 @@ class TensorizedLayer(RecurrentLayer):
 
     def extra_repr(self) -> str:
         """Return the options that shape the layer and its implementation, for printing."""
+        implementation = self.implementation or self._resolve(self.weight_hidden)
         return (
             f"{self.input_size}, {self.channels}, tensor_size={self.tensor_size}, "
             f"rank={self.rank}, kernel_size={self.kernel_size}, depth={self.depth}, "
-            f"implementation={self._resolve(self.weight_hidden)!r}"
+            f"implementation={implementation!r}"
         )
 
 
@@ -265,7 +267,7 @@ class TensorizedRNN(TensorizedLayer):
         super().__init__(
             input_size, channels, tensor_size, rank, kernel_size, batch_first, implementation
         )
-        self._create_weights(channels, device, dtype)
+        self._create_weights(self.channels, device, dtype)
         self.reset_parameters()
 
     def _next_state(
@@ -350,13 +352,13 @@ class TensorizedLSTM(TensorizedLayer):
             )
         self.memory_convolution = true_or_false("memory_convolution", memory_convolution)
         self.normalization = normalization
-        self.forget_bias = forget_bias
-        logits = kernel_size ** (rank - 1) if memory_convolution else 0
-        self._create_weights(4 * channels + logits, device, dtype)
+        self.forget_bias = finite("forget_bias", forget_bias)
+        logits = self.kernel_size ** (self.rank - 1) if memory_convolution else 0
+        self._create_weights(4 * self.channels + logits, device, dtype)
         if normalization is not None:
-            shape = self.state_shape(1)[1:] if normalization == "channel" else (channels,)
-            self.normalization_gain = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-            self.normalization_bias = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+            shape = self.state_shape(1)[1:] if normalization == "channel" else (self.channels,)
+            parameter = parameter_maker(device, dtype)
+            self.normalization_gain, self.normalization_bias = parameter(*shape), parameter(*shape)
         self.reset_parameters()
 
     @torch.no_grad()

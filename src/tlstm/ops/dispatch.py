@@ -33,6 +33,11 @@ def requested_implementation(implementation: str | None) -> Implementation | Non
     return value  # type: ignore[return-value]
 
 
+def may_need_gradients() -> bool:
+    """Return True if what is computed here may need gradients; a trace is for calls with them."""
+    return torch.is_grad_enabled() or torch.jit.is_tracing()
+
+
 def compute_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
     """Return the type of the matrix products' operands: autocast's if it is on, else the weights'.
 
@@ -88,10 +93,9 @@ def report(layer: str, device: torch.device, chosen: Implementation) -> None:
     log.debug("%s on %s: implementation %r", layer, device, chosen)
 
 
+@torch.compiler.assume_constant_result
 def _being_transformed() -> bool:
     """Return True if the tensors may carry derivatives that a custom operator would drop."""
-    if torch.compiler.is_compiling():
-        return False
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from tlstm.ops import eager
+from tlstm.ops.dispatch import may_need_gradients
 from tlstm.ops.shapes import Sizes, Weights
 
 Kernels = Literal["pytorch", "triton"]
@@ -32,7 +33,7 @@ def sequence(
     state: tuple[Tensor, ...],
     weights: Weights,
     lengths: Tensor | None,
-    time: int,
+    delay: int,
     compute_dtype: torch.dtype,
     normalization: str,
     kernels: Kernels,
@@ -43,22 +44,22 @@ def sequence(
         projected: x_t Wˣ + bˣ of every step, [T, B, M].
         state: H_0 and, of an LSTM, C_0, each [B, P.., M].
         weights: Wʰ and bʰ, gain and bias of the normalization.
-        lengths: [B], the step after which each example's state is returned; None: `time`.
-        time: the number of steps that give an output; they are the last ones.
+        lengths: [B], the step after which each example's state is returned; None: T − delay.
+        delay: the number of first steps that give no output.
         compute_dtype: the type of the matrix products' operands and of the output.
         normalization: "channel", "layer" or "" for none.
         kernels: "pytorch" or "triton".
 
     Returns:
-        The outputs [time, B, M], and the state.
+        The outputs [T − delay, B, M], and the state.
     """
     hidden, cell = state if len(state) == 2 else (state[0], None)
     arguments = (projected, hidden, cell, *weights)
-    keep = torch.is_grad_enabled() and any(
+    keep = may_need_gradients() and any(
         argument is not None and argument.requires_grad for argument in arguments
     )
     output, last_hidden, last_cell, *_ = _forward(
-        *arguments, lengths, time, compute_dtype, normalization, kernels, keep
+        *arguments, lengths, delay, compute_dtype, normalization, kernels, keep
     )
     return output, (last_hidden,) if cell is None else (last_hidden, last_cell)
 
@@ -87,6 +88,11 @@ def _filled(saved: tuple[Tensor, ...], like: Tensor) -> tuple[Tensor, ...]:
     return (*saved, *(like.new_empty([0]) for _ in range(MAX_SAVED_TENSORS - len(saved))))
 
 
+def _contiguous(*tensors: Tensor | None) -> tuple[Any, ...]:
+    """Return the tensors without gaps between their numbers, as the kernels read them."""
+    return tuple(None if each is None else each.contiguous() for each in tensors)
+
+
 @torch.library.custom_op("tlstm::sequence", mutates_args=())
 def _forward(
     projected: Tensor,
@@ -97,46 +103,34 @@ def _forward(
     norm_gain: Tensor | None,
     norm_bias: Tensor | None,
     lengths: Tensor | None,
-    time: int,
+    delay: int,
     compute_dtype: torch.dtype,
     normalization: str,
     kernels: str,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    inputs = _contiguous(projected, hidden, cell, weight, bias, norm_gain, norm_bias, lengths)
     with device_and_autocast_off(hidden):
         output, last_hidden, last_cell, saved = _module(kernels).forward_sequence(
-            projected,
-            hidden,
-            cell,
-            Weights(weight, bias, norm_gain, norm_bias),
-            lengths,
-            time,
+            *inputs[:3],
+            Weights(*inputs[3:7]),
+            inputs[7],
+            len(projected) - delay,
             compute_dtype,
             normalization,
             keep,
         )
-    last_cell = hidden.new_empty([0]) if last_cell is None else last_cell.contiguous()
-    return output, last_hidden.contiguous(), last_cell, *_filled(saved, hidden)
+    last_cell = hidden.new_empty([0]) if last_cell is None else last_cell
+    return output, last_hidden, last_cell, *_filled(saved, hidden)
 
 
 @_forward.register_fake
-def _(
-    projected: Tensor,
-    hidden: Tensor,
-    cell: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    norm_gain: Tensor | None,
-    norm_bias: Tensor | None,
-    lengths: Tensor | None,
-    time: int,
-    compute_dtype: torch.dtype,
-    normalization: str,
-    kernels: str,
-    keep: bool,
-) -> Outputs:
-    sizes = Sizes.of(projected, hidden, cell, weight, time)
-    output = projected.new_empty([time, sizes.batch_size, sizes.channels], dtype=compute_dtype)
+def _(projected: Tensor, hidden: Tensor, cell: Tensor | None, *others: Any) -> Outputs:
+    weight, *_, delay, compute_dtype, _, kernels, keep = others
+    sizes = Sizes.of(projected, hidden, cell, weight, projected.shape[0] - delay)
+    output = projected.new_empty(
+        [sizes.time, sizes.batch_size, sizes.channels], dtype=compute_dtype
+    )
     last_cell = hidden.new_empty([0]) if cell is None else cell.new_empty(cell.shape)
     saved = _module(kernels).empty_saved_tensors(sizes, compute_dtype, keep, hidden)
     return output, hidden.new_empty(hidden.shape), last_cell, *_filled(saved, hidden)  # type: ignore[return-value]
@@ -155,23 +149,26 @@ def _backward(
     norm_gain: Tensor | None,
     norm_bias: Tensor | None,
     lengths: Tensor | None,
-    time: int,
+    delay: int,
     normalization: str,
     kernels: str,
-    saved: list[Tensor],
+    saved_1: Tensor,
+    saved_2: Tensor,
+    saved_3: Tensor,
+    saved_4: Tensor,
+    saved_5: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    # One by one: vectorized jacobians call an operator again and again, but take no lists
+    saved = (saved_1, saved_2, saved_3, saved_4, saved_5)
     module = _module(kernels)
+    inputs = _contiguous(projected, hidden, cell, weight, bias, norm_gain, norm_bias, lengths)
     with device_and_autocast_off(hidden):
         gradients = module.backward_sequence(
-            grad_output,
-            grad_hidden,
-            grad_cell,
-            projected,
-            hidden,
-            cell,
-            Weights(weight, bias, norm_gain, norm_bias),
-            lengths,
-            time,
+            *_contiguous(grad_output, grad_hidden, grad_cell),
+            *inputs[:3],
+            Weights(*inputs[3:7]),
+            inputs[7],
+            len(projected) - delay,
             normalization,
             module.SavedTensors(*saved[: len(module.SavedTensors._fields)]),
         )
@@ -181,33 +178,17 @@ def _backward(
 
 
 @_backward.register_fake
-def _(
-    grad_output: Tensor | None,
-    grad_hidden: Tensor | None,
-    grad_cell: Tensor | None,
-    projected: Tensor,
-    hidden: Tensor,
-    cell: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    norm_gain: Tensor | None,
-    norm_bias: Tensor | None,
-    lengths: Tensor | None,
-    time: int,
-    normalization: str,
-    kernels: str,
-    saved: list[Tensor],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    arguments = (projected, hidden, cell, weight, bias, norm_gain, norm_bias)
-    return tuple(  # type: ignore[return-value]
-        hidden.new_empty([0]) if one is None else one.new_empty(one.shape) for one in arguments
+def _(*arguments: Any) -> tuple[Tensor, ...]:
+    _, hidden, *_ = inputs = arguments[3:10]
+    return tuple(
+        hidden.new_empty([0]) if one is None else one.new_empty(one.shape) for one in inputs
     )
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     """Keep the arguments and the saved tensors for the backward pass."""
-    time, _, normalization, kernels, ctx.kept = inputs[8:]
-    ctx.options = (time, normalization, kernels)
+    delay, _, normalization, kernels, ctx.kept = inputs[8:]
+    ctx.options = (delay, normalization, kernels)
     ctx.present = [argument is not None for argument in inputs[:8]]
     ctx.save_for_backward(*(each for each in inputs[:8] if each is not None), *output[3:])
     ctx.mark_non_differentiable(*output[3:])
@@ -230,7 +211,7 @@ def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]
         grads[2] if has_cell else None,
         *inputs,
         *ctx.options,
-        list(saved),
+        *saved,
     )
     of_inputs = zip(gradients, ctx.present[:7], strict=True)
     return (*(gradient if present else None for gradient, present in of_inputs), *[None] * 6)

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor
 
+from tlstm.ops.dispatch import may_need_gradients
 from tlstm.ops.matmul import product
 from tlstm.ops.operator import device_and_autocast_off, refuse_double_backward
 
@@ -40,7 +41,7 @@ def project(input: Tensor, weight: Tensor, bias: Tensor, compute_dtype: torch.dt
 
 def is_worthwhile(weight: Tensor) -> bool:
     """Return True if this is faster than PyTorch's linear layer: for gradients or many weights."""
-    return torch.is_grad_enabled() or is_large(weight)
+    return may_need_gradients() or is_large(weight)
 
 
 def is_large(weight: Tensor) -> bool:

@@ -100,10 +100,11 @@ def hidden_convolution(projected: Tensor, hidden: Tensor, weight: Tensor, bias: 
     axes = hidden.dim() - 2
     before, after = padding(weight.shape[-1])
     concatenated = F.pad(hidden, [0, 0] + [before, after] * axes)  # r = 1 for Hcat, r − 1 zeros
-    corner = concatenated
-    for _ in range(axes):
-        corner = corner.select(1, before - 1)
-    corner.copy_(projected)
+    corner = projected.reshape(-1, *[1] * axes, projected.shape[-1])
+    # A sum and not a write in place: vmap may have more projected inputs than hidden states
+    concatenated = concatenated + F.pad(
+        corner, [0, 0] + [before - 1, hidden.shape[1] + after] * axes
+    )
     read = neighbourhoods(concatenated, weight.shape[-1])  # [B, P.., M, K^S]
     return F.linear(read.flatten(-2), weight.movedim(1, -1).flatten(1), bias)
 

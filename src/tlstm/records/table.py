@@ -309,15 +309,6 @@ def solved_text(runs: pd.DataFrame) -> str:
     return f"{passed} of {len(runs)} seeds"
 
 
-def runtime_text(runs: pd.DataFrame) -> str:
-    """Return the milliseconds per timestep; means are over runs on the same hardware only."""
-    groups = list(runs.groupby("hardware", sort=False)["milliseconds_per_timestep"])
-    several = len(groups) > 1
-    return "; ".join(
-        f"{values.mean():.3g}{f' on {hardware}' if several else ''}" for hardware, values in groups
-    )
-
-
 def is_solvable(table: pd.DataFrame) -> bool:
     """Return True if runs of one task end at the threshold; at 100% none can pass it."""
     return float(table["threshold"].iloc[0]) < 1

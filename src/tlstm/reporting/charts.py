@@ -92,8 +92,7 @@ def curves(
             _draw_run(panel, run, points[str(run["identifier"])])
         if tables.is_solvable(table):
             threshold = 100 * float(table["threshold"].iloc[0])
-            line = Span(location=threshold, dimension="width", line_color=GREY)
-            line.line_dash = "dotted"
+            line = Span(location=threshold, dimension="width", line_color=GREY, line_dash="dotted")
             panel.add_layout(line)
         for mark in marks:
             if mark.depth in (None, depth):

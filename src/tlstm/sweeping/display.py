@@ -1,16 +1,19 @@
 """The display of a sweep: its progress, its throughput and its failures."""
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.text import Text
 
 from tlstm.training.display import LINE_SECONDS, Status, bar, describe
+from tlstm.utils import duration
 
 
 class RunRow(NamedTuple):
@@ -20,21 +23,13 @@ class RunRow(NamedTuple):
         title: its task, model and seed in a few words.
         max_samples: training samples at the most.
         seconds: its time at the most; 0 where it is unknown.
-        log: the file of its output.
+        log: the file of its output, in its directory.
     """
 
     title: str
     max_samples: int
     seconds: float
-    log: str
-
-
-def hours(seconds: float) -> str:
-    """Write a duration for people: 40 s, 9 min, 3.5 h, 2.1 days."""
-    for limit, unit, size in ((90, "s", 1), (90 * 60, "min", 60), (48 * 3600, "h", 3600)):
-        if seconds < limit:
-            return f"{seconds / size:.{int(size == 3600)}f} {unit}"
-    return f"{seconds / 86400:.1f} days"
+    log: Path
 
 
 class SweepDisplay:
@@ -53,11 +48,11 @@ class SweepDisplay:
         self._statuses: dict[int, Status] = {}  # of runs in progress
         self._started = self._printed = time.perf_counter()
         self._overall = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", "bold"),
             BarColumn(bar_width=30),
             TextColumn("{task.fields[runs]} of " + f"{len(rows)} runs"),
             TimeRemainingColumn(),
-            TextColumn("left at the most"),
+            TextColumn("left"),
             console=console,
         )
         total = sum(row.seconds for row in rows)
@@ -91,8 +86,8 @@ class SweepDisplay:
         if not self._console.is_terminal and time.perf_counter() - self._printed > LINE_SECONDS:
             self._print_statuses()
 
-    def ended(self, index: int, failure: str | None, outcome: str) -> None:
-        """Print that a run has ended, with its outcome or its failure."""
+    def ended(self, index: int, outcome: str, failed: bool) -> None:
+        """Print that a run has ended, with its outcome or the reason why it failed."""
         row = self._rows[index]
         if index in self._tasks:
             self._active.remove_task(self._tasks.pop(index))
@@ -100,13 +95,12 @@ class SweepDisplay:
         self._done += 1
         self._advance(index, row.seconds)
         self._overall.update(self._all, runs=self._done)
-        sign = "[red]failed[/red]" if failure else "done"
-        elapsed = hours(time.perf_counter() - self._started)
+        elapsed = duration(time.perf_counter() - self._started)
         self._console.print(
-            f"{sign} {self._done}/{len(self._rows)} after {elapsed}: {row.title}: "
-            f"{failure or outcome}",
+            Text("failed" if failed else "done", "red" if failed else "").append(
+                f" {self._done}/{len(self._rows)} after {elapsed}: {row.title}: {outcome}", ""
+            ),
             soft_wrap=True,
-            highlight=False,
         )
 
     def _print_statuses(self) -> None:
@@ -116,8 +110,8 @@ class SweepDisplay:
             f"{self._rows[index].max_samples:,} samples, {describe(status)}"
             for index, status in self._statuses.items()
         )
-        elapsed = hours(self._printed - self._started)
-        self._console.print(f"after {elapsed}: {said}", soft_wrap=True, highlight=False)
+        elapsed = duration(self._printed - self._started)
+        self._console.print(f"after {elapsed}: {said}", soft_wrap=True)
 
     def _advance(self, index: int, seconds: float) -> None:
         self._seconds[index] = seconds
@@ -151,14 +145,34 @@ class Throughput:
         seconds = self._times[-1] - self._times[0] if self._times else 0.0
         rate = self.samples / seconds if seconds else 0.0
         return (
-            f"{self.samples:,} training samples in {hours(seconds)}, "
+            f"{self.samples:,} training samples in {duration(seconds)}, "
             f"{rate:,.0f} a second of all runs together"
         )
 
 
-def failures_table(rows: Sequence[RunRow], failures: Mapping[int, str]) -> Table:
-    """Return a table of the runs that failed, with the reasons."""
-    table = Table("run", "why it failed", "all it printed", title=f"{len(failures)} runs failed")
-    for index, reason in sorted(failures.items()):
-        table.add_row(rows[index].title, reason, rows[index].log)
-    return table
+def failures_text(rows: Sequence[RunRow], failures: Mapping[int, str]) -> str:
+    """Return a line for each run that failed, with the reason, and one with all that it printed."""
+    lines = [
+        f"{rows[index].title}: {reason}\n    all it printed: {rows[index].log}"
+        for index, reason in sorted(failures.items())
+    ]
+    heading = f"{len(lines)} runs failed; the same command tries them again, and only them:"
+    return "\n".join([heading, *lines]) if lines else ""
+
+
+def next_steps(rows: Sequence[RunRow]) -> str:
+    """Return where the runs lie, and the commands that draw them beside the committed ones."""
+    places = sorted({row.log.parent.parent for row in rows})
+    said = f"The runs are in {', '.join(map(str, places))}"
+    names = " ".join(place.name for place in places if place.name != "scratch")
+    if not names:
+        return f"{said}; `tensorboard --logdir {places[0]}` shows them."
+    runs, drawn = (
+        shlex.quote(str(path)) for path in (places[0].parent, places[0].parent / "results")
+    )
+    return (
+        f"{said}. To draw them beside the committed ones:\n"
+        f"  python -m tlstm.results copy --results {drawn}\n"
+        f"  python -m tlstm.results collect --runs {runs} --results {drawn} {names}\n"
+        f"  python -m tlstm.figures --results {drawn} {names}"
+    )

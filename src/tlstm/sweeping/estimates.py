@@ -1,14 +1,16 @@
 """Estimates of the time that runs take at the most, from a few measured passes of each."""
 
+import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing.queues import Queue
+from pathlib import Path
+from typing import NamedTuple
 
-from tlstm.sweeping.gpus import cores, use_devices
-from tlstm.sweeping.pool import context
+from omegaconf import DictConfig
+
+from tlstm.sweeping.pool import Failure, Send, print_to, run_all
 from tlstm.training.callbacks import milliseconds_per_timestep
-from tlstm.training.config import Run, compose, samples_at_most
-from tlstm.training.distributed import end_with_parent
+from tlstm.training.config import Run, samples_at_most
+from tlstm.training.cores import cores
 from tlstm.training.run import (
     make_data,
     make_module,
@@ -26,49 +28,46 @@ RUN_SECONDS = 5.0
 ESTIMATES_PER_GPU = 6  # at a time
 
 
+class EstimateRequest(NamedTuple):
+    """A run that is to be measured, on one device."""
+
+    config: DictConfig
+    devices: int = 1
+
+
 def estimate_all(runs: Sequence[Run], jobs: int, devices: Sequence[str]) -> list[float | None]:
     """Return the seconds that each run takes at the most, from a few measured passes of each.
 
-    None stands for a run that cannot be measured, such as one that takes too much memory. Where
-    there are GPUs, several processes measure on each: most of their time goes to starting up and
-    to compiling kernels, which the runs then find compiled.
+    None stands for a run that cannot be measured, such as one that takes too much memory, also
+    where its process ends with it. Where there are GPUs, several processes measure on each: most
+    of their time goes to starting up and to compiling kernels, which the runs then find compiled.
 
     Raises:
-        OSError: none can be measured, the first because its data cannot be read.
-        ValueError: none can be measured, the first because it cannot be trained.
+        ValueError: none can be measured, each because it is refused; with the first one's reason.
     """
-    if not runs:
-        return []
-    start = context(devices)
-    places: list[list[str]] = [[]] * jobs
-    if devices:
-        each = max(1, min(ESTIMATES_PER_GPU, cores() // len(devices)))
-        places = [[device] for device in devices] * each
-    free = start.Queue()
-    for place in places:
-        free.put(place)
-    with ProcessPoolExecutor(
-        len(places), mp_context=start, initializer=_take_place, initargs=(free,)
-    ) as pool:
-        measured = [pool.submit(estimate, run.overrides) for run in runs]
-        failures = [future.exception() for future in measured]
-    if failures[0] and all(isinstance(failure, ValueError | OSError) for failure in failures):
-        raise failures[0]
-    return [
-        None if failure else future.result()
-        for future, failure in zip(measured, failures, strict=True)
-    ]
+    seconds: list[float | None] = [None] * len(runs)
+    failures: list[Failure] = []
+
+    def ended(_: int, failure: Failure | None) -> None:
+        failures.extend([failure] if failure else [])
+
+    per_gpu = max(1, min(ESTIMATES_PER_GPU, cores() // (len(devices) or 1)))
+    at_a_time = per_gpu * len(devices) or min(jobs, cores())
+    requests = [EstimateRequest(run.config) for run in runs]
+    run_all(requests, at_a_time, devices, seconds.__setitem__, ended, _estimate)
+    if runs and len(failures) == len(runs) and all(failure.refused for failure in failures):
+        raise ValueError(failures[0].reason)
+    return seconds
 
 
-def _take_place(free: "Queue[list[str]]") -> None:
-    """Prepare a process that measures: on one GPU, if there are any."""
-    end_with_parent()
-    use_devices(free.get())
+def _estimate(request: EstimateRequest, send: Send) -> None:
+    """Measure in this process; the run itself will say what is wrong with it."""
+    print_to(Path(os.devnull))
+    send(estimate(request.config))
 
 
-def estimate(overrides: list[str]) -> float:
+def estimate(config: DictConfig) -> float:
     """Return the seconds that a run takes if it spends all of its budget."""
-    config = compose(overrides).config
     set_up_torch(config)
     data = make_data(config)
     module = make_module(config, data)

@@ -6,17 +6,18 @@ service needs no rights and changes no setting. Where this process is killed bef
 service, an idle one is left.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 
 from tlstm.training.config import Run
+from tlstm.training.cores import cores
 from tlstm.training.run import check_devices
 
 PIPES, LOGS = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"
@@ -59,15 +60,15 @@ def number_of_jobs(
     return most if jobs is None else min(jobs, most)
 
 
-def cores() -> int:
-    """Return the number of processor cores of this machine."""
-    return os.cpu_count() or 1
-
-
 def visible_gpus() -> list[str]:
-    """Return the GPUs that runs may take, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the GPUs that runs may take, as CUDA_VISIBLE_DEVICES names them.
+
+    That may name some that are not there, which end the list for CUDA.
+    """
+    count = torch.cuda.device_count()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+    names = range(count) if named is None else named.split(",")
+    return [str(name).strip() for name in names][:count]
 
 
 def least_busy(devices: Sequence[str], taken: Sequence[str], number: int) -> list[str]:
@@ -87,7 +88,7 @@ def use_devices(devices: Sequence[str]) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
 
 
-@contextmanager
+@contextlib.contextmanager
 def side_by_side() -> Iterator[bool]:
     """Let the processes that are started meanwhile run at the same time on their GPUs.
 

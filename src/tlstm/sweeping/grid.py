@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tlstm.training.config import CONFIGURATIONS, Run, compose
+from tlstm.training.config import Run, compose
+from tlstm.training.settings import CONFIGURATIONS
 
 Value = bool | int | float | str
 Row = tuple[Value, ...]  # of one point
@@ -195,7 +196,8 @@ def _random_rows(sweep: SweepFile, free: Mapping[str, Parameter], values: Values
 def read_runs(file: Path, overrides: Sequence[str]) -> list[Run]:
     """Return the runs of a sweep file.
 
-    A file of this repository takes the values of the chosen scale; any other runs its own.
+    A file of this repository, which has its own name, takes the values of the chosen scale; any
+    other file runs its own.
 
     Raises:
         OSError: it cannot be read.
@@ -203,13 +205,20 @@ def read_runs(file: Path, overrides: Sequence[str]) -> list[Run]:
     """
     sweep = read_sweep_file(file)
     try:
-        of_repository = file.resolve().is_relative_to(SWEEPS)
-        if of_repository:
-            sweep = with_stand_ins(sweep, overrides)
-        values = values_at_scale(sweep, overrides) if of_repository else {}
+        values: Values = {}
+        if is_of_repository(file, sweep):
+            sweep, values = with_stand_ins(sweep, overrides), values_at_scale(sweep, overrides)
         return [compose(point) for point in points(sweep, overrides, values)]
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
+
+
+def is_of_repository(file: Path, sweep: SweepFile) -> bool:
+    """Return True for a file of `sweeps/` with its own name, and False for a changed copy."""
+    place = file.resolve()
+    if not place.is_relative_to(SWEEPS):
+        return False
+    return sweep.name == "-".join(place.relative_to(SWEEPS).with_suffix("").parts)
 
 
 def with_stand_ins(sweep: SweepFile, overrides: Sequence[str]) -> SweepFile:

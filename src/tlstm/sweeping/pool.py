@@ -1,4 +1,4 @@
-"""Runs in processes of their own: one each, several at a time, none able to harm another.
+"""Processes of their own for runs: one each, several at a time, none able to harm another.
 
 Without a GPU the processes are forked from one warm server that has done the imports; with one
 each is started from nothing, because CUDA does not survive a fork.
@@ -7,6 +7,7 @@ each is started from nothing, because CUDA does not survive a fork.
 import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -19,15 +20,13 @@ from typing import Any, NamedTuple
 
 from tlstm.sweeping.gpus import least_busy, use_devices
 from tlstm.training.config import compose
-from tlstm.training.display import Status
 from tlstm.training.distributed import end_with_parent, exit_reason
-from tlstm.training.recording import train
+from tlstm.training.recording import find_record, train
 from tlstm.training.run import setup_run
-from tlstm.utils import (
-    sentence,
-)
+from tlstm.utils import sentence
 
 Context = ForkServerContext | SpawnContext
+Send = Callable[[Any], None]
 
 ENDING_SECONDS = 10.0  # for a run to end by itself where all shall
 
@@ -46,23 +45,58 @@ class RunRequest(NamedTuple):
     devices: int = 1
 
 
+class Failure(NamedTuple):
+    """The reason why a process failed.
+
+    Attributes:
+        reason: in a sentence.
+        refused: True where the reason is written for the user, False where it is a bug, or the end
+            of the process.
+    """
+
+    reason: str
+    refused: bool = False
+
+
 @dataclass
 class Active:
-    """A run in progress.
+    """A process at work.
 
     Attributes:
         index: of its request.
-        process: the one that trains it.
-        connection: for its status and its failure.
+        process: the process.
+        connection: for its messages and its failure.
         devices: the GPUs that it takes; empty for the CPU.
-        failure: the reason, as far as is known.
+        failure: as far as is known.
     """
 
     index: int
     process: BaseProcess
     connection: Connection
     devices: list[str]
-    failure: str | None = None
+    failure: Failure | None = None
+
+
+def train_run(request: RunRequest, send: Send) -> None:
+    """Train one run in this process, from its command line to its record.
+
+    One that another process has finished in the meantime is not trained again.
+    """
+    print_to(request.log)
+    run = compose(request.overrides)
+    if find_record(run) is None:
+        with setup_run(run, send) as job:
+            train(job)
+
+
+def print_to(file: Path) -> None:
+    """Append the output of this process and of its libraries to a file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
 
 
 def context(devices: Sequence[str]) -> Context:
@@ -70,26 +104,28 @@ def context(devices: Sequence[str]) -> Context:
     if devices:
         return multiprocessing.get_context("spawn")
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["tlstm.sweeping.pool"])
+    server.set_forkserver_preload(["tlstm.sweeping.estimates"])
     return server
 
 
 def run_all(
-    requests: Sequence[RunRequest],
+    requests: Sequence[Any],
     jobs: int,
     devices: Sequence[str],
-    show: Callable[[int, Status], None],
-    ended: Callable[[int, str | None], None],
+    show: Callable[[int, Any], None],
+    ended: Callable[[int, Failure | None], None],
+    work: Callable[[Any, Send], None] = train_run,
 ) -> None:
-    """Train runs, `jobs` at a time, in the given order; go on past one that fails.
+    """Serve requests, `jobs` at a time, in the given order; go on past one that fails.
 
     Args:
-        requests: the runs.
+        requests: the runs; each names the number of `devices` that it takes.
         jobs: the number at a time.
         devices: GPUs to spread them over, as CUDA_VISIBLE_DEVICES names them; may be empty. A run
             starts on those that have the fewest.
-        show: called with a run's index and its status.
-        ended: called with a run's index when it has ended, and the reason if it failed.
+        show: called with a request's index and a message of its process.
+        ended: called with a request's index when it has ended, and the reason if it failed.
+        work: called in a process with a request and the way to send messages.
     """
     waiting = list(enumerate(requests))[::-1]
     active: list[Active] = []
@@ -99,23 +135,28 @@ def run_all(
                 index, request = waiting.pop()
                 taken = [device for run in active for device in run.devices]
                 chosen = least_busy(devices, taken, request.devices)
-                active.append(_begin(context(devices), index, request, chosen))
+                active.append(_begin(context(devices), index, work, request, chosen))
             wait([channel for run in active for channel in (run.connection, run.process.sentinel)])
             for run in list(active):
                 finished = not run.process.is_alive()  # asked first so that no message is missed
                 for message in _received(run.connection):
-                    if isinstance(message, Status):
-                        show(run.index, message)
-                    else:
+                    if isinstance(message, Failure):
                         run.failure = message
+                    else:
+                        show(run.index, message)
                 if finished:
                     active.remove(run)
-                    ended(run.index, run.failure or exit_reason(run.process))
+                    ended(run.index, run.failure or _failure(run.process))
+
+
+def _failure(process: BaseProcess) -> Failure | None:
+    reason = exit_reason(process)
+    return Failure(reason) if reason else None
 
 
 @contextlib.contextmanager
 def _stopping(active: list[Active]) -> Iterator[None]:
-    """End the runs in progress, whatever happens."""
+    """End the processes at work, whatever happens."""
     try:
         yield
     finally:
@@ -127,9 +168,15 @@ def _stopping(active: list[Active]) -> Iterator[None]:
             run.process.join()
 
 
-def _begin(context: Context, index: int, request: RunRequest, devices: list[str]) -> Active:
+def _begin(
+    context: Context,
+    index: int,
+    work: Callable[[Any, Send], None],
+    request: Any,
+    devices: list[str],
+) -> Active:
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(request, theirs, devices))
+    process = context.Process(target=_work, args=(work, request, theirs, devices))
     process.start()
     theirs.close()
     return Active(index, process, ours, devices)
@@ -142,27 +189,23 @@ def _received(connection: Connection) -> Iterator[Any]:
             yield connection.recv()
 
 
-def _work(request: RunRequest, connection: Connection, devices: list[str]) -> None:
-    """Train one run in this process, from its command line to its record."""
+def _work(
+    work: Callable[[Any, Send], None], request: Any, connection: Connection, devices: list[str]
+) -> None:
+    """Serve a request in this process, and say why where that fails."""
     end_with_parent()
-    _print_to(request.log)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep ends its processes at Ctrl-C
     use_devices(devices)
     try:
-        with setup_run(compose(request.overrides), connection.send) as job:
-            train(job)
+        work(request, connection.send)
     except (ValueError, OSError) as error:
-        traceback.print_exc()
-        connection.send(sentence(error))
-        sys.exit(1)
+        _fail(connection, sentence(error), refused=True)
     except Exception as error:
+        _fail(connection, f"{type(error).__name__}: {error}", refused=False)
+
+
+def _fail(connection: Connection, reason: str, refused: bool) -> None:
+    connection.send(Failure(" ".join(reason.split()), refused))
+    with contextlib.suppress(OSError):  # the log may be what cannot be written
         traceback.print_exc()
-        connection.send(f"{type(error).__name__}: {error}")
-        sys.exit(1)
-
-
-def _print_to(log: Path) -> None:
-    """Append the output of this process and of its libraries to a file."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8") as file:
-        os.dup2(file.fileno(), sys.stdout.fileno())
-        os.dup2(file.fileno(), sys.stderr.fileno())
+    sys.exit(1)

@@ -48,9 +48,11 @@ class SequenceModule(LightningModule):
         captured: True where optimizer steps replay from a CUDA graph.
         selected_by: "accuracy" if the best validation has the highest accuracy, "loss" if it has
             the lowest loss.
+        checkpoint_parts: what a checkpoint holds beside Lightning's own.
     """
 
     captured = False
+    checkpoint_parts = frozenset({"description"})
     selected_by: Literal["accuracy", "loss"] = "accuracy"
 
     def __init__(
@@ -132,8 +134,8 @@ class SequenceModule(LightningModule):
         return loss
 
     def recurrent_state(self, batch: Batch) -> Sequence[Tensor]:
-        """Return the tensors that `loss` changes in place from batch to batch; none here."""
-        return ()
+        """Return the tensors that `loss` changes in place from batch to batch, such as averages."""
+        return [*self.network.buffers()]
 
     def busy_seconds(self) -> float | None:
         """Return the GPU seconds of captured steps since the last call; None without such steps.

@@ -101,6 +101,7 @@ class StreamModule(SequenceModule):
     """
 
     selected_by = "loss"
+    checkpoint_parts = frozenset({"description", "streams"})
 
     def __init__(self, *arguments: Any, samples_per_pass: int, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -127,8 +128,8 @@ class StreamModule(SequenceModule):
         return super().learn(batch)
 
     def recurrent_state(self, batch: Batch) -> Sequence[Tensor]:
-        """Return the state of the training streams."""
-        return self._training_streams(batch).parts
+        """Return the state of the training streams, and what else `loss` changes."""
+        return [*super().recurrent_state(batch), *self._training_streams(batch).parts]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the state of the training streams of all devices, [B, ..] each."""

@@ -51,7 +51,8 @@ def forward_sequence(
     corners = _opposite(unpad(saved.hidden, sizes), sizes).unbind(0)
 
     output = hidden.new_empty([time, sizes.batch_size, sizes.channels], dtype=compute_dtype)
-    last_hidden, last_cell = torch.empty_like(hidden), None if cell is None else cell.clone()
+    # Complete even where no step is an example's last one: the state after no step is the first
+    last_hidden, last_cell = hidden.clone(), None if cell is None else cell.clone()
     step = _Forward(sizes, weights, saved, normalization)
     chunk = _chunk(sizes)
     for t in range(sizes.steps):

@@ -97,7 +97,7 @@ class Buffers(NamedTuple):
             torch.empty_like(of_conv_cell[0]) if separate_memory_conv(sizes) else of_conv_cell,
             torch.empty_like(saved.partial[0]),
             saved.cell.new_zeros([2, examples, *sizes.grid, sizes.channels]),
-            torch.empty_like(projected, memory_format=torch.contiguous_format),
+            torch.empty_like(projected),
         )
 
 
@@ -194,8 +194,7 @@ def backward_sequence(
     """Return the gradients of the operator's arguments."""
     sizes = Sizes.of(projected, hidden, cell, weights.hidden, time)
     buffers = Buffers.of(sizes, saved, projected, weights.norm_gain is not None)
-    grads = (grad_output, grad_hidden, grad_cell)
-    output_grads = OutputGrads(*(None if grad is None else grad.contiguous() for grad in grads))
+    output_grads = OutputGrads(grad_output, grad_hidden, grad_cell)
     step = BackwardStep(sizes, saved, buffers, weights, output_grads, lengths, normalization)
     of_matrix: Tensor | None = None
     for begin, end in time_chunks(sizes):
@@ -240,10 +239,7 @@ def _gradients_of_state(
     hidden: Tensor, cell: Tensor | None, sizes: Sizes, buffers: Buffers
 ) -> tuple[Tensor, Tensor | None]:
     """Return the gradients of H_0 and C_0, and write that of the first projected input."""
-    of_hidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
-    of_cell = None
-    if cell is not None:
-        of_cell = torch.empty_like(cell, memory_format=torch.contiguous_format)
+    of_hidden, of_cell = torch.empty_like(hidden), None if cell is None else torch.empty_like(cell)
     init_bwd_kernel[(sizes.rows,)](
         buffers.of_read,
         buffers.of_conv_cell,

@@ -39,10 +39,9 @@ def forward_sequence(
     sizes = Sizes.of(projected, hidden, cell, weights.hidden, time)
     layout = Layout.of(sizes)
     saved = empty_saved_tensors(sizes, compute_dtype, keep, hidden)
-    projected = projected.contiguous()
     output = hidden.new_empty([time, sizes.batch_size, sizes.channels], dtype=compute_dtype)
-    last_hidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
-    last_cell = torch.empty_like(last_hidden, dtype=None if cell is None else cell.dtype)
+    # Complete even where no step is an example's last one: the state after no step is the first
+    last_hidden, last_cell = hidden.clone(), None if cell is None else cell.clone()
     weight = pack(weights, sizes, compute_dtype)
     norm_gain, norm_bias = affine(weights, instead=saved.partial)
     written = constants(sizes) | {"READ": layout.read}
@@ -52,8 +51,8 @@ def forward_sequence(
     init_fwd_kernel[(sizes.rows,)](
         saved.read,
         saved.cell,
-        hidden.contiguous(),
-        None if cell is None else cell.contiguous(),
+        hidden,
+        cell,
         projected,
         LOCATIONS=sizes.locations,
         GATES=sizes.gates,
@@ -89,4 +88,4 @@ def forward_sequence(
             )
     if keep:
         saved = saved._replace(weight=weight)
-    return output, last_hidden, None if cell is None else last_cell, saved
+    return output, last_hidden, last_cell, saved

@@ -105,8 +105,8 @@ def pack(weights: Weights, sizes: Sizes, dtype: torch.dtype) -> Tensor:
         triton.cdiv(layout.activations, PACKED_COLUMNS),
     )
     packing.pack_kernel[grid](
-        weights.hidden.contiguous(),
-        weights.bias.contiguous(),
+        weights.hidden,
+        weights.bias,
         wide,
         BLOCK_CHANNELS=PACKED_CHANNELS,
         BLOCK_COLUMNS=PACKED_COLUMNS,
@@ -117,8 +117,7 @@ def pack(weights: Weights, sizes: Sizes, dtype: torch.dtype) -> Tensor:
 
 def unpack(wide: Tensor, weights: Weights, sizes: Sizes) -> tuple[Tensor, Tensor]:
     """Return Wʰ and bʰ of such a matrix [N, A]; the inverse of `pack`."""
-    weight = torch.empty_like(weights.hidden, memory_format=torch.contiguous_format)
-    bias = torch.empty_like(weights.bias)
+    weight, bias = torch.empty_like(weights.hidden), torch.empty_like(weights.bias)
     layout = Layout.of(sizes)
     grid = tuple(triton.cdiv(size, UNPACKED) for size in (layout.taken, layout.activations))
     packing.unpack_kernel[grid](wide, weight, bias, BLOCK=UNPACKED, **_packing(sizes))
@@ -141,4 +140,4 @@ def affine(weights: Weights, instead: Tensor) -> tuple[Tensor, Tensor]:
     """Return gain and bias of the normalization in float32; without one, `instead` as a pointer."""
     if weights.norm_gain is None or weights.norm_bias is None:
         return instead, instead
-    return weights.norm_gain.float().contiguous(), weights.norm_bias.float().contiguous()
+    return weights.norm_gain.float(), weights.norm_bias.float()
