@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from zlib import crc32
 
@@ -18,7 +19,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from test_bench import everything, on_processor
 from test_figures import (
     PUBLISHED_CSV,
     curves_of,
@@ -38,9 +41,10 @@ from tlstm.records.schema import (
 from tlstm.records.store import (
     append,
 )
-from tlstm.reporting import rows
+from tlstm.reporting import rows, runtime_pictures
 from tlstm.reporting.learning_curves import learning_curves
 from tlstm.reporting.pages import Heading, code, experiment_page, verdict
+from tlstm.reporting.runtime import machines
 from tlstm.reporting.settings import settings_figure
 from tlstm.reporting.sweeps import ablation_figure, sweep_figure
 
@@ -354,6 +358,46 @@ def test_figure_5_is_accuracy_against_epochs(published):
         np.testing.assert_allclose(accuracies, [40, 90])
         assert len(panel.lines) == 1  # and no line to pass
     assert runtime.get_title() == "runtime"
+
+
+def crowded(figure: Figure) -> list[str]:
+    """The labels of axes that lie on one another, or beyond the edge of the picture."""
+    figure.draw_without_rendering()
+    found = []
+    for panel in figure.axes:
+        for axis in (panel.xaxis, panel.yaxis):
+            if not panel.axison:
+                continue
+            shown = [label for label in axis.get_ticklabels() if label.get_text()]
+            boxes = [label.get_window_extent() for label in shown]
+            found += [
+                f"{one.get_text()} on {other.get_text()}"
+                for (one, box), (other, next_box) in pairwise(zip(shown, boxes, strict=True))
+                if box.overlaps(next_box)
+            ]
+            box, edge = axis.label.get_window_extent(), figure.bbox
+            if axis.label.get_text() and (box.y0 < edge.y0 or box.y1 > edge.y1):
+                found.append(axis.label.get_text())
+    return found
+
+
+def test_labels_never_overlap(published):
+    measured = [each for each in everything() if each.case.suite in ("targets", "size")]
+    slow = [on_processor(each, quick=True) for each in measured if each.case.suite == "size"]
+    figures = {}
+    for machine, shown in machines([*measured, *slow]).items():
+        figures |= runtime_pictures.pictures(machine, shown)
+    runs = [
+        synthetic_record("paper", "memorization", model, depth, seed)
+        for model in ("slstm", "tlstm_3d_cn")
+        for depth in (1, 4, 7, 10)
+        for seed in range(2)
+    ]
+    varied = [with_settings(0, 20_000, 20_000, 0.995, learning_rate=rate) for rate in (0.1, 0.2)]
+    figures["curves"] = learning_curves(runs, published)
+    figures["depth"] = sweep_figure(runs, "depth")
+    figures["settings"] = settings_figure([*runs, *varied], published)
+    assert {name: found for name in figures if (found := crowded(figures[name]))} == {}
 
 
 def ablated(label: str, model: str, accuracy: float, **core) -> Record:

@@ -4,6 +4,7 @@ All comparisons are between measurements of one case in one run; times are micro
 timestep of a batch, forward and backward.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -222,34 +223,31 @@ def _memory(shown: Sequence[Group]) -> Iterator[Share]:
 
 
 def _with_errors(
-    group: Group, name: Implementation, precision: Precision
-) -> tuple[Errors, Measurement] | None:
-    asked = name, precision
-    for each in group:
-        if each.errors and (each.competitor.implementation, each.competitor.precision) == asked:
-            return each.errors, each
-    return None
+    group: Group, names: Sequence[Implementation], precision: Precision
+) -> Iterator[tuple[Errors, Measurement]]:
+    """Yield the errors of some implementations in a precision, each once."""
+    for name in names:
+        for each in group:
+            who = each.competitor
+            if each.errors and (who.implementation, who.precision) == (name, precision):
+                yield each.errors, each
+                break
 
 
 def _errors(shown: Sequence[Group], precision: Precision, limit: float) -> Iterator[Share]:
-    """Yield our errors as a share of the limit, each implementation once a case."""
+    """Yield our errors as a share of the limit."""
     for group in shown:
-        for name in OURS:
-            if found := _with_errors(group, name, precision):
-                yield max(found[0].output, found[0].gradient) / limit, found[1]
+        for found, each in _with_errors(group, OURS, precision):
+            yield max(found.output, found.gradient) / limit, each
 
 
 def _error_ratios(shown: Sequence[Group]) -> Iterator[Share]:
     """Yield our errors as a share of the limit that autograd's in the same precision set."""
-    for group in shown:
-        for precision in ERRORS:
-            plain = _with_errors(group, "autograd", precision)
-            for name in OURS:
-                found = _with_errors(group, name, precision)
-                if plain and found:
-                    mine, base = found[0], plain[0]
-                    worst = max(mine.output / base.output, mine.gradient / base.gradient)
-                    yield worst / ERROR_RATIO, found[1]
+    for group, precision in itertools.product(shown, ERRORS):
+        for base, _ in _with_errors(group, ["autograd"], precision):
+            for mine, each in _with_errors(group, OURS, precision):
+                worst = max(mine.output / base.output, mine.gradient / base.gradient)
+                yield worst / ERROR_RATIO, each
 
 
 # Tables

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from tlstm.records.measurement import OURS, Implementation, Measurement, format_microseconds
 from tlstm.records.models import MODELS, TASKS
@@ -29,6 +29,7 @@ PEERS: tuple[tuple[Implementation, str], ...] = (
     ("autograd", OTHER_COLOR),
     ("nn.LSTM", PEER_COLOR),
 )
+BARS = 7  # that a panel has room for
 TIME = "µs per timestep of a batch"
 
 
@@ -51,8 +52,10 @@ def bars(machine: Machine, shown: list[Group]) -> Figure:
     """Draw forward and backward of the configurations with a target, ours and the peers."""
     columns = 2 if len(shown) > 1 else 1
     rows = -(-len(shown) // columns)
+    more = max(sum(bool(value) for _, value, _ in _entries(group)) for group in shown) - BARS
+    height = 1.9 + 0.2 * max(more, 0)
     with style():
-        figure = Figure(figsize=(5.4 * columns, 1.9 * rows + 0.9), layout="constrained")
+        figure = Figure(figsize=(5.4 * columns, height * rows + 0.9), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).flatten()
         for panel, group in zip(axes, shown, strict=False):
             _draw_bars(panel, group)
@@ -104,11 +107,12 @@ def over_size(machine: Machine, shown: list[Group]) -> Figure:
             panel.set_xlabel("tensor size P (layers, of nn.LSTM)")
             panel.set_xticks(sorted({group[0].case.tensor_size for group in of_width}))
             panel.set_yscale("log")
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.yaxis.set_major_formatter("{x:g}")
-            panel.yaxis.set_minor_formatter("{x:g}")
-        axes[0].set_ylabel(f"{TIME}, forward + backward")
+            panel.yaxis.set_minor_formatter(NullFormatter())
+        axes[0].set_ylabel(TIME)
         axes[-1].legend()
-        _title(figure, machine, "Deeper at the same number of parameters")
+        _title(figure, machine, "Forward and backward: deeper at the same number of parameters")
     return figure
 
 

@@ -136,7 +136,8 @@ def _draw_accuracies(
     panel: Axes, table: pd.DataFrame, places: Mapping[Lane, float], looks: Mapping[str, Look]
 ) -> None:
     """Draw hollow points at the best accuracy of every run that did not pass the threshold."""
-    panel.set_xlabel("best validation accuracy (%) of runs that did not solve the task")
+    which = " of runs that did not solve the task" if tables.is_solvable(table) else ""
+    panel.set_xlabel(f"best validation accuracy (%){which}")
     for (row, depth, label), runs in table.groupby(["row", "depth", "label"], sort=False):
         heights = [places[Lane(str(row), int(str(depth)))]] * len(runs)
         look = looks[str(label)] | {"markerfacecolor": "white"}
