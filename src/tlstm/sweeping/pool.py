@@ -196,6 +196,7 @@ def _work(
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep ends its processes at Ctrl-C
     use_devices(devices)
+    print_to(Path(os.devnull))  # until the work has a file for its output
     try:
         work(request, connection.send)
     except (ValueError, OSError) as error:
