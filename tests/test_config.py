@@ -6,11 +6,23 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from omegaconf import OmegaConf
 
 from tlstm.records.store import (
     load,
 )
-from tlstm.training.config import CONFIGURATIONS, compose, flat, instantiate, plain, with_scale
+from tlstm.sweeping.grid import read_runs
+from tlstm.training.config import (
+    CONFIGURATIONS,
+    PATHS,
+    compose,
+    flat,
+    hyperparameters,
+    instantiate,
+    plain,
+    with_scale,
+)
 from tlstm.training.network import SequenceNetwork
 from tlstm.training.run import make_data, make_module
 
@@ -63,7 +75,7 @@ def test_the_groups_are_all_there() -> None:
 
 
 @pytest.mark.parametrize("scale", GROUPS["scale"])
-@pytest.mark.parametrize("task", sorted({*GROUPS["task"]} - {"wikipedia_sample"}))  # has no file
+@pytest.mark.parametrize("task", sorted({*GROUPS["task"]} - {"text_file"}))  # has no file
 @pytest.mark.parametrize("model", GROUPS["model"])
 def test_every_model_is_made_for_every_task_at_every_scale(
     model: str, task: str, scale: str
@@ -334,7 +346,9 @@ def test_the_machine_chooses_the_scale_unless_it_is_given() -> None:
         ("model.depth=foo", ["model.depth", "integer of at least 1", "got 'foo'"]),
         ("model.depth=1.5", ["model.depth", "integer of at least 1", "got 1.5"]),
         ("model.depth=true", ["model.depth", "integer of at least 1", "got True"]),
-        ("model.depth=[1]", ["model.depth", "integer of at least 1", "got [1]"]),
+        ("model.depth=[1]", ["model.depth", "single value", "got [1]"]),
+        ("model.core.normalization={_target_: os.getcwd}", ["single value", "os.getcwd"]),
+        ("seed=${training.batch_size}", ["seed", "no reference"]),
         ("model.depth=null", ["model.depth", "integer of at least 1", "got None"]),
         ("model.channels=0", ["model.channels", "at least 1", "got 0"]),
         ("model.core.kernel_size=1", ["model.core.kernel_size", "at least 2", "got 1"]),
@@ -370,17 +384,43 @@ def test_the_machine_chooses_the_scale_unless_it_is_given() -> None:
         ("trainer.steps_per_launch=0", ["trainer.steps_per_launch", "at least 1", "got 0"]),
         ("trainer.steps_per_launch=all", ["trainer.steps_per_launch", "got 'all'"]),
         ("trainer.devices=auto", ["trainer.devices", "at least 1", "got 'auto'"]),
-        ("trainer.cuda_graph=1", ["trainer.cuda_graph", "auto, true or false", "got 1"]),
+        ("trainer.cuda_graph=1", ["trainer.cuda_graph", "auto, true, false", "got 1"]),
         (
             "trainer.cuda_graph=always",
-            ["auto, true or false", "got 'always'"],
+            ["auto, true, false", "got 'always'"],
         ),
         ("trainer.float32_matmul_precision=foo", ["trainer.float32_matmul_precision", "highest"]),
         # What would otherwise be found out when the record is written, after the training
         ("experiment.name=a/b", ["experiment.name", "a/b"]),
         ("model.name=../b", ["model.name", "../b"]),
-        ("model.label=5", ["model.label", "5"]),
-        ("output_dir=null", ["output_dir", "None"]),
+        *(
+            (f"{group}.name={name}", [f"{group}.name", "letters"])
+            for group in ("task", "model", "experiment", "initialization")
+            for name in ("0", "null", "true", "../../x", '"my digits"', "..", "a" * 65)
+        ),
+        ("task.forget_bias=inf", ["task.forget_bias must be a finite number up to 1e+37, got inf"]),
+        ("task.channels=nan", ["model.channels", "got nan"]),
+        ("model.core.forget_bias=-inf", ["model.core.forget_bias", "got -inf"]),
+        ("model.label=a\nb", ["model.label", "control characters"]),
+        ("logger.project=", ["logger.project must be text, got ''"]),
+        ("logger.wandb=hello world", ["logger.wandb must be one of true, false"]),
+        ("logger.tensorboard=1", ["logger.tensorboard must be one of true, false"]),
+        ("trainer.progress=nan", ["trainer.progress must be one of true, false"]),
+        ("trainer.accelerator=tpu", ["trainer.accelerator must be one of auto, cpu, gpu"]),
+        ("trainer.precision=32", ["trainer.precision must be one of 32-true, bf16-mixed"]),
+        ("trainer.threads=1000000000", ["trainer.threads must be at most 1000"]),
+        ("trainer.threads=1e9", ["trainer.threads must be an integer"]),
+        *(
+            (f"{key}={value}", [key, "a path"])
+            for key in ("output_dir", "resume", "task.data_dir", "task.path")
+            for value in ("", " ", "''", "${seed}")
+        ),
+        ("output_dir=null", ["output_dir", "null"]),
+        ("output_dir=~nobody-of-this-name/x", ["output_dir", "no such user"]),
+        ("task.data_module=os.system", ["one SequenceDataModule of tlstm, got os.system"]),
+        ("task.data_module=tlstm.tasks.base.SequenceDataModule", ["task.data_module"]),
+        ("model.core._target_=tlstm.tasks.addition.AdditionDataModule", ["model.core"]),
+        ("training.loss=a'b", ["the value cannot be read", "quoted twice"]),
         # More than one value
         ("model.depth=1,2", ["model.depth=1,2", "one value", "tlstm.sweep"]),
         ("model.depth=range(1,3)", ["model.depth=range(1,3)", "one value", "tlstm.sweep"]),
@@ -390,12 +430,59 @@ def test_the_machine_chooses_the_scale_unless_it_is_given() -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_refusals_name_the_key_and_what_it_may_be(override: str, said: list[str]) -> None:
-    message = refusal([override])
+    task = ["task=python_topics"] if "data_dir" in override or "path" in override else []
+    message = refusal([*task, override])
     for words in said:
         assert words in message
     assert "\n" not in message
     assert "http" not in message
     assert len(message) < 400
+
+
+@pytest.mark.parametrize(
+    "path", ["é/日", "a#b", "a=b", "x (copy)", "a'b", "a,b", "[x]", "{y}", "1e5", "a b"]
+)
+@pytest.mark.parametrize("key", PATHS)
+def test_paths_are_taken_as_people_write_them(key: str, path: str, tmp_path: Path) -> None:
+    """From the command line and from sweep files, in quotes or not, with ~ for the home."""
+    home = Path.home()
+    file = tmp_path / "sweep.yaml"
+    sweep = {"program": "tlstm.train", "method": "grid", "command": ["train"]}
+    for text, expected in ((path, path), (f'"{path}"', path), (f"~/{path}", f"{home}/{path}")):
+        overrides = ["scale=smoke", "task=python_topics", f"{key}={text}"]
+        run = compose(overrides)
+        assert OmegaConf.select(run.config, key) == expected
+        parameters = {"task": {"value": "python_topics"}, key: {"values": [text]}}
+        file.write_text(yaml.safe_dump(sweep | {"parameters": parameters}), encoding="utf-8")
+        (same,) = read_runs(file, ["scale=smoke"])
+        assert same.config == run.config
+
+
+@pytest.mark.parametrize("model", ["tlstm_3d_cn", "grid_lstm_tied"])
+@pytest.mark.parametrize("task", ["memorization", "python_topics", "mnist"])
+@pytest.mark.parametrize("scale", ["smoke", "paper"])
+def test_a_configuration_that_wandb_hands_back_is_the_same_run(
+    model: str, task: str, scale: str
+) -> None:
+    """W&B's server hands back all that the run has told it, and W&B's own, as Python writes it."""
+    run = compose(
+        [
+            f"scale={scale}",
+            f"task={task}",
+            f"model={model}",
+            "experiment=recipe",
+            "model.depth=2",
+            "output_dir=a (b)",
+            "training.learning_rate=1e-05",
+        ]
+    )
+    told = hyperparameters(run.config) | {"_wandb": {"t": {"1": [1, 2]}, "cli_version": "0.1"}}
+    again = compose([f"{key}={value}" for key, value in told.items()])
+    assert again.config == run.config
+    assert again.directory == run.directory
+    assert compose(again.overrides).directory == run.directory
+    for other in ("depth=3", "label=another", "scale.sweep.model.depth=[9]"):
+        assert other.partition("=")[0] in refusal([f"task={task}", "model.depth=2", other])
 
 
 def test_what_is_refused_in_a_layer_is_said_in_its_own_words() -> None:

@@ -30,7 +30,7 @@ from tlstm.records.schema import Record, read_record
 from tlstm.sweeping import gpus as sweep_devices
 from tlstm.training import recording
 from tlstm.training.config import compose
-from tlstm.training.distributed import ENDING_SECONDS, WorkerSpec
+from tlstm.training.distributed import ENDING_SECONDS, TORCHRUN, WorkerSpec
 from tlstm.training.module import SequenceModule
 from tlstm.training.run import check_devices, make_data
 
@@ -359,8 +359,8 @@ def test_processes_of_torchrun_are_one_run(tmp_path: Path, alone: Record) -> Non
 @pytest.fixture
 def four_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """As torchrun starts them."""
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-    monkeypatch.setenv("WORLD_SIZE", "4")
+    for name in TORCHRUN:
+        monkeypatch.setenv(name, "4")
 
 
 def refusal(*overrides: str) -> str:

@@ -1,9 +1,13 @@
 """Downloads from a server on this machine: whole or not at all, once, and checked."""
 
+import bz2
 import gzip
 import hashlib
 import http.server
 import io
+import lzma
+import os
+import tarfile
 import threading
 import time
 import zipfile
@@ -13,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tlstm.tasks import download, mnist, wikipedia
 from tlstm.tasks.download import fetch, read_file
@@ -113,26 +119,107 @@ def test_without_a_server_nothing_is_made(server: Server, tmp_path: Path) -> Non
     assert fetch([f"{server.url}/nowhere"], path, check, "") == path
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [("text", CONTENT), ("text.gz", gzip.compress(CONTENT)), ("text.zip", zipped(CONTENT))],
-    ids=["plain", "gz", "zip"],
-)
-def test_files_are_read_plain_or_packed(name: str, content: bytes, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(content)
+PACKED = {
+    "gz": gzip.compress(CONTENT),
+    "bz2": bz2.compress(CONTENT),
+    "xz": lzma.compress(CONTENT),
+    "zip": zipped(CONTENT),
+}
+
+
+@pytest.mark.parametrize("name", ["text", "text.txt", "TEXT.GZ", "text.zip"])
+@pytest.mark.parametrize("kind", PACKED)
+def test_packed_files_are_known_by_their_content(kind: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(PACKED[kind])
     assert read_file(tmp_path / name) == CONTENT
-    if name != "text":
-        for kept in (0, 10, len(content) - 20):
-            (tmp_path / name).write_bytes(content[:kept])
-            if kept or name == "text.zip":
-                with pytest.raises(ValueError, match=f"{name} is damaged or not whole"):
-                    read_file(tmp_path / name)
 
 
-def test_an_archive_of_two_files_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "two.zip").write_bytes(zipped(b"one", b"two"))
-    with pytest.raises(ValueError, match=r"two\.zip must hold one file, but holds 2"):
-        read_file(tmp_path / "two.zip")
+def test_plain_files_are_read_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    for content in (b"", b"a", b"BZh9 is how bzip2 begins", bytes(600), CONTENT):
+        path.write_bytes(content)
+        assert read_file(path) == content
+
+
+@settings(max_examples=200)
+@given(kind=st.sampled_from(sorted(PACKED)), data=st.data())
+def test_a_damaged_file_is_refused_by_name(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, data: st.DataObject
+) -> None:
+    content = bytearray(PACKED[kind])
+    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    length = data.draw(st.one_of(st.just(len(content)), st.integers(0, len(content))))
+    path = tmp_path_factory.mktemp("damaged") / f"text.{kind}"
+    path.write_bytes(content[:length])
+    try:
+        found = read_file(path)
+    except ValueError as error:
+        found = str(error).encode()
+    assert found == CONTENT or str(path).encode() in found  # equal where a date is damaged, say
+
+
+def tarred(content: bytes) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        member = tarfile.TarInfo("text")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def patched(content: bytes, offset: int, value: int) -> bytes:
+    """A zip of one file with a field of both of its headers changed: flags at 6, method at 8."""
+    changed = bytearray(content)
+    for place in (offset, content.index(b"PK\1\2") + offset + 2):
+        changed[place : place + 2] = value.to_bytes(2, "little")
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (zipped(b"one", b"two"), "must hold one file, but holds 2"),
+        (zipped(), "must hold one file, but holds 0"),
+        (zipped(zipped(CONTENT)), "holds a zip file; unpack it to plain text first"),
+        (gzip.compress(gzip.compress(CONTENT)), "holds a gzip file"),
+        (tarred(CONTENT), "is a tar file; unpack it to plain text first"),
+        (gzip.compress(tarred(CONTENT)), "holds a tar file"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(50), "is a 7-Zip file"),
+        (b"\x28\xb5\x2f\xfd" + bytes(50), "is a zstandard file"),
+        (patched(zipped(CONTENT), 6, 1), "is encrypted; unpack it to plain text first"),
+        (patched(zipped(CONTENT), 8, 97), "cannot be unpacked here: That compression method"),
+    ],
+)
+def test_what_cannot_be_unpacked_is_refused(content: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{path} {said}") as caught:
+        read_file(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_only_its_name_calls_packed_is_refused(tmp_path: Path) -> None:
+    for name in ("text.gz", "text.Zip", "text.tar", "text.br"):
+        (tmp_path / name).write_bytes(CONTENT)
+        with pytest.raises(ValueError, match=f"{name} is damaged or not what its name says"):
+            read_file(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", [*PACKED, "plain"])
+def test_what_is_too_large_is_not_read_whole(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "LARGEST", 1000)
+    (tmp_path / "text").write_bytes(PACKED.get(kind, CONTENT))
+    with pytest.raises(ValueError, match="text holds more than 1,000 bytes"):
+        read_file(tmp_path / "text")
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(ValueError, match=f"{path} is no regular file"):
+            read_file(path)
 
 
 @pytest.mark.parametrize(
@@ -152,11 +239,12 @@ def test_enwik8_is_checked_by_its_hash(
 ) -> None:
     server.files["enwik8.zip"] = zipped(text), 0
     small = wikipedia.ENWIK8._replace(
-        url=f"{server.url}/enwik8.zip",
         size=len(CONTENT),
         sha256=hashlib.sha256(CONTENT).hexdigest(),
     )
+    monkeypatch.setattr(wikipedia, "URL", f"{server.url}/enwik8.zip")
     monkeypatch.setattr(wikipedia, "ENWIK8", small)
+    monkeypatch.setattr(wikipedia, "PUBLISHED", {"wikipedia": small})
     if said is None:
         assert wikipedia.read_text("wikipedia", tmp_path, None) == CONTENT
     else:

@@ -248,7 +248,6 @@ def test_nobody_goes_on_from_a_malicious_checkpoint(
         ("task", {"data_module": "tlstm.layers.tensorized.TensorizedLSTM"}),
         ("task", {"data_module": {"_target_": "os.mkdir", "path": "executed"}}),
         ("task", {"data_module": [{"_target_": "os.mkdir", "path": "executed"}]}),
-        ("task", {"data_module": "${malicious}"}),
     ],
 )
 def test_a_malicious_configuration_is_refused(

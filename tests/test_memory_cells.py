@@ -215,7 +215,7 @@ def test_a_stream_is_shown_where_it_is_answered(
     sizes = ["timesteps=10", "evaluation_streams=2", "context=20", "batch_size=2"]
     kept = [o for o in tiny(tmp_path / "runs") if not o.startswith(("task", "training.", "scale."))]
     budget = ["scale=smoke", "training.max_samples=4", "training.samples_per_epoch=4"]
-    task = ["task=wikipedia_sample", "task.text=null", f"task.path={tmp_path / 'text'}"]
+    task = ["task=text_file", "task.text=null", f"task.path={tmp_path / 'text'}"]
     settings = [f"task.{size}" for size in sizes]
     train_here([*kept, *budget, *task, *settings, "model=tlstm_2d"])
     directory = run_directory(tmp_path / "runs")
@@ -227,7 +227,7 @@ def test_a_stream_is_shown_where_it_is_answered(
     assert "".join(map(str, cells.inputs)) == text[first - 1 : first + 9]
     assert "".join(map(str, cells.targets)) == text[first : first + 10]
     said = headings(drawing.figure(cells))
-    assert said["The data are wikipedia_sample, not wikipedia"] == RED
+    assert said["The data are text_file, not wikipedia"] == RED
     assert any("bits per character" in line for line in said)
 
 

@@ -93,7 +93,7 @@ def test_a_store_is_brought_along_in_its_order(
     other["config"]["training"]["momentum"] = 0.9
     store.write_text(f"{json.dumps(other)}\n{new.model_dump_json()}\n")
     assert results.main(arguments) == 1
-    assert "1 records of " in capsys.readouterr().err
+    assert "a record of " in capsys.readouterr().err
     assert load(stores, "fig4") == [new]
     assert (store.parent / "not-migrated.jsonl").read_text() == f"{json.dumps(other)}\n"
 

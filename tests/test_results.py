@@ -1,22 +1,29 @@
+import bz2
 import errno
+import gzip
 import itertools
 import json
+import lzma
 import multiprocessing
 import operator
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
 import tarfile
 import textwrap
-from datetime import UTC, datetime, timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tlstm.records import provenance
 from tlstm.records.schema import (
     CurvePoint,
     Hardware,
@@ -24,17 +31,10 @@ from tlstm.records.schema import (
     read_record,
     write_record,
 )
-from tlstm.records.store import (
-    CURVE_POINTS,
-    append,
-    frame,
-    latest,
-    load,
-    thin,
-)
-from tlstm.results import (
-    main,
-)
+from tlstm.records.sources import read_source
+from tlstm.records.store import CURVE_POINTS, append, frame, latest, load, load_all, thin
+from tlstm.results import main
+from tlstm.utils import replace_file
 
 STARTED = datetime(2025, 3, 1, 12, tzinfo=UTC)
 PACKAGE = Path(__file__).parents[1] / "src" / "tlstm"
@@ -95,10 +95,10 @@ def leave(runs: Path, record: Record, name: str) -> Path:
 
 @given(
     accuracy=st.floats(0, 1),
-    seconds=st.floats(0, 1e300),
+    seconds=st.floats(0, 1e12),
     loss=st.floats(),
     minutes=st.floats(0, 1e5),
-    label=st.text(),
+    label=st.text(min_size=1, max_size=200).filter(lambda t: t.isprintable() and "$" not in t),
     outcome=st.sampled_from([("solved", 7), ("budget spent", None), ("budget spent", 7)]),
 )
 def test_a_record_reads_back_as_it_was_written(
@@ -140,6 +140,21 @@ def test_a_diverged_run_still_leaves_a_record(tmp_path, loss):
         ({"identifier": "0123"}, "identifier"),
         ({"experiment": "../fig4"}, "experiment"),
         ({"scale": "a/b"}, "scale"),
+        ({"label": "my $x"}, "label"),
+        ({"label": "a\nb"}, "label"),
+        ({"label": ""}, "label"),
+        ({"samples": 10**30}, "samples"),
+        ({"seed": -1}, "seed"),
+        ({"wall_seconds": 1e300}, "wall_seconds"),
+        ({"best": {"accuracy": 5}}, "best"),
+        ({"test": {"accuracy": -0.1}}, "test"),
+        ({"config": {"model": None}}, "config.model must hold settings"),
+        ({"config": {"model": [1]}}, "model must hold settings"),
+        ({"config": {"model": {"core": 3}}}, "model.core must hold settings"),
+        ({"config": {"training": {"batch_size": "x"}}}, "training.batch_size must be an integer"),
+        ({"config": {"task": {"base": 0}}}, "task.base must be an integer"),
+        ({"started": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))}, "started"),
+        ({"finished": datetime(9999, 12, 31, tzinfo=UTC)}, "finished"),
         ({"outcome": "crashed"}, "outcome"),
         ({"started": datetime(2025, 3, 1)}, "started"),
         ({"finished": STARTED - timedelta(seconds=1)}, "finished"),
@@ -161,7 +176,7 @@ def test_a_diverged_run_still_leaves_a_record(tmp_path, loss):
 def test_a_wrong_value_is_refused_by_name(change, named):
     with pytest.raises(ValidationError) as caught:
         make_record(**change)
-    assert named in str(caught.value).replace("\n", ".")
+    assert named in re.sub(r"\n *", ".", str(caught.value))
 
 
 def test_a_record_cannot_be_changed():
@@ -194,6 +209,31 @@ def test_a_file_in_place_of_a_directory_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"file/record\.json"):
         write_record(make_record(), tmp_path / "file" / "record.json")
+
+
+def test_writing_keeps_links_and_modes(tmp_path):
+    file, link = tmp_path / "there" / "file", tmp_path / "link"
+    link.symlink_to("there/file")
+    replace_file(link, b"new")  # a link to a file and a directory that are still missing
+    file.chmod(0o664)
+    replace_file(link, b"newer")
+    assert link.is_symlink()
+    assert (file.read_bytes(), file.stat().st_mode & 0o7777) == (b"newer", 0o664)
+    assert [path.name for path in file.parent.iterdir()] == ["file"]
+
+
+def test_what_is_no_regular_file_is_written_to_as_it_is(tmp_path):
+    pipe, out = tmp_path / "pipe", Path("/dev/null")
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_bytes)
+        replace_file(pipe, b"through")
+        assert read.result(10) == b"through"
+    replace_file(out, b"")
+    assert pipe.is_fifo()
+    assert out.is_char_device()
+    with pytest.raises(OSError, match=f"cannot be written: .*{tmp_path}"):
+        replace_file(tmp_path, b"")
 
 
 def run_alone(code: str, *arguments: object) -> subprocess.CompletedProcess:
@@ -342,6 +382,55 @@ def test_append_adds_only_what_is_new_and_touches_no_line(tmp_path):
     assert latest(load(tmp_path, "fig4")) == [numbered(3), again, numbered(2)]
 
 
+def test_a_store_may_be_a_link(tmp_path):
+    """Its lock lies beside the file, where others who reach it another way look for one."""
+    store, real = store_of(tmp_path), tmp_path / "elsewhere" / "fig4.jsonl"
+    store.parent.mkdir()
+    store.symlink_to(real)
+    append([numbered(1)], tmp_path)
+    assert store.is_symlink()
+    assert load(tmp_path, "fig4") == [numbered(1)]
+    assert {path.name for path in store.parent.iterdir()} == {"records.jsonl"}
+    assert {path.name for path in real.parent.iterdir()} == {"fig4.jsonl", "fig4.jsonl.lock"}
+
+
+OTHER_RESULT = {"last": {"accuracy": 0.1, "loss": 1.0}}
+OTHER_SETTINGS = {"depth": 7, "started": STARTED - timedelta(hours=1)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"experiment": "fig5"}, "experiment: it is a record of fig5, not of fig4"),
+        (OTHER_RESULT, "started: addition-tlstm_3d_cn-.* has another result"),
+        (OTHER_SETTINGS, "identifier: that of addition-.* is also that of other settings"),
+        ({"config": {"model": [1]}}, "config: model must hold settings by their names"),
+    ],
+)
+def test_a_store_that_cannot_be_drawn_is_refused_and_the_others_are_not(tmp_path, changes, said):
+    append([numbered(1), numbered(2, experiment="depth")], tmp_path)
+    wrong = json.loads(numbered(1).model_dump_json()) | json.loads(json.dumps(changes, default=str))
+    with store_of(tmp_path).open("a") as store:
+        store.write(json.dumps(wrong) + "\n")
+    with pytest.raises(ValueError, match=rf"^line 2 of .*records.jsonl is not a .*: {said}"):
+        load(tmp_path, "fig4")
+    stores, (problem,) = load_all(tmp_path)
+    assert stores == {"depth": [numbered(2, experiment="depth")]}
+    assert re.search(said, problem)
+
+
+@pytest.mark.parametrize("changes", [OTHER_RESULT, OTHER_SETTINGS])
+def test_what_contradicts_a_store_is_not_added_to_it(tmp_path, capsys, changes):
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    append([numbered(1)], results)
+    leave(runs, numbered(1, **changes), "other")
+    leave(runs, numbered(2), "second")
+    assert collect(runs, results) == 1
+    assert "1 of them new" in (said := capsys.readouterr()).out
+    assert "left out: " in said.err
+    assert load(results, "fig4") == [numbered(1), numbered(2)]
+
+
 def test_latest_is_the_one_that_finished_last_in_any_order():
     runs = [
         make_record(finished=STARTED + timedelta(hours=hours), samples=hours) for hours in (2, 3, 1)
@@ -487,10 +576,135 @@ def test_collect_explains_what_it_cannot_do(runs, tmp_path, capsys):
         (runs, corrupt, [], "line 1 of"),
     ]:
         assert collect(source, results, *names) == 2
-        said = capsys.readouterr().err
-        assert message in said
-        assert said.count("\n") == 1
+        said = capsys.readouterr().err.splitlines()
+        assert said
+        assert all(message in line for line in said)
         assert not load(tmp_path / "results", "fig4")
+
+
+def archive_of(runs: Path, path: Path, mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as file:
+        file.add(runs, arcname="runs")
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".bz2", ".xz"])
+def test_a_damaged_archive_is_refused(runs, tmp_path, capsys, suffix):
+    """Wherever the damage is, and whatever tarfile would make of it."""
+    plain = bytearray(archive_of(runs, tmp_path / "plain").read_bytes())
+    with tarfile.open(tmp_path / "plain") as file:
+        headers = [member.offset for member in file]
+        end = file.offset  # zeros follow
+    pack = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[suffix]
+    path, whole = tmp_path / f"runs.tar{suffix}", pack(bytes(plain))
+    size = len(whole) if suffix else end
+    damaged = [whole[: size * part // 8] for part in range(1, 8)]
+    for place in (headers[0], headers[2], headers[-1]):
+        damaged.append(pack(plain[:place] + b"\xff" * 100 + plain[place + 100 :]))
+    damaged += [pack(plain + plain), pack(plain[:end]), b"", pack(b"x" * 10_000)]
+    for content in damaged:
+        path.write_bytes(content)
+        assert collect(path, tmp_path / "results") == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line == f"error: {path} is not a readable archive, or not a whole one"
+    path.write_bytes(whole)
+    assert collect(path, tmp_path / "results") == 0
+
+
+@settings(max_examples=200)
+@given(data=st.data())
+def test_an_archive_with_any_damage_is_read_whole_or_something_is_said(tmp_path_factory, data):
+    directory = tmp_path_factory.mktemp("archives")
+    leave(directory / "runs", numbered(1), "first")
+    leave(directory / "runs", numbered(2), "second")
+    path = archive_of(directory / "runs", directory / "runs.tar", "w")
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(content)
+    try:
+        found = read_source(path)
+    except ValueError:
+        return
+    assert len(found.records) == 2 or found.problems
+
+
+def claimed(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.size, member.type = size, kind
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        claimed("runs/fig4/a/record.json", 20 * 2**30),
+        claimed("././@PaxHeader", 20 * 2**30, tarfile.XHDTYPE),
+        claimed("././@LongLink", 20 * 2**30, tarfile.GNUTYPE_LONGNAME),
+    ],
+)
+def test_what_an_archive_claims_is_not_read_into_memory(tmp_path, capsys, header):
+    path = tmp_path / "runs.tar.xz"
+    path.write_bytes(lzma.compress(header + bytes(2**28), preset=0))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert collect(path, tmp_path / "results") == 2
+    assert "not a whole one" in capsys.readouterr().err
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # KiB
+
+
+def test_members_that_are_no_files_are_named(runs, tmp_path, capsys):
+    path = tmp_path / "runs.tar"
+    with tarfile.open(path, "w") as file:
+        for name, kind, target in [
+            ("runs/fig4/a/record.json", tarfile.FIFOTYPE, ""),
+            ("runs/fig4/b\x1b[31m\n/record.json", tarfile.SYMTYPE, "nowhere"),
+            ("runs/fig4/c/record.json", tarfile.SYMTYPE, "record.json"),
+        ]:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            file.addfile(member)
+        file.add(runs, arcname="runs")
+        file.add(runs / "fig4" / "first" / "record.json", arcname="moved/fig4/d/record.json")
+    assert collect(path, tmp_path / "results") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert r"b\x1b[31m\n/record.json in" in lines[1]
+    assert load(tmp_path / "results", "fig4") == [numbered(1)]
+
+
+def test_what_cannot_be_read_is_named(runs, tmp_path, capsys, monkeypatch):
+    """Directories, pipes, devices, links to nowhere, files that are too large."""
+    below = runs / "fig4"
+    for name in ("pipe", "device", "link", "large", "closed", "bad\x1b[31m\nname"):
+        (below / name).mkdir()
+    os.mkfifo(below / "pipe" / "record.json")
+    (below / "device" / "record.json").symlink_to("/dev/zero")
+    (below / "link" / "record.json").symlink_to("nowhere")
+    with (below / "large" / "record.json").open("wb") as file:
+        file.truncate(20 * 2**30)
+    (below / "bad\x1b[31m\nname" / "record.json").write_text("{}")
+    listed = Path.iterdir
+
+    def closed(path):  # nothing is forbidden to root
+        if path.name == "closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    assert collect(runs, tmp_path / "results") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("left out: ") for line in lines)
+    for name, said in [
+        (r"bad\x1b[31m\nname/record.json", "is not a valid record"),
+        ("closed", "Permission denied"),
+        ("device/record.json", "is no regular file"),
+        ("large/record.json", "has more than 67,108,864 bytes"),
+        ("link/record.json", "No such file"),
+        ("pipe/record.json", "is no regular file"),
+    ]:
+        assert any(f"{below}/{name}" in line and said in line for line in lines), name
+    assert len(lines) == 6
+    assert load(tmp_path / "results", "fig4") == [numbered(1)]
 
 
 def test_a_directory_without_finished_runs_is_no_error(tmp_path, capsys):
@@ -523,3 +737,50 @@ def test_a_run_without_accuracy_has_a_row_all_the_same():
     table = frame([make_record(best={"bits_per_character": 2.5})])
     assert table["best_bits_per_character"].tolist() == [2.5]
     assert (100 * table["best_accuracy"]).isna().all()
+
+
+# Provenance
+
+
+def test_provenance_is_of_the_projects_own_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of one that it is installed in, nor of one that a variable names."""
+
+    def git(place: Path, *arguments: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        command = ["git", "-C", str(place), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit_of(place: Path) -> tuple[str | None, bool]:
+        file = place / "src" / "tlstm" / "records" / "provenance.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        monkeypatch.setattr(provenance, "__file__", str(file))
+        return provenance.commit()
+
+    other, own = tmp_path / "other", tmp_path / "own"
+    for place, name in ((other, "other"), (own, "tlstm")):
+        place.mkdir()
+        (place / "pyproject.toml").write_text(f'[project]\nname = "{name}"\n')
+        git(place, "init", "-q")
+        git(place, "add", ".")
+        git(place, "commit", "-q", "-m", name)
+    head = git(own, "rev-parse", "HEAD")
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "pyproject.toml").write_text((own / "pyproject.toml").read_text())
+    for name, value in {
+        "GIT_DIR": str(other / ".git"),
+        "GIT_WORK_TREE": str(other),
+        "GIT_INDEX_FILE": str(other / ".git" / "index"),
+        "GIT_COMMIT": "1" * 40,
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert commit_of(own) == (head, False)
+    (own / "pyproject.toml").write_text('[project]\nname = "tlstm"\nversion = "2"\n')
+    assert commit_of(own) == (head, True)
+    assert commit_of(other) == commit_of(other / ".venv" / "lib") == (None, False)
+    assert commit_of(copy) == ("1" * 40, False)
+    monkeypatch.setenv("GIT_COMMIT", "no commit")
+    assert commit_of(copy) == (None, False)

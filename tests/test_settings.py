@@ -1,6 +1,7 @@
 """Settings of the training beyond the paper's: what each of them does, and that alone."""
 
 import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -11,19 +12,38 @@ from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
-from commands import measure_quickly, run_directory, tiny, train_here
+from commands import TINY, files_below, measure_quickly, run_directory, tiny, train_here
 from tlstm.layers.recurrent import RecurrentLayer
+from tlstm.records import provenance
+from tlstm.records.schema import parse_record
 from tlstm.tasks.base import Batch
-from tlstm.training.config import compose, instantiate
+from tlstm.training import cores
+from tlstm.training.config import compose, instantiate, leaves
 from tlstm.training.initialization import initialize
 from tlstm.training.module import SequenceModule
-from tlstm.training.run import make_data, make_module, set_up_torch
+from tlstm.training.run import make_data, make_module, set_up_torch, setup_run
+from tlstm.utils import sentence
 
 MODELS = ["tlstm_3d_cn", "slstm", "grid_lstm_tied", "trnn_2d"]
 NORM = 0.05  # below that of the first gradients
 
 
 AS_DRAWN = ("initialization=torch7",)
+
+# What no setting expects, or what only some do
+HOSTILE = (
+    *("", " ", "null", "None", "nan", "inf", "-inf", "-1", "0", "1", "0.5", "1e9", "1000000000"),
+    *("9" * 40, "true", "[]", "{}", "{a: 1}", "${seed}", "../x", "a b", "a,b", "é日", "'", '"x'),
+    *("a\0b", "a\nb", "???", "~", "a=b", "-", "x" * 300, "os.system", "\udcff", "<b>[x]$"),
+)
+BASES = {
+    "memorization": (*TINY, "model=tlstm_3d_cn"),
+    "digits": ("task=digits", "model=tlstm_2d"),
+    "python_topics": ("task=python_topics", "model=slstm"),
+    "addition": ("task=addition", "model=grid_lstm_tied"),
+}
+CHOSEN = ("task", "model", "initialization", "scale", "experiment", "trainer", "logger", "sizes")
+NONE_OF_THEM = ("", "label", "depth", "_wandb", "hydra.run.dir", "task@x", "+seed", "~seed")
 
 
 def made(tmp_path: Path, *settings: str) -> tuple[SequenceModule, Batch]:
@@ -203,6 +223,35 @@ def test_the_inputs_projection_may_be_drawn_as_embeddings_are(model: str, tmp_pa
     assert abs((weights**4).mean() - 3) < 96**0.5 * tolerance  # as of no other distribution
 
 
+def refusal_or_record(overrides: list[str]) -> str | None:
+    """What a run is refused with before its first step; None where it can be recorded."""
+    try:
+        with setup_run(compose(overrides), lambda status: None) as job:
+            parse_record(job.blank.model_dump_json().encode(), "the record")
+    except (ValueError, OSError) as error:
+        return sentence(error)
+    return None
+
+
+@pytest.mark.parametrize("task", BASES)
+def test_every_setting_with_any_value_is_refused_or_can_be_recorded(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every setting with a part of the values, up to the moment before the first step."""
+    monkeypatch.setattr(provenance, "commit", lambda: (None, False))
+    monkeypatch.chdir(tmp_path)
+    base = ("scale=smoke", "logger=csv", "trainer.accelerator=cpu", "trainer.threads=1")
+    base = (*base, *BASES[task], f"output_dir={tmp_path / 'runs'}")
+    keys = [*leaves(compose(base).config), *CHOSEN, *NONE_OF_THEM]
+    own = keys if task == "memorization" else [k for k in keys if k.startswith(("task.", "model."))]
+    for number, key in enumerate(own):
+        for value in HOSTILE[number % 12 :: 12]:
+            before = files_below(tmp_path)
+            said = refusal_or_record([*base, f"{key}={value}"])
+            assert said is None or ("http" not in said and files_below(tmp_path) == before)
+    torch.set_num_threads(1)
+
+
 def test_a_run_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measure_quickly(monkeypatch)
     settings = (
@@ -293,3 +342,25 @@ def test_the_generated_tasks_have_a_beginning_of_their_own(task: str, name: str)
     assert compose(["scale=paper", f"task={task}"]).config.initialization.name == name
     other = compose(["scale=paper", "initialization=zero_bias", f"task={task}"]).config
     assert other.initialization.name == "zero_bias"
+
+
+def test_threads_are_those_of_the_cores_that_the_process_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4, 5})
+    monkeypatch.setattr(cores, "CGROUPS", tmp_path)
+    monkeypatch.setattr(cores, "OWN_GROUP", tmp_path / "cgroup")
+    assert (cores.cores(), cores.threads_each(4), cores.threads_each(99)) == (6, 1, 1)
+    (tmp_path / "cgroup").write_text("0::/job/step\n")
+    for place, limit, expected in (
+        (".", "max 100000", 6),
+        ("job", "450000 100000", 4),
+        ("job/step", "50000 100000", 1),
+    ):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / place / "cpu.max").write_text(f"{limit}\n")
+        assert cores.cores() == expected
+    for told, expected in (("3", 3), ("2,4", 2), ("0", 1), ("many", 1), ("", 1)):
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+        assert cores.threads_each(1) == expected

@@ -2,9 +2,13 @@
 
 import csv
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,16 +31,29 @@ from commands import (
     tiny,
     train_here,
 )
-from tlstm.records.schema import (
-    read_record,
-)
+from tlstm.records.schema import read_record, write_record
 from tlstm.train import main, run_command
-from tlstm.training import checkpoints
-from tlstm.training.config import compose, flat, plain
+from tlstm.training import callbacks, checkpoints, display
+from tlstm.training.config import CONFIGURATIONS, compose, flat, leaves, plain
 from tlstm.training.loggers import wandb_run_id
 from tlstm.training.module import SequenceModule
+from tlstm.training.recording import find_record
 from tlstm.training.run import make_data, make_module
+from tlstm.training.trained_run import read_run
 
+VARIABLES = {
+    **{f"PL_TRAINER_{name}": "1" for name in ("FAST_DEV_RUN", "MAX_STEPS", "LIMIT_TRAIN_BATCHES")},
+    **{"PL_TRAINER_GRADIENT_CLIP_VAL": "0.1", "PL_TRAINER_DETECT_ANOMALY": "nonsense"},
+    **{"PL_GLOBAL_SEED": "5", "PL_SEED_WORKERS": "1"},
+    **{"SLURM_NTASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "7"},
+    **{"SLURM_NODELIST": "a[1-2]", "SLURM_JOB_NAME": "job", "SLURM_ARRAY_TASK_ID": "2"},
+    **{"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "NODE_RANK": "1", "GROUP_RANK": "1"},
+    **{"MASTER_PORT": "none", "TORCHELASTIC_RUN_ID": "7"},  # torchrun sets more
+    **{"OMPI_COMM_WORLD_SIZE": "4", "LSB_JOBID": "1", "JSM_NAMESPACE_RANK": "2"},
+    **{"MPLBACKEND": "module://matplotlib_inline.backend_inline", "JPY_PARENT_PID": "1"},
+    **{"COLAB_GPU": "1", "KAGGLE_KERNEL_RUN_TYPE": "Interactive", "HYDRA_FULL_ERROR": "1"},
+    **{"CUDA_VISIBLE_DEVICES": "NoDevFiles", "LT_DEVICES": "4", "PYTHONIOENCODING": "utf-8"},
+}
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
 
@@ -346,7 +363,7 @@ def test_the_wandb_run_is_the_agents_else_the_runs_own(
         ("training.batch_size=7", "samples_per_epoch must be a multiple of batch_size=7, got 30"),
         ("trainer.devices=2", "training.batch_size must be a multiple of the number of devices"),
         ("trainer.accelerator=abacus", "abacus"),
-        ("trainer.precision=3", "Precision 3 is invalid"),
+        ("trainer.precision=3", "trainer.precision must be one of 32-true"),
         ("trainer.cuda_graph=true", "trainer.cuda_graph=true cannot be: CUDA graphs need a GPU"),
         ("resume=nowhere.ckpt", "there is no file nowhere.ckpt"),
         pytest.param("trainer.accelerator=gpu", "gpu", marks=needs_no_gpu),
@@ -419,6 +436,122 @@ def test_a_damaged_checkpoint_is_refused(
     assert files_below(tmp_path) == files
 
 
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The directories of two tiny runs that differ in their seeds."""
+    with pytest.MonkeyPatch.context() as patch:
+        measure_quickly(patch)
+        places = [tmp_path_factory.mktemp("runs") for _ in range(2)]
+        for seed, place in enumerate(places):
+            train_here(tiny(place, f"seed={seed}"))
+    return run_directory(places[0]), run_directory(places[1])
+
+
+def of_other(own: Path, other: Path) -> None:
+    shutil.copy(other, own)
+
+
+def cut(own: Path, other: Path) -> None:
+    own.write_bytes(own.read_bytes()[:-100])
+
+
+def without(*parts: str) -> Callable[[Path, Path], None]:
+    def remove(own: Path, other: Path) -> None:
+        content = node = torch.load(own, weights_only=True)
+        for part in parts[:-1]:
+            node = node[part]
+        del node[parts[-1]]
+        torch.save(content, own)
+
+    remove.__name__ = f"without {parts}"
+    return remove
+
+
+def nan(own: Path, other: Path) -> None:
+    content = torch.load(own, weights_only=True)
+    content["state_dict"]["network.head.bias"][0] = float("nan")
+    torch.save(content, own)
+
+
+def of_first_epoch(own: Path, other: Path) -> None:
+    content = torch.load(own, weights_only=True)
+    content["global_step"] = 1
+    torch.save(content, own)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        of_other,
+        cut,
+        nan,
+        without("optimizer_states"),
+        without("optimizer_states", 0),
+        without("optimizer_states", 0, "state", 1),
+        without("callbacks"),
+        without("callbacks", "LearningCurve"),
+        without("loops"),
+        without("state_dict", "network.head.bias"),
+    ],
+    ids=lambda damage: damage.__name__,
+)
+@pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
+def test_files_that_are_not_whole_or_another_runs_are_refused_at_the_start(
+    name: str,
+    damage: Callable[[Path, Path], None],
+    two_runs: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With the file to delete, after which the run starts again and ends as it did."""
+    own, other = two_runs
+    expected = read_record(own / "record.json")
+    directory = compose(tiny(tmp_path)).directory
+    shutil.copytree(own, directory)
+    (directory / "record.json").unlink()
+    damage(directory / "checkpoints" / name, other / "checkpoints" / name)
+    files = files_below(tmp_path)
+    line = refused(tiny(tmp_path), capsys)
+    last = directory / "checkpoints" / "last.ckpt"
+    assert str(directory / "checkpoints" / name) in line
+    assert line.endswith(f"delete {last}, and the run starts from the beginning")
+    assert files_below(tmp_path) == files
+    if damage is of_other:
+        last.unlink()
+        assert result(train_here(tiny(tmp_path))) == result(expected)
+
+
+def test_a_best_checkpoint_of_another_moment_is_refused(
+    two_runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = compose(tiny(tmp_path)).directory
+    shutil.copytree(two_runs[0], directory)
+    (directory / "record.json").unlink()
+    of_first_epoch(directory / "checkpoints" / "best.ckpt", directory)
+    assert "best.ckpt is not the best checkpoint of" in refused(tiny(tmp_path), capsys)
+    (directory / "checkpoints" / "best.ckpt").unlink()
+    assert "best.ckpt: No such file" in refused(tiny(tmp_path), capsys)
+
+
+@pytest.mark.parametrize("changed", ["all", "identifier", "config"])
+def test_a_record_of_another_run_is_believed_by_no_command(
+    changed: str, two_runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, other = (read_record(run / "record.json") for run in two_runs)
+    mixed = other if changed == "all" else own.model_copy(update={changed: getattr(other, changed)})
+    directory = compose(tiny(tmp_path)).directory
+    shutil.copytree(two_runs[0], directory)
+    write_record(mixed, directory / "record.json")
+    files = files_below(tmp_path)
+    line = refused(tiny(tmp_path), capsys)
+    assert f"{directory / 'record.json'} is the record of another run" in line
+    assert "delete it" in line
+    for use in (lambda: read_run(directory), lambda: find_record(compose(tiny(tmp_path)))):
+        with pytest.raises(ValueError, match="is the record of another run"):
+            use()
+    assert files_below(tmp_path) == files
+
+
 def test_an_output_directory_that_is_a_file_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -483,21 +616,78 @@ def test_many_runs_in_one_process_are_refused(
 # As a command
 
 
-def test_hydras_own_options_work(
+def test_help_has_a_line_for_every_setting_and_imports_nothing_slow(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["train", "--cfg", "job", "scale=smoke", "model=srnn"])
+    monkeypatch.setattr(sys, "argv", ["train", "task=mnist", "--help"])
     main()
-    assert "name: srnn" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    lines = dict(line.strip().partition("=")[::2] for line in said.splitlines() if "=" in line)
+    keys = set()
+    for task in (file.stem for file in (CONFIGURATIONS / "task").glob("*.yaml")):
+        keys |= leaves(compose(["scale=paper", f"task={task}"]).config).keys()
+    assert keys <= lines.keys()
+    own = ("training.", "trainer.", "logger.", "seed", "resume", "output_dir")
+    assert [key for key in lines if key.startswith(own) and "  " not in lines[key]] == []
+    assert "hydra" not in said.lower()
+    code = (
+        "import sys; sys.argv = ['-m', '-h']; import tlstm.train as train; train.main(); "
+        "print([name for name in ('torch', 'lightning', 'hydra', 'wandb') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_hydras_run_option_is_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    new = tiny(tmp_path / "runs", "model=srnn", "experiment=width")  # not composed before
-    monkeypatch.setattr(sys, "argv", ["train", "--run", *new])
-    main()
-    assert record_of(tmp_path / "runs").samples == 90
-    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+@pytest.mark.parametrize("option", ["--hydra-help", "--config-dir=x", "--cfg", "--run", "--info"])
+def test_there_are_no_options(
+    option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", option, "task=mnist"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {option}: there are no options")
+
+
+@pytest.mark.parametrize("progress", ["true", "false"])
+def test_a_log_tells_of_how_many_samples_and_until_when(
+    progress: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(display, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(callbacks, "DISPLAY_SECONDS", 0.0)
+    run_command(tiny(tmp_path / "a [b]", f"trainer.progress={progress}"))
+    said = capsys.readouterr().out
+    assert f"in {tmp_path}/a [b]/" in said  # which is no markup
+    found = re.search(r"L=2: 30 of 90 samples, .* samples/s, .*until \d\d:\d\d", said)
+    assert bool(found) == (progress == "true")
+
+
+@pytest.mark.parametrize(
+    ("speed", "words"),
+    [(1.0, "until 13:00 at most"), (0.1, "until 22:00 at most"), (0.02, "until 14:00 on Sunday")],
+)
+def test_the_end_is_told_with_the_day_where_it_is_another(speed: float, words: str) -> None:
+    noon = datetime(2026, 1, 2, 12)
+    assert display.ends(display.Status(0, None, speed), 3600, noon).startswith(words)
+    assert "year" in display.ends(display.Status(0, None, 0.0), 3600, noon)
+
+
+def test_variables_of_shells_schedulers_and_notebooks_change_nothing(tmp_path: Path) -> None:
+    """Also where a scheduler's checkpoint lies in the current directory, and none can be drawn."""
+    expected = train_here(tiny(tmp_path / "here"))
+    (tmp_path / "hpc_ckpt_1.ckpt").write_bytes(b"")
+    process = subprocess.run(
+        [sys.executable, "-m", "tlstm.train", *tiny(tmp_path / "there")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | VARIABLES | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+    assert result(record_of(tmp_path / "there")) == result(expected)
 
 
 def test_the_command_refuses_with_one_line_and_exit_code_2(tmp_path: Path) -> None:

@@ -176,6 +176,19 @@ def test_agents_that_are_killed_are_replaced(server: WandbServer, tmp_path: Path
     assert samples.count(30) == 1, "it has started again"
 
 
+def test_a_run_that_wandb_stops_stays_stopped(server: WandbServer, tmp_path: Path) -> None:
+    """Its agent sends SIGTERM, as a scheduler does to a run that shall go on elsewhere."""
+    more = {"training.max_samples": 100 * LONG}
+    agent = start_agent(server, start_sweep(server, small_sweep(tmp_path, [1], **more)), tmp_path)
+    wait_until(lambda: list(tmp_path.glob("runs/*/*L1*/checkpoints/last.ckpt")))
+    (run,) = server.runs.values()
+    run.stopped = True
+    agent.communicate(timeout=PATIENCE)
+    assert list(server.agents.values()) == [[run.name]]
+    assert (run.state, run.preempting) == ("failed", False)
+    assert not list(tmp_path.glob("runs/*/*L1*/record.json"))
+
+
 def test_an_agent_that_is_offline_needs_the_server_and_its_runs_do_not(
     server: WandbServer, tmp_path: Path
 ) -> None:

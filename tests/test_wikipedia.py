@@ -27,7 +27,8 @@ from tlstm.training.run import make_data, make_module
 ROOT = Path(__file__).parents[1]
 SWEEP = read_sweep_file(ROOT / "sweeps" / "fig3.yaml")
 SMALL = words(2000)  # published by the server of these tests
-SAMPLE = os.environ.get("TLSTM_ENWIK8_SAMPLE")  # a file of some million characters of enwik8
+BEGINNING = SMALL[:500]
+DATA = ROOT / "data"
 
 # Section 3 of paper.md
 PARAMETERS = {
@@ -148,19 +149,19 @@ def test_wikipedia_is_composed_without_asking_for_a_network(
 
 
 @pytest.mark.parametrize("name", ["text", "text.gz", "text.zip"])
-def test_a_file_is_a_sample_however_it_is_packed(name: str, tmp_path: Path) -> None:
+def test_a_file_is_a_text_however_it_is_packed(name: str, tmp_path: Path) -> None:
     pack = {"": bytes, ".gz": gzip.compress, ".zip": zipped}[Path(name).suffix]
     (tmp_path / name).write_bytes(pack(SMALL))
-    run = compose(sample(tmp_path / name, SMALL))
+    run = compose(own_text(tmp_path / name, SMALL))
     data = make_data(run.config)
     assert bytes(data.text.alphabet[token] for token in data.text.tokens[1:]) == SMALL
-    assert compose(sample(tmp_path / name, b"other")).identifier != run.identifier
+    assert compose(own_text(tmp_path / name, b"other")).identifier != run.identifier
 
 
-def sample(file: Path, content: bytes) -> list[str]:
+def own_text(file: Path, content: bytes) -> list[str]:
     """A command line that trains on a file."""
     text = f"sha256-{hashlib.sha256(content).hexdigest()[:16]}"
-    return ["scale=smoke", "task=wikipedia_sample", f"task.path={file}", f"task.text={text}"]
+    return ["scale=smoke", "task=text_file", f"task.path={file}", f"task.text={text}"]
 
 
 def test_where_the_file_is_decides_nothing(tmp_path: Path) -> None:
@@ -168,7 +169,7 @@ def test_where_the_file_is_decides_nothing(tmp_path: Path) -> None:
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
         file = write_text(tmp_path / name, 9000)
-        runs.append(compose([*sample(file, file.read_bytes()), "model=slstm"]))
+        runs.append(compose([*own_text(file, file.read_bytes()), "model=slstm"]))
     small = ["task.timesteps=5", "task.batch_size=10"]
     assert runs[0].identifier == runs[1].identifier
     runs = [compose([*run.overrides, *small]) for run in runs]
@@ -178,11 +179,13 @@ def test_where_the_file_is_decides_nothing(tmp_path: Path) -> None:
 
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small text in the place of enwik8."""
-    small = ENWIK8._replace(
-        size=len(SMALL), vocabulary_size=len(set(SMALL)), sha256=hashlib.sha256(SMALL).hexdigest()
+    """A small text in the place of enwik8, and its beginning in the place of the sample."""
+    whole, sample = (
+        text._replace(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        for text, content in ((ENWIK8, SMALL), (wikipedia.SAMPLE, BEGINNING))
     )
-    monkeypatch.setattr(wikipedia, "ENWIK8", small)
+    monkeypatch.setattr(wikipedia, "ENWIK8", whole)
+    monkeypatch.setattr(wikipedia, "PUBLISHED", {"wikipedia": whole, "wikipedia_sample": sample})
 
 
 @pytest.mark.usefixtures("published")
@@ -195,6 +198,44 @@ def test_the_whole_file_is_wikipedia_wherever_it_is(name: str, pack: Any, tmp_pa
         config = compose(["scale=smoke", "task=wikipedia", "task.text=null", place]).config
         data = make_data(config)
         assert len(data.text.tokens) == len(SMALL) + 1
+
+
+@pytest.mark.usefixtures("published")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("enwik8", SMALL), ("enwik8-first-4154000.gz", gzip.compress(BEGINNING))],
+)
+def test_the_sample_is_a_file_or_the_beginning_of_enwik8(
+    name: str, content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "enwik8").mkdir()
+    (tmp_path / "enwik8" / name).write_bytes(content)
+    settings = ["task=wikipedia_sample", "task.text=null", f"task.data_dir={tmp_path}"]
+    data = make_data(compose(["scale=smoke", *settings]).config)
+    assert bytes(data.text.alphabet[token] for token in data.text.tokens[1:]) == BEGINNING
+    assert data.input_size == 205
+
+
+def test_the_sample_has_the_papers_network_and_sizes_that_fit() -> None:
+    config = compose(["scale=paper", "task=wikipedia_sample"]).config
+    whole = compose(["scale=paper", "task=wikipedia"]).config
+    data = make_data(config)
+    assert [len(part) for part in data.parts] == [3_738_600, 207_700, 207_700]
+    assert config.training.samples_per_epoch == data.samples_per_pass
+    assert config.training.max_samples == 50 * data.samples_per_pass
+    assert config.training.patience == 5
+    assert data.context / (len(data.parts[1]) / data.evaluation_streams) < 0.1
+    assert (config.model, data.input_size) == (whole.model, 205)
+
+
+@pytest.mark.skipif(not (DATA / "enwik8").is_dir(), reason="data/enwik8 is not there")
+def test_the_sample_is_the_published_one() -> None:
+    config = compose(["scale=paper", "task=wikipedia_sample", f"task.data_dir={DATA}"]).config
+    data = make_data(config)
+    data.prepare_data()
+    assert len(data.text.alphabet) == 200
+    assert data.render(data.text.tokens[1:11]) == "<mediawiki"
+    assert data.token_name(204) == ""
 
 
 # What is refused
@@ -214,8 +255,10 @@ def test_the_whole_file_is_wikipedia_wherever_it_is(name: str, pack: Any, tmp_pa
             "{}/enwik8/enwik8.zip is missing, and there is no network",
         ),
         (["task=wikipedia"], "there is no network to download"),
+        (["task=wikipedia_sample"], "there is no network to download"),
+        (["task=wikipedia_sample", "task.path={}/text"], "is damaged or not enwik8-first-4154000"),
         (["task=wikipedia", "task.path={}/text"], "{}/text is damaged or not enwik8"),
-        (["task.path=null"], "task=wikipedia_sample needs task.path"),
+        (["task.path=null"], "task=text_file needs task.path"),
         (["task=python_topics", "task.path={}/text"], "is no python_topics"),
         (["task.source=enwik9"], "one of wikipedia, wikipedia_sample, python_topics"),
         (["task.path={}/text", "task.text=sha256-0"], "task.text=sha256-0 is another text"),
@@ -268,10 +311,10 @@ def test_a_run_says_what_it_was_trained_on(
     )
     main()
     said = capsys.readouterr().out
-    assert said.splitlines()[-1].startswith("wikipedia_sample, 2D tLSTM, L=3: ")
+    assert said.splitlines()[-1].startswith("text_file, 2D tLSTM, L=3: ")
     assert "bits per character on the test split" in said
     record = record_of(tmp_path / "runs")
-    assert record.task == "wikipedia_sample"
+    assert record.task == "text_file"
     assert compose(record.overrides).identifier == record.identifier
     assert record.outcome == "budget spent"
 
@@ -302,22 +345,3 @@ def test_a_small_model_learns_more_than_how_often_characters_occur(tmp_path: Pat
     source = unigram_entropy(WORDS) * len(WORDS) / len(" ".join([*WORDS, ""]))  # of each character
     assert 0.9 * source < record.test["bits_per_character"]  # the test split is short
     assert record.test["bits_per_character"] < unigram_entropy(text.read_bytes()) - 1
-
-
-@pytest.mark.skipif(SAMPLE is None, reason="TLSTM_ENWIK8_SAMPLE names no sample of enwik8")
-def test_a_sample_of_enwik8_trains(tmp_path: Path) -> None:
-    record = train_here(
-        [
-            "scale=smoke",
-            "task=wikipedia",
-            f"task.path={SAMPLE}",
-            "model=slstm",
-            "model.depth=1",
-            "training.max_samples=3000",
-            "training.samples_per_epoch=3000",
-            "logger=csv",
-            f"output_dir={tmp_path}",
-        ]
-    )
-    assert record.task == "wikipedia_sample"
-    assert record.test["bits_per_character"] < 4.5

@@ -8,7 +8,7 @@ WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "that", "the", "ra
 # Four epochs of six steps; the streams begin anew after 18
 TINY = (
     "scale=smoke",
-    "task=wikipedia_sample",
+    "task=text_file",
     "task.text=null",
     "model=tlstm_2d",
     "model.channels=4",

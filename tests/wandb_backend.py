@@ -233,6 +233,9 @@ class Backend:
         made = {"runID": variables["run"], "uploadHeaders": [], "files": files}
         return {"createRunFiles": made}
 
+    def run_stopped(self, variables: Json) -> Json:
+        return {"project": {"run": {"stopped": self.runs[variables["runId"]].stopped}}}
+
     def upsert_sweep(self, variables: Json) -> Json:
         config = yaml.safe_load(variables["config"])
         name = f"sweep{len(self.sweeps)}"
@@ -255,16 +258,19 @@ class Backend:
     def heartbeat(self, variables: Json) -> Json:
         """One run at a time for each agent, until the grid is exhausted."""
         agent = variables["id"]
-        busy = any(json.loads(variables["runState"]).values())
-        command = None if busy else self._next_command(agent)
-        commands = [] if command is None else [command]
+        runs = [self.runs[name] for name in self.agents[agent]]
+        stopped = [run for run in runs if run.stopped and run.state == "running"]
+        commands = [{"type": "stop", "run_id": run.name} for run in stopped]
+        if not commands and not any(json.loads(variables["runState"]).values()):
+            commands = [self._next_command(agent)]
         return {"agentHeartbeat": {"agent": {"id": agent}, "commands": json.dumps(commands)}}
 
     def _next_command(self, agent: str) -> Json:
         sweep = self._agents_of[agent]
         if sweep.again:
             name, kind = sweep.again.pop(0), "resume"
-            values = {key: self.runs[name].config[key] for key in sweep.config["parameters"]}
+            config = json.loads(self.runs[name].raw_config)  # all of it, W&B's own too
+            values = {key: part["value"] for key, part in config.items()}
         else:
             values = next(sweep.waiting, {})
             name, kind = f"{sweep.name}run{len(self.runs)}", "run" if values else "exit"
@@ -319,6 +325,7 @@ OPERATIONS: dict[str, Callable[[Backend, Json], Json]] = {
     "OrganizationCoreWeaveOrganizationID": Backend.organization,
     "RunResumeStatus": Backend.run_resume_status,
     "UpsertBucket": Backend.upsert_bucket,
+    "RunStoppedStatus": Backend.run_stopped,
     "CreateRunFiles": Backend.create_run_files,
     "SweepWithRuns": Backend.sweep_with_runs,
     "UpsertSweep": Backend.upsert_sweep,

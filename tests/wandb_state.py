@@ -18,6 +18,7 @@ class Run:
         name: its id, as clients say.
         config: values by name, without those that W&B adds.
         history: a row per logged step.
+        stopped: by its button, or terminated early: its agent is told to stop it.
         state: "pending" (handed to an agent), "running", "finished", "failed", "preempted".
     """
 
@@ -36,6 +37,7 @@ class Run:
     state: str = "running"
     exit_code: int | None = None
     preempting: bool = False
+    stopped: bool = False
 
 
 @dataclass

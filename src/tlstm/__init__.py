@@ -1,5 +1,6 @@
 """Tensorized LSTMs for sequence learning (He et al., NIPS 2017)."""
 
+import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
     from tlstm.layers.tensorized import TensorizedLSTM, TensorizedRNN
 
 __all__ = ["TensorizedLSTM", "TensorizedRNN"]
+
+# A notebook's backend for pictures ends a command that it starts, at the command's first import
+if sys.argv[:1] == ["-m"]:
+    os.environ["MPLBACKEND"] = "agg"
 
 # `python -m tlstm.train` imports the package before the command, with "-m" in place of its name
 if sys.argv[:1] == ["-m"]:

@@ -9,17 +9,13 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lightning import Trainer
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig
+from tlstm.utils import interruptions, leaving_at_once, refusals, run_main
 
-from tlstm.records.schema import (
-    Record,
-)
-from tlstm.training.run import quiet_lightning, set_up_torch
-from tlstm.training.trained_run import TrainedRun, read_run
-from tlstm.utils import interruptions, refusals, run_main
+if TYPE_CHECKING:  # they take seconds to import, and --help takes none of them
+    from tlstm.records.schema import Record
+    from tlstm.training.trained_run import TrainedRun
 
 ROUNDING = 1e-3  # relative; another device or number of threads sums up in another order
 
@@ -38,6 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--data", type=Path, metavar="PLACE", help="the data's directory or file, if elsewhere now"
     )
     chosen = parser.parse_args(arguments)
+
+    with leaving_at_once():
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+        from tlstm.training.trained_run import read_run
     with (
         refusals(ValueError, OSError, MisconfigurationException),
         interruptions("nothing was written"),
@@ -49,34 +50,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if run.record is None or is_recorded(metrics, run.record) else 1
 
 
-def evaluate(run: TrainedRun) -> dict[str, float]:
+def evaluate(run: "TrainedRun") -> dict[str, float]:
     """Return the test metrics of a run's best network, by their names in a record.
 
     Raises:
         OSError, ValueError: the data cannot be read.
         MisconfigurationException: the machine lacks what the run's precision needs.
     """
+    from tlstm.training.run import make_trainer, quiet_lightning, set_up_torch
+
+    if run.config.trainer.accelerator == "gpu":
+        run.config.trainer.accelerator = "auto"  # here there may be none
     set_up_torch(run.config)
     with quiet_lightning():
-        trainer = make_trainer(run.config)
-        (metrics,) = trainer.test(run.module, run.data, verbose=False)
+        (metrics,) = make_trainer(run.config, []).test(run.module, run.data, verbose=False)
     return {name.removeprefix("test/"): float(value) for name, value in metrics.items()}
 
 
-def make_trainer(config: DictConfig) -> Trainer:
-    """Return a trainer for tests on one device, a GPU if the machine and the run have one."""
-    return Trainer(
-        accelerator="cpu" if config.trainer.accelerator == "cpu" else "auto",
-        devices=1,
-        precision=config.trainer.precision,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-
-
-def introduction(run: TrainedRun) -> str:
+def introduction(run: "TrainedRun") -> str:
     """Return the tested run in words."""
     config = run.config
     return (
@@ -85,7 +76,7 @@ def introduction(run: TrainedRun) -> str:
     )
 
 
-def report(metrics: Mapping[str, float], record: Record | None) -> str:
+def report(metrics: Mapping[str, float], record: "Record | None") -> str:
     """Return a line for each metric with the recorded one."""
     if record is None:
         lines = [f"test {name} {value:.6g}" for name, value in metrics.items()]
@@ -96,7 +87,7 @@ def report(metrics: Mapping[str, float], record: Record | None) -> str:
     )
 
 
-def is_recorded(metrics: Mapping[str, float], record: Record) -> bool:
+def is_recorded(metrics: Mapping[str, float], record: "Record") -> bool:
     """Return True if metrics are the recorded ones, but for rounding."""
     return metrics.keys() == record.test.keys() and all(
         _same(value, record.test[name]) for name, value in metrics.items()

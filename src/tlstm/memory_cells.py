@@ -19,13 +19,10 @@ from tlstm.layers.memory_trajectory import trajectory
 from tlstm.layers.tensorized import TensorizedLSTM
 from tlstm.records import provenance
 from tlstm.records.memory_cells import MemoryCells, write
-from tlstm.records.schema import (
-    Record,
-    read_record,
-)
+from tlstm.records.schema import Record, read_record
 from tlstm.tasks.base import Batch
 from tlstm.training.trained_run import TrainedRun, read_run
-from tlstm.utils import refuse, run_main, sentence
+from tlstm.utils import complain, refuse, run_main, sentence
 
 DIGITS = 4  # of the numbers that are stored
 LEFT_OUT = "scratch"  # runs for their own sake
@@ -63,7 +60,7 @@ def store(directory: Path, results_dir: Path, data: Path | None) -> bool:
         cells = memory_cells(read_run(directory, data))
         path = write(cells, results_dir)
     except (OSError, ValueError) as error:
-        print(f"error: {directory} is left out: {sentence(error)}", file=sys.stderr)
+        complain(f"{directory} is left out: {sentence(error)}")
         return False
     record = cells.record
     print(f"{path}: {record.task}, {record.label}, L={record.depth}, from {directory}")
@@ -95,9 +92,9 @@ def candidates(runs_dir: Path) -> Iterator[tuple[Record, Path]]:
 
 def rank(record: Record) -> tuple[float, float]:
     """Return the key that sorts the runs of a task from the best on."""
-    loss = record.best["loss"]
+    loss = record.best.get("loss")
     by_loss = math.inf if loss is None else loss
-    quality = by_loss if "loss" in record.selected_by else -(record.best["accuracy"] or 0)
+    quality = by_loss if "loss" in record.selected_by else -(record.best.get("accuracy") or 0)
     return record.samples_to_threshold or math.inf, quality
 
 

@@ -10,56 +10,54 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from tlstm.records import measurement as measurement_store
-from tlstm.records.store import append, read_runs
-from tlstm.utils import replace_file, run_main, sentence
+from tlstm.records import measurement
+from tlstm.records.sources import read_source
+from tlstm.records.store import take_in
+from tlstm.utils import complain, printable, replace_file, run_main, sentence
 
 PUBLISHED = "published.csv"
 
 
 def collect(source: Path, results_dir: Path, experiments: Sequence[str] = ()) -> int:
-    """Take the records of finished runs into the committed store and print how many are new.
-
-    Returns:
-        The exit code: 0 for success, 1 if some file was not a valid record and was left out.
-
-    Raises:
-        OSError, ValueError: nothing could be read or written; see `read_runs` and `append`.
-    """
-    records, problems = read_runs(source, experiments)
-    for experiment in sorted({record.experiment for record in records}):
-        group = [record for record in records if record.experiment == experiment]
-        new = append(group, results_dir)
-        print(
-            f"{experiment}: {len(group)} records, {new} of them new in {results_dir / experiment}"
-        )
-    if not records:
-        print(f"{source}: no finished run to collect")
-    for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
-    return 1 if problems else 0
-
-
-def collect_all(source: Path, results_dir: Path, experiments: Sequence[str] = ()) -> int:
-    """Take in records of runs and the benchmark's measurements; as `collect`.
+    """Take records of runs and the benchmark's measurements into the committed store.
 
     Args:
         source: directory of runs, an archive of one, or a file of measurements.
         results_dir: the directory of all results.
         experiments: those to take in; "runtime" are the measurements.
+
+    Returns:
+        The exit code: 0 for success, 1 if something was left out, 2 if a store was left as it was.
+
+    Raises:
+        OSError, ValueError: the source cannot be read; see `read_source`.
     """
-    runtime = measurement_store.EXPERIMENT
-    of_runs = [name for name in experiments if name != runtime]
-    if runtime in experiments or not experiments:
-        found = measurement_store.read_all(source)
-        if found:
-            new = measurement_store.append(found, results_dir)
-            print(f"{runtime}: {len(found)} records, {new} of them new in {results_dir / runtime}")
-        elif runtime in experiments:
-            raise ValueError(f"{source} holds no record of {runtime}")
-    only_measurements = measurement_store.is_file(source) or runtime in experiments
-    return collect(source, results_dir, of_runs) if of_runs or not only_measurements else 0
+    found, failures = read_source(source, experiments), 0
+    groups: dict[str, list[Any]] = {}
+    for record in found.records:
+        groups.setdefault(record.experiment, []).append(record)
+    if found.measurements:
+        groups[measurement.EXPERIMENT] = found.measurements
+    for experiment, group in sorted(groups.items()):
+        try:
+            if experiment == measurement.EXPERIMENT:
+                new = measurement.append(group, results_dir)
+            else:
+                new, left_out = take_in(group, results_dir)
+                found.problems.extend(left_out)
+        except (OSError, ValueError) as error:
+            complain(sentence(error))
+            failures += 1
+            continue
+        place = printable(results_dir / experiment)
+        print(f"{experiment}: {len(group)} records, {new} of them new in {place}")
+    if not groups:
+        print(f"{printable(source)}: no finished run to collect")
+    for problem in found.problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    return 2 if failures else 1 if found.problems else 0
 
 
 def copy(committed: Path, results_dir: Path) -> int:
@@ -106,14 +104,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "collect",
         help="take the records of finished runs into the committed store",
         epilog="exit code: 0 all taken in; 1 some files were not valid records and were left "
-        "out; 2 nothing could be read or written",
+        "out; 2 the source or a store could not be read or written",
     )
     command.add_argument(
         "--runs",
         type=Path,
         default=Path("runs"),
         metavar="SOURCE",
-        help="directory of runs, a .tar.gz of one, or a file of the benchmark (default: runs)",
+        help="directory of runs, an archive of one, or a file of the benchmark (default: runs)",
     )
     command.add_argument("--results", type=Path, default=Path("results"), metavar="DIRECTORY")
     command.add_argument(
@@ -138,9 +136,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return copy(chosen.committed, chosen.results)
         if chosen.command == "migrate":
             return migrate(chosen.runs, chosen.results)
-        return collect_all(chosen.runs, chosen.results, chosen.experiments)
+        return collect(chosen.runs, chosen.results, chosen.experiments)
     except (OSError, ValueError) as error:
-        print(f"error: {sentence(error)}", file=sys.stderr)
+        complain(sentence(error))
         return 2
 
 

@@ -5,11 +5,12 @@ import io
 import operator
 import os
 import signal
+import stat
 import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 ESTIMATE_FACTOR = 1.5  # an estimate may be off by it either way
 
@@ -54,6 +55,9 @@ def true_or_false(name: str, value: bool) -> bool:
 def replace_file(path: Path, content: bytes) -> None:
     """Write a whole file, or leave the old one untouched.
 
+    A link stays and its file is replaced; the file keeps its mode and, where possible, its owner.
+    What is no regular file, such as /dev/null or a pipe, is written to as it is.
+
     Args:
         path: the file; a missing directory is created.
         content: the bytes of the new file.
@@ -61,16 +65,29 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         OSError: the file cannot be written; the message names the path.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+        else:
+            _replace(resolved(path), content)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
             file.write(content)
             file.flush()
+            if path.exists():
+                old = path.stat()
+                with contextlib.suppress(OSError):
+                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
+                os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -89,11 +106,43 @@ def time_range(seconds: float) -> str:
     return f"{duration(seconds / ESTIMATE_FACTOR)} to {duration(seconds * ESTIMATE_FACTOR)}"
 
 
+def resolved(path: Path) -> Path:
+    """Return the file that a path leads to, through links; it need not exist."""
+    return Path(os.path.realpath(path))
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """Return the content of a regular file; a pipe or a device is never waited for.
+
+    Raises:
+        OSError: it cannot be read; the message names the file.
+        ValueError: it is no regular file or has more than `limit` bytes.
+    """
+    with open_regular(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"{printable(path)} has more than {limit:,} bytes, which are too many")
+    return content
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; as `read_regular`."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError(f"{printable(path)} is no regular file")
+    return path.open("rb")
+
+
+def printable(text: object) -> str:
+    """Return a text in which newlines, escape sequences and the like are written out."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
 def sentence(error: OSError | ValueError) -> str:
     """Describe an error and its file in one sentence, for a person at a terminal."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
+        place = f"{printable(error.filename)}: " if error.filename else ""
+        return place + error.strerror
+    return printable(" ".join(str(error).split()))
 
 
 @contextlib.contextmanager
@@ -119,7 +168,7 @@ def refuse(sentence: str) -> NoReturn:
 
 def complain(sentence: str) -> None:
     """Print an error on one line of the error stream."""
-    print(f"error: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
+    print(f"error: {printable(' '.join(sentence.split()))}", file=sys.stderr, flush=True)
 
 
 INTERRUPTED, CUT_OFF, TERMINATED = 130, 141, 143  # exit codes, by the shell's convention

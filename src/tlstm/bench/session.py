@@ -114,7 +114,7 @@ class Recorder:
         self.measurements: list[Measurement] = []
         self.device = device
         self._path = path
-        self._earlier = read(path) if path.exists() else []
+        self._earlier = read(path) if path.is_file() else []
         self._same = _provenance(device) | {"run": started, "quick": quick}
 
     def add(self, case: Case, entry: timing.Entry, roof: Roofline) -> Measurement:

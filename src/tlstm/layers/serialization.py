@@ -20,9 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from tlstm.utils import (
-    replace_file,
-)
+from tlstm.utils import open_regular, replace_file
 
 FORMAT = "tlstm 1"
 OF_THE_MACHINE = ("implementation", "device", "dtype")  # arguments that a file does not fix
@@ -92,7 +90,7 @@ def read_layer(path: Path) -> LayerFile:
         OSError: it cannot be read.
         ValueError: it holds no layer, or it is damaged.
     """
-    with path.open("rb"):
+    with open_regular(path):
         pass  # if it cannot be read, raises the system's own OSError
     try:
         with safe_open(path, framework="pt") as file:

@@ -35,6 +35,7 @@ from tlstm.utils import (
     true_or_false,
 )
 
+LARGEST_RANK = 16
 NormalizationKind = Literal["channel", "layer"]
 
 
@@ -67,6 +68,8 @@ class TensorizedLayer(RecurrentLayer):
         self.implementation = requested_implementation(implementation)
         self.tensor_size = at_least("tensor_size", tensor_size, 1)
         self.rank = at_least("rank", rank, 2)
+        if rank > LARGEST_RANK:
+            raise ValueError(f"rank must be at most {LARGEST_RANK}, got {rank}")
         self.kernel_size = at_least("kernel_size", kernel_size, 2)
         self.depth = geometry.depth(tensor_size, kernel_size)
         self.delay = self.depth - 1

@@ -10,16 +10,27 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Annotated, Literal, get_args
 
-from filelock import FileLock
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from tlstm.records.schema import Count, Hardware, Name, Seconds, Size
+from tlstm.records.lines import add_lines, read_lines, read_store
+from tlstm.records.schema import (
+    MOST,
+    Count,
+    Frozen,
+    Hardware,
+    Label,
+    Name,
+    Seconds,
+    Size,
+    Time,
+    first_fault,
+)
 from tlstm.utils import replace_file
 
 Suite = Literal["targets", "tasks", "size", "step"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 Implementation = Literal["triton", "pytorch", "autograd", "torch.compile", "nn.LSTM", "nn.LSTMCell"]
-Microseconds = Annotated[float, Field(gt=0)]
+Microseconds = Annotated[float, Field(gt=0, le=MOST)]
 
 EXPERIMENT = "runtime"
 SUITES: tuple[Suite, ...] = get_args(Suite)
@@ -29,55 +40,31 @@ STACKS: tuple[Implementation, ...] = ("nn.LSTM", "nn.LSTMCell")
 UNKNOWN = "—"
 DIGITS = 5  # of a time that is recorded
 FORMAT: Literal[2] = 2
-LOCK_SECONDS = 120.0
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Target(_Frozen):
-    """The time of forward and backward on one NVIDIA H200, microseconds per timestep.
-
-    Attributes:
-        required: at most.
-        goal: better still.
-    """
+class Target(Frozen):
+    """The time of forward and backward on one NVIDIA H200 at most, and better still."""
 
     required: Microseconds
     goal: Microseconds
 
 
-class Case(_Frozen):
+class Case(Frozen):
     """A computation at the sizes of a task.
 
-    Attributes:
-        suite: its purpose.
-        task: the name of the task: "addition".
-        model: the configuration's name: "tlstm_3d_cn".
-        label: the paper's name: "3D tLSTM+CN".
-        depth: L.
-        channels: M.
-        tensor_size: P; 1 for a stack.
-        rank: D; 1 for a stack.
-        kernel_size: K; 0 for a stack.
-        memory_convolution: whether the memory cell is convolved.
-        normalization: CN, LN or none.
-        input_size: features of the input.
-        batch_size: B.
-        timesteps: T that are computed.
-        target: None where there is none.
+    L is `depth`, M `channels`, P `tensor_size`, D `rank`, K `kernel_size`, B `batch_size` and T
+    `timesteps`. A stack of layers has P = 1, D = 1 and K = 0. `label` is the paper's name.
     """
 
     suite: Suite
     task: Name
     model: Name
-    label: str
+    label: Label
     depth: Size
     channels: Size
     tensor_size: Size
-    rank: Size
-    kernel_size: Count
+    rank: Annotated[Size, Field(le=8)]
+    kernel_size: Annotated[Count, Field(le=1000)]
     memory_convolution: bool
     normalization: Literal["channel", "layer"] | None
     input_size: Size
@@ -113,16 +100,13 @@ class Case(_Frozen):
         return 2 * rows * inner * columns
 
 
-class Competitor(_Frozen):
-    """An implementation with its precision.
+class Competitor(Frozen):
+    """An implementation with the precision of its matrix products, replayed from a graph or not.
 
-    Attributes:
-        implementation: "triton" and "pytorch" are the layer's fast paths; "autograd" is the
-            equations step by step under autograd; "torch.compile" the same with the step
-            compiled; "nn.LSTM" and "nn.LSTMCell" are stacks of L layers of M channels.
-        precision: of matrix products; "tf32" is float32 with TF32 products. bfloat16 is
-            autocast for the layers, and the weights' own type for nn.LSTM, as is float16.
-        cuda_graph: whether it is replayed from a CUDA graph.
+    "triton" and "pytorch" are the layer's fast paths, "autograd" the equations step by step under
+    autograd, "torch.compile" the same with the step compiled, "nn.LSTM" and "nn.LSTMCell" stacks of
+    L layers of M channels. "tf32" is float32 with TF32 products; bfloat16 is autocast for the
+    layers, and the weights' own type for nn.LSTM, as is float16.
     """
 
     implementation: Implementation
@@ -134,18 +118,9 @@ class Competitor(_Frozen):
         """For people: "triton, bfloat16, graph"."""
         return f"{self.implementation}, {self.precision}" + (", graph" if self.cuda_graph else "")
 
-    @property
-    def is_ours(self) -> bool:
-        """True for a fast path of the layer."""
-        return self.implementation in OURS
 
-
-class Timing(_Frozen):
-    """Repeated measurements of the same thing, in the order in which they were made.
-
-    Attributes:
-        microseconds: per timestep, one number for each repetition.
-    """
+class Timing(Frozen):
+    """Microseconds per timestep of repeated measurements, in the order in which they were made."""
 
     microseconds: Annotated[list[Microseconds], Field(min_length=1)]
 
@@ -177,13 +152,13 @@ def _rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
-class Pass(_Frozen):
-    """The cost of one kind of pass.
+class Pass(Frozen):
+    """The cost of one kind of pass; None for what failed or was not measured.
 
     Attributes:
-        timing: None where the pass failed.
+        timing: of repeated passes.
         peak_memory: bytes at its peak, without weights and input.
-        kernels: GPU kernels per timestep; None where they were not counted.
+        kernels: GPU kernels per timestep.
         first_call_seconds: the first call, in which kernels are compiled.
         capture_seconds: the capture of its CUDA graph.
     """
@@ -195,14 +170,10 @@ class Pass(_Frozen):
     capture_seconds: Seconds | None = None
 
 
-class Errors(_Frozen):
+class Errors(Frozen):
     """Relative root mean square errors against the equations in float64, over all draws together.
 
-    Attributes:
-        timesteps: T of every draw.
-        output: of the output.
-        gradient: of the gradient that is worst.
-        worst: the name of its parameter.
+    Of the output, and of the gradient that is worst, with its parameter's name; T of every draw.
     """
 
     timesteps: Size
@@ -211,7 +182,7 @@ class Errors(_Frozen):
     worst: str
 
 
-class Roofline(_Frozen):
+class Roofline(Frozen):
     """The time of the arithmetic alone, measured in the same run.
 
     Attributes:
@@ -224,7 +195,7 @@ class Roofline(_Frozen):
     """
 
     operations: Size
-    rate: Annotated[float, Field(gt=0)]
+    rate: Annotated[float, Field(ge=1, le=1e30)]
     rate_precision: Precision
     products: Microseconds | None
 
@@ -239,29 +210,23 @@ class Roofline(_Frozen):
         return 3 * self.forward
 
 
-class Measurement(_Frozen):
-    """One case by one competitor.
+class Measurement(Frozen):
+    """One case by one competitor; measurements of one run can be compared.
 
     Attributes:
         format: version of this schema.
-        run: the time its run began; measurements of one run can be compared.
+        run: the time its run began.
         quick: whether sequences were short and large cases left out.
-        case: the computation.
-        competitor: the implementation.
         forward: without gradients.
         training: forward and backward, gradients of all weights; None for single steps.
-        errors: None where they were not measured.
-        roofline: of the case.
         failure: why something is missing, one sentence.
-        measured: with its time zone.
         commit: of the code, None outside of a repository.
         modified: whether the code had changes that no commit holds.
         versions: of the packages that matter.
-        hardware: the machine.
     """
 
     format: Literal[2] = FORMAT
-    run: AwareDatetime
+    run: Time
     quick: bool
     case: Case
     competitor: Competitor
@@ -270,7 +235,7 @@ class Measurement(_Frozen):
     errors: Errors | None
     roofline: Roofline
     failure: str | None
-    measured: AwareDatetime
+    measured: Time
     commit: str | None
     modified: bool
     versions: dict[str, str]
@@ -343,73 +308,50 @@ def read(path: Path) -> list[Measurement]:
         OSError: the file could not be read.
         ValueError: a line is not a valid measurement; the message names file and line.
     """
-    lines = enumerate(path.read_bytes().split(b"\n"), 1)
-    return [_parse(line, f"line {number} of {path}") for number, line in lines if line.strip()]
+    return read_lines(path, parse_measurement)
 
 
-def _parse(line: bytes, place: str) -> Measurement:
+def parse_measurement(line: bytes, place: str) -> Measurement:
+    """Return the measurement of a line.
+
+    Raises:
+        ValueError: it is none; the message names the place and what is wrong.
+    """
     try:
         return Measurement.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        if field == "format":
+        fault = first_fault(error)
+        if fault.startswith("format: "):
             raise ValueError(
                 f"{place} is a measurement of another version, not in format {FORMAT}: "
                 "measure again with python -m tlstm.bench"
             ) from error
-        raise ValueError(f"{place} is not a valid measurement: {field}: {first['msg']}") from error
+        raise ValueError(f"{place} is not a valid measurement: {fault}") from error
 
 
 def load(results_dir: Path) -> list[Measurement]:
     """Return the committed measurements in the order in which they were added; [] if none.
 
     Raises:
-        ValueError: a line is not a valid measurement; the message names file and line.
+        OSError, ValueError: as `read`.
     """
-    path = _store(results_dir)
-    return read(path) if path.exists() else []
-
-
-def _store(results_dir: Path) -> Path:
-    return results_dir / EXPERIMENT / "records.jsonl"
-
-
-def is_file(source: Path) -> bool:
-    """Return whether a path names a file of measurements and no directory of runs."""
-    return source.suffix == ".jsonl"
-
-
-def read_all(source: Path) -> list[Measurement]:
-    """Return all measurements of a directory of runs or of one file; [] if there are none.
-
-    Raises:
-        OSError: a file could not be read.
-        ValueError: a line is not a valid measurement; the message names file and line.
-    """
-    paths = [source] if is_file(source) else sorted((source / EXPERIMENT).glob("*.jsonl"))
-    return [each for path in paths for each in read(path)]
+    return read_store(results_dir / EXPERIMENT / "records.jsonl", parse_measurement)
 
 
 def append(measurements: Iterable[Measurement], results_dir: Path) -> int:
-    """Add measurements to the store, without those already there.
-
-    Returns:
-        The number of measurements that were new.
+    """Add measurements to the store, without those already there; return how many were new.
 
     Raises:
         OSError: the store could not be locked or written.
         ValueError: a line of the store is not a valid measurement; nothing is written.
     """
-    path = _store(results_dir)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f"{path.name}.lock"), timeout=LOCK_SECONDS):
-        there = load(results_dir)
+    path = results_dir / EXPERIMENT / "records.jsonl"
+
+    def new(there: list[Measurement]) -> list[Measurement]:
         known = {each.key for each in there}
-        new = {each.key: each for each in measurements if each.key not in known}
-        if new:
-            write([*there, *new.values()], path)
-    return len(new)
+        return list({each.key: each for each in measurements if each.key not in known}.values())
+
+    return add_lines(path, parse_measurement, new)
 
 
 def latest(measurements: Sequence[Measurement]) -> list[Measurement]:

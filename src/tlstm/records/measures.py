@@ -14,6 +14,7 @@ STANDS_IN_FOR = {
     "permuted_digits": "permuted_mnist",
     "wikipedia_sample": "wikipedia",
     "python_topics": "wikipedia",
+    "text_file": "wikipedia",
 }
 
 

@@ -6,19 +6,15 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from tlstm.records.schema import (
-    Record,
-)
-from tlstm.utils import (
-    replace_file,
-)
+from tlstm.records.schema import LARGEST, Count, Frozen, Record, first_fault
+from tlstm.utils import read_regular, replace_file
 
 EXPERIMENT = "fig6"
 
 
-class MemoryCells(BaseModel):
+class MemoryCells(Frozen):
     """The memory cell of one run's best network over one example.
 
     Attributes:
@@ -34,13 +30,11 @@ class MemoryCells(BaseModel):
             (p,..,p), p from the input's corner to the output's.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
     format: Literal[1] = 1
     record: Record
     commit: str | None
     modified: bool
-    sample: Annotated[int, Field(ge=0)]
+    sample: Count
     inputs: Annotated[list[str] | list[float], Field(min_length=1)]
     targets: list[str | None]
     outputs: list[str | None]
@@ -97,9 +91,8 @@ def read(path: Path) -> MemoryCells:
         OSError: it cannot be read.
         ValueError: it is not valid; the message names it.
     """
+    content = read_regular(path, LARGEST)
     try:
-        return MemoryCells.model_validate_json(path.read_bytes())
+        return MemoryCells.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{path} holds no memory cells: {field} {first['msg']}") from error
+        raise ValueError(f"{path} holds no memory cells: {first_fault(error)}") from error

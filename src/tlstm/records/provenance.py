@@ -2,7 +2,9 @@
 
 import os
 import platform
+import re
 import subprocess
+import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -16,14 +18,26 @@ PACKAGES = ("tlstm", "torch", "lightning", "torchmetrics", "numpy", "triton", "h
 def commit() -> tuple[str | None, bool]:
     """Return the commit of the code, and True if the code was changed since.
 
-    The environment variable GIT_COMMIT tells it where the code is a copy, as in a container.
-    Without that and outside of a repository it is None.
+    It is that of the project's own repository alone: an installed package has none, whatever
+    repository it is installed in. Of a copy of the sources, as in a container, the environment
+    variable GIT_COMMIT may tell it.
     """
-    told = os.environ.get("GIT_COMMIT")
-    head = told or _git("rev-parse", "HEAD")
-    if told or head is None:
-        return head, False
-    return head, bool(_git("status", "--porcelain", "--untracked-files=no"))
+    root = Path(__file__).resolve().parents[3]
+    if _project(root) != "tlstm":
+        return None, False
+    if not (root / ".git").exists():
+        told = os.environ.get("GIT_COMMIT", "")
+        return told if re.fullmatch("[0-9a-f]{40}", told) else None, False
+    head = _git(root, "rev-parse", "HEAD")
+    return head, head is not None and _git(root, "status", "--porcelain", "-uno") != ""
+
+
+def _project(root: Path) -> object:
+    """Return the name of the project whose sources lie in a directory, None if there is none."""
+    try:
+        return tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def versions(**others: str | None) -> dict[str, str]:
@@ -50,12 +64,18 @@ def hardware(gpu: str | None, devices: int, threads: int) -> Hardware:
         threads: threads that it computes with.
     """
     return Hardware(
-        device=gpu or processor(),
+        device=_shown(gpu or processor()),
         devices=devices,
         cores=os.cpu_count() or 1,
         threads=threads,
-        system=platform.platform(),
+        system=_shown(platform.platform()),
     )
+
+
+def _shown(name: str) -> str:
+    """Return a name of hardware as a record can hold it: no machine's name stops a run."""
+    shown = "".join(sign for sign in name if sign.isprintable() and sign != "$")
+    return shown[:200] or "unknown"
 
 
 def processor() -> str:
@@ -68,14 +88,17 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _git(*arguments: str) -> str | None:
+def _git(root: Path, *arguments: str) -> str | None:
+    """Return what git says of a repository, heeding no variable that names another one."""
+    variables = {name: v for name, v in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), *arguments],
+            ["git", "-C", str(root), *arguments],
             capture_output=True,
             text=True,
             check=True,
+            env=variables | {"GIT_OPTIONAL_LOCKS": "0"},
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip() or None
+    return done.stdout.strip()

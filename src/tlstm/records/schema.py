@@ -5,11 +5,12 @@ A run leaves one record, `runs/<experiment>/<run>/record.json`. Accuracies are f
 """
 
 import math
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -21,7 +22,15 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from tlstm.utils import replace_file
+from tlstm.utils import printable, read_regular, replace_file
+
+LARGEST = 2**26  # bytes of a record, and of a line of a store
+MOST = 10**15  # of anything counted: tables and pictures compute with it exactly
+NODES = ("task", "model", "model.core", "initialization", "training", "trainer")
+NUMBERS = (  # of a configuration, which pages compute with
+    *("task.base", "task.alphabet", "model.core.kernel_size"),
+    *("training.batch_size", "training.samples_per_epoch"),
+)
 
 
 def _none_if_diverged(value: object) -> object:
@@ -39,6 +48,40 @@ def _diverged_metrics(metrics: object) -> object:
     }
 
 
+def _with_accuracy(metrics: dict[str, float | None]) -> dict[str, float | None]:
+    """Refuse an accuracy that is no fraction."""
+    accuracy = metrics.get("accuracy")
+    if accuracy is not None and not 0 <= accuracy <= 1:
+        raise PydanticCustomError("accuracy", "accuracy must be a number from 0 to 1")
+    return metrics
+
+
+def _one_line(text: str) -> str:
+    """Refuse a text that a picture or a table cannot show: `$` begins mathematics in a picture."""
+    if not text.isprintable() or "$" in text:
+        raise PydanticCustomError("line", "must be one line of printable characters, without $")
+    return text
+
+
+def _drawable(config: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Refuse a configuration whose parts are not what pages read."""
+    for name in NODES:
+        if not isinstance(_at(config, name, {}), dict):
+            raise PydanticCustomError("node", f"{name} must hold settings by their names")
+    for name in NUMBERS:
+        value = _at(config, name, 1)
+        if type(value) is not int or not 0 < value <= MOST:
+            raise PydanticCustomError("number", f"{name} must be an integer of at least 1")
+    return config
+
+
+def _at(config: JsonValue, name: str, missing: JsonValue) -> JsonValue:
+    """Return what a configuration holds at a dotted name."""
+    for part in name.split("."):
+        config = config.get(part, missing) if isinstance(config, dict) else missing
+    return config
+
+
 def _of_today(number: object) -> object:
     """Refuse a record of an earlier format with what to do about it."""
     if number == 1:
@@ -48,22 +91,29 @@ def _of_today(number: object) -> object:
     return number
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+Label = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
 Identifier = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-Count = Annotated[int, Field(ge=0)]
-Size = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Size = Annotated[int, Field(ge=1, le=MOST)]
+Seconds = Annotated[float, Field(ge=0, le=MOST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+FIRST, LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+Time = Annotated[AwareDatetime, Field(ge=FIRST, le=LAST)]  # which tables can hold
 Outcome = Literal["solved", "stopped early", "budget spent", "diverged"]
 Loss = Annotated[float | None, BeforeValidator(_none_if_diverged)]
-Metrics = Annotated[dict[str, float | None], BeforeValidator(_diverged_metrics)]
+Metrics = Annotated[
+    dict[Name, float | None], BeforeValidator(_diverged_metrics), AfterValidator(_with_accuracy)
+]
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """A part of a record: nothing unknown, nothing infinite, nothing that changes."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class CurvePoint(_Frozen):
+class CurvePoint(Frozen):
     """One validation during training.
 
     Attributes:
@@ -79,7 +129,7 @@ class CurvePoint(_Frozen):
     seconds: Seconds
 
 
-class Hardware(_Frozen):
+class Hardware(Frozen):
     """Hardware of a run.
 
     Attributes:
@@ -90,14 +140,14 @@ class Hardware(_Frozen):
         system: operating system.
     """
 
-    device: str
+    device: Label
     devices: Size
     cores: Size
     threads: Size
-    system: str
+    system: Label
 
 
-class Record(_Frozen):
+class Record(Frozen):
     """One run: what ran, how it went and on what.
 
     Attributes:
@@ -145,10 +195,10 @@ class Record(_Frozen):
     scale: Name
     task: Name
     model: Name
-    label: str
+    label: Label
     depth: Size
     channels: Size
-    seed: int
+    seed: Count
     parameters: Count
     samples: Count
     samples_to_threshold: Count | None
@@ -162,14 +212,14 @@ class Record(_Frozen):
     device_seconds: Seconds
     outcome: Outcome
     curve: list[CurvePoint]
-    started: AwareDatetime
-    finished: AwareDatetime
+    started: Time
+    finished: Time
     commit: str | None
     modified: bool
     versions: dict[str, str]
     hardware: Hardware
     overrides: list[str]
-    config: dict[str, JsonValue]
+    config: Annotated[dict[str, JsonValue], AfterValidator(_drawable)]
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "Record":
@@ -204,23 +254,33 @@ def read_record(path: Path) -> Record:
         OSError: the file could not be read.
         ValueError: it is not a valid record; the message names it and what is wrong.
     """
-    return parse_record(path.read_bytes(), str(path))
+    return parse_record(read_regular(path, LARGEST), printable(path))
 
 
-def parse_record(content: bytes, place: str) -> Record:
+def parse_record(content: bytes, place: str, experiment: str | None = None) -> Record:
     """Return a record from its JSON.
 
     Args:
         content: the JSON.
         place: where it came from, for the message.
+        experiment: that it must be of, None for any.
 
     Raises:
         ValueError: it is not a valid record; the message names the place and what is wrong.
     """
     try:
-        return Record.model_validate_json(content)
+        record = Record.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        what = f"{field}: {first['msg']}" if field else first["msg"]
-        raise ValueError(f"{place} is not a valid record: {what}") from error
+        raise ValueError(f"{place} is not a valid record: {first_fault(error)}") from error
+    if experiment not in (None, record.experiment):
+        raise ValueError(
+            f"{place} is not a valid record: experiment: it is a record of {record.experiment}, "
+            f"not of {experiment}"
+        )
+    return record
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return the first thing that is wrong, with its field: "depth: Input should be ..."."""
+    first = error.errors(include_url=False)[0]
+    return ": ".join([".".join(map(printable, first["loc"])), first["msg"]]).removeprefix(": ")

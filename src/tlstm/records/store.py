@@ -3,30 +3,28 @@
 `results/<experiment>/records.jsonl` holds a record a line. Lines are only ever added.
 """
 
-import gzip
-import io
 import shlex
-import tarfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 
+from tlstm.records.lines import add_lines, read_store
+from tlstm.records.measurement import EXPERIMENT as RUNTIME
 from tlstm.records.schema import CurvePoint, Record, parse_record
-from tlstm.utils import replace_file, sentence
+from tlstm.utils import sentence
 
 CURVE_POINTS = 120
-LOCK_SECONDS = 120.0
 MOMENTS = ("best", "last", "test")
 NESTED = (  # what no row of a frame holds
     *("format", "former_identifiers", "curve"),
     *("config", "versions", "hardware", "overrides"),
 )
+Known = dict[object, Record]  # by run and by identifier
 
 
 def thin(
@@ -59,61 +57,130 @@ def thin(
 
 
 def append(records: Iterable[Record], results_dir: Path) -> int:
-    """Append records to results/<experiment>/records.jsonl, leaving out those already there.
+    """Append records to results/<experiment>/records.jsonl, as `take_in`.
 
-    Safe with many writers: one at a time holds the store's lock. A failure leaves the store as
-    it was. The lines that were there keep every byte.
+    Raises:
+        ValueError: a record contradicts those of its store, too; the others were added.
+    """
+    new, contradictions = take_in(records, results_dir)
+    if contradictions:
+        raise ValueError(contradictions[0])
+    return new
+
+
+def take_in(records: Iterable[Record], results_dir: Path) -> tuple[int, list[str]]:
+    """Append records to results/<experiment>/records.jsonl, leaving out those already there.
 
     Args:
         records: of any experiments; their curves are thinned.
         results_dir: the directory of all results.
 
     Returns:
-        The number of records that were new.
+        The number of records that were new, and a sentence for each that was left out because it
+        contradicts another of its store.
 
     Raises:
-        OSError: the store could not be locked or written.
-        ValueError: a line of the store is not a valid record; nothing is written to that store.
+        OSError: a store could not be locked or written.
+        ValueError: a line of a store is not a valid record; nothing is written to that store.
     """
     stores: dict[str, list[Record]] = {}
     for record in records:
         stores.setdefault(record.experiment, []).append(record)
-    return sum(
-        _append_to(results_dir / experiment / "records.jsonl", group)
+    contradictions: list[str] = []
+
+    def new(group: list[Record], there: list[Record]) -> list[Record]:
+        known: Known = {}
+        for record in there:
+            note(record, known)
+        added = []
+        for record in group:
+            is_new = record.key not in known
+            try:
+                note(record, known)
+            except ValueError as error:
+                contradictions.append(str(error))
+            else:
+                added += [_thinned(record)] if is_new else []
+        return added
+
+    count = sum(
+        add_lines(_path(results_dir, experiment), _parser(experiment), partial(new, group))
         for experiment, group in stores.items()
     )
+    return count, contradictions
 
 
-def _append_to(store: Path, records: list[Record]) -> int:
-    store.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(store.with_name(f"{store.name}.lock"), timeout=LOCK_SECONDS):
-        there = {record.key for record in _read_store(store)}
-        new = {record.key: record for record in records if record.key not in there}
-        if new:
-            old = store.read_bytes() if store.exists() else b""
-            ends = b"" if old.endswith(b"\n") or not old else b"\n"
-            lines = "".join(f"{_thinned(record).model_dump_json()}\n" for record in new.values())
-            replace_file(store, old + ends + lines.encode())
-    return len(new)
+def note(record: Record, known: Known) -> None:
+    """Note a record among others, by its run and by its identifier.
+
+    Raises:
+        ValueError: it contradicts one of them: the same run has another result, or the identifier
+            is that of other settings.
+    """
+    name = f"{record.task}-{record.model}-L{record.depth}-seed{record.seed}-{record.identifier}"
+    if _measured(known.get(record.key, record)) != _measured(record):
+        raise ValueError(f"started: {name}, {record.started}, has another result elsewhere")
+    if _settings(known.get(record.identifier, record)) != _settings(record):
+        raise ValueError(f"identifier: that of {name} is also that of other settings")
+    known |= {record.key: record, record.identifier: record}
+
+
+def _measured(record: Record) -> dict[str, Any]:
+    return record.model_dump(include={*MOMENTS, "finished", "samples", "samples_to_threshold"})
+
+
+def _settings(record: Record) -> tuple[object, ...]:
+    return record.task, record.model, record.depth, record.channels, record.seed
 
 
 def _thinned(record: Record) -> Record:
     return record.model_copy(update={"curve": thin(record.curve, record.threshold)})
 
 
-def _read_store(store: Path) -> list[Record]:
-    lines = store.read_bytes().split(b"\n") if store.exists() else []
-    numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-    return [parse_record(line, f"line {number} of {store}") for number, line in numbered]
+def _path(results_dir: Path, experiment: str) -> Path:
+    return results_dir / experiment / "records.jsonl"
+
+
+def _parser(experiment: str) -> Callable[[bytes, str], Record]:
+    """Return what reads the lines of one store, whose records must agree with each other."""
+    known: Known = {}
+
+    def parse(line: bytes, place: str) -> Record:
+        record = parse_record(line, place, experiment)
+        try:
+            note(record, known)
+        except ValueError as error:
+            raise ValueError(f"{place} is not a valid record: {error}") from error
+        return record
+
+    return parse
 
 
 def load(results_dir: Path, experiment: str) -> list[Record]:
     """Return the committed records of an experiment in the order they were taken in; [] if none.
 
     Raises:
-        ValueError: a line is not a valid record; the message names the file and the line.
+        OSError: the store cannot be read.
+        ValueError: a line is not a valid record, is of another experiment or contradicts an
+            earlier line; the message names the file, the line and the field.
     """
-    return _read_store(results_dir / experiment / "records.jsonl")
+    return read_store(_path(results_dir, experiment), _parser(experiment))
+
+
+def load_all(results_dir: Path) -> tuple[dict[str, list[Record]], list[str]]:
+    """Return the records of every store that can be read, by experiment.
+
+    Returns:
+        The records, and one sentence for each store that holds something else.
+    """
+    stores, problems = dict[str, list[Record]](), list[str]()
+    for path in sorted(results_dir.glob("*/records.jsonl")):
+        if path.parent.name != RUNTIME:
+            try:
+                stores[path.parent.name] = load(results_dir, path.parent.name)
+            except (OSError, ValueError) as error:
+                problems.append(sentence(error))
+    return stores, problems
 
 
 def latest(records: Iterable[Record]) -> list[Record]:
@@ -144,60 +211,3 @@ def _row(record: Record) -> dict[str, Any]:
     row |= {name: row[name].astimezone(UTC) for name in ("started", "finished")}
     command = shlex.join(["python", "-m", "tlstm.train", *record.overrides])
     return row | record.hardware.model_dump() | {"command": command}
-
-
-def _record_files(source: Path) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
-    """Yield experiment, place and reader of every run's record below a directory of runs."""
-    for path in sorted(source.glob("*/*/record.json")):
-        yield path.parent.parent.name, str(path), path.read_bytes
-
-
-def _archived_files(source: Path) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
-    """Yield the same for an archive of such a directory, which is never unpacked."""
-    with tarfile.open(source) as archive:
-        for member in archive:
-            parts = Path(member.name).parts
-            if member.isfile() and len(parts) >= 3 and parts[-1] == "record.json":
-                file = archive.extractfile(member)
-                content = io.BytesIO(file.read() if file else b"")
-                yield parts[-3], f"{member.name} in {source}", content.getvalue
-
-
-def read_runs(source: Path, experiments: Sequence[str] = ()) -> tuple[list[Record], list[str]]:
-    """Read the records of finished runs.
-
-    Args:
-        source: directory of runs, <experiment>/<run>/record.json, or a .tar.gz of one.
-        experiments: those to read; all but "scratch" if empty.
-
-    Returns:
-        The records, and one sentence for each file that is not a valid record.
-
-    Raises:
-        OSError, ValueError: the source itself cannot be read, or an experiment is not in it.
-    """
-    if not source.exists():
-        raise FileNotFoundError(f"{source} does not exist: no run has been recorded there")
-    files = _record_files(source) if source.is_dir() else _archived_files(source)
-    records, problems, seen = [], [], set()
-    try:
-        for experiment, place, read in files:
-            seen.add(experiment)
-            if experiment not in experiments if experiments else experiment == "scratch":
-                continue
-            try:
-                records.append(_of_experiment(parse_record(read(), place), experiment, place))
-            except (OSError, ValueError) as error:
-                problems.append(sentence(error))
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{source} is not a readable archive, or not a whole one") from error
-    for name in experiments:
-        if name not in seen:
-            raise ValueError(f"{source} holds no record of {name}; it has {sorted(seen)}")
-    return records, problems
-
-
-def _of_experiment(record: Record, experiment: str, place: str) -> Record:
-    if record.experiment != experiment:
-        raise ValueError(f"{place} is a record of {record.experiment}, not of {experiment}")
-    return record

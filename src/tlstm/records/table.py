@@ -35,7 +35,8 @@ PHRASES = {
     "digits": "scikit-learn's digits, 64 pixels, in place of sequential MNIST",
     "permuted_digits": "scikit-learn's digits, 64 pixels, in place of permuted MNIST",
     "wikipedia": "Wikipedia, characters of enwik8",
-    "wikipedia_sample": "characters of a sample, in place of all of enwik8",
+    "wikipedia_sample": "the first 4,154,000 characters of enwik8, a 24th of it",
+    "text_file": "characters of a file, in place of Wikipedia",
     "python_topics": "characters of Python's documentation, in place of Wikipedia",
 }
 TITLES = {  # of tasks whose names are not words
@@ -43,7 +44,8 @@ TITLES = {  # of tasks whose names are not words
     "permuted_mnist": "Permuted MNIST",
     "digits": "Digits, in place of sequential MNIST",
     "permuted_digits": "Permuted digits, in place of permuted MNIST",
-    "wikipedia_sample": "A sample, in place of Wikipedia",
+    "wikipedia_sample": "A 24th of Wikipedia",
+    "text_file": "A file, in place of Wikipedia",
     "python_topics": "Python's documentation, in place of Wikipedia",
 }
 # Sections of a configuration that decide what is learnt, and those of their leaves that do not.
@@ -293,15 +295,6 @@ def solved_text(runs: pd.DataFrame) -> str:
     if passed in (0, len(runs)):
         return "yes" if passed else "no"
     return f"{passed} of {len(runs)} seeds"
-
-
-def runtime_text(runs: pd.DataFrame) -> str:
-    """Return the milliseconds per timestep; means are over runs on the same hardware only."""
-    groups = list(runs.groupby("hardware", sort=False)["milliseconds_per_timestep"])
-    several = len(groups) > 1
-    return "; ".join(
-        f"{values.mean():.3g}{f' on {hardware}' if several else ''}" for hardware, values in groups
-    )
 
 
 def is_solvable(table: pd.DataFrame) -> bool:

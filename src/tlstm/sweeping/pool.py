@@ -23,7 +23,7 @@ from tlstm.training.config import compose
 from tlstm.training.distributed import end_with_parent, exit_reason
 from tlstm.training.recording import find_record, train
 from tlstm.training.run import setup_run
-from tlstm.utils import sentence
+from tlstm.utils import printable, sentence
 
 Context = ForkServerContext | SpawnContext
 Send = Callable[[Any], None]
@@ -206,7 +206,7 @@ def _work(
 
 
 def _fail(connection: Connection, reason: str, refused: bool) -> None:
-    connection.send(Failure(" ".join(reason.split()), refused))
+    connection.send(Failure(printable(" ".join(reason.split())), refused))
     with contextlib.suppress(OSError):  # the log may be what cannot be written
         traceback.print_exc()
     sys.exit(1)

@@ -1,6 +1,9 @@
 """Files of data: downloaded once and whole, checked, and read plain or packed."""
 
+import bz2
 import gzip
+import lzma
+import tarfile
 import tempfile
 import zipfile
 import zlib
@@ -8,12 +11,42 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from http.client import HTTPException
 from pathlib import Path
+from typing import IO, Any, BinaryIO
 from urllib.request import Request, urlopen
 
 from filelock import FileLock
 from torchvision.datasets.utils import download_url
 
+from tlstm.utils import open_regular
+
 TIMEOUT = 5.0  # seconds until a server that does not respond counts as unreachable
+LARGEST = 2**31  # bytes of a file of data, unpacked
+ENCRYPTED = 0x1  # among the flags of a zip's member
+DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, UnicodeDecodeError)
+BEGINNINGS: dict[str, tuple[bytes, ...]] = {  # of packed files
+    "gzip": (b"\x1f\x8b",),
+    "bzip2": tuple(
+        b"BZh%d%b" % (level, block)
+        for level in range(1, 10)
+        for block in (b"1AY&SY", b"\x17rE8P\x90")
+    ),
+    "xz": (b"\xfd7zXZ\0",),
+    "zip": (b"PK\3\4", b"PK\5\6", b"PK\7\x08"),
+    "zstandard": (b"\x28\xb5\x2f\xfd",),
+    "7-Zip": (b"7z\xbc\xaf\x27\x1c",),
+    "RAR": (b"Rar!\x1a\7",),
+    "lz4": (b"\x04\x22\x4d\x18",),
+    "compress": (b"\x1f\x9d", b"\x1f\xa0"),
+}
+UNPACK: dict[str, Callable[[BinaryIO], Any]] = {
+    "gzip": gzip.open,
+    "bzip2": bz2.open,
+    "xz": lzma.open,
+}
+PACKED_NAMES = (  # of files that are never plain
+    *(".gz", ".tgz", ".bz2", ".xz", ".lzma", ".zip"),
+    *(".tar", ".zst", ".7z", ".rar", ".lz4", ".br"),
+)
 
 
 def fetch(urls: Sequence[str], path: Path, check: Callable[[Path], None], advice: str) -> Path:
@@ -55,28 +88,69 @@ def reachable(url: str) -> bool:
 
 
 def read_file(path: Path) -> bytes:
-    """Read a file, unpacked if its name ends in .gz or .zip.
+    """Read a file, unpacked where its content is gzip, bzip2, xz or a zip of one file.
 
     Raises:
-        ValueError: the file is damaged, or a .zip of several files; the message names it.
+        ValueError: the file is damaged, too large, or packed in a way that cannot be unpacked
+            here; the message names it.
         OSError: the file cannot be read.
     """
+    with open_regular(path) as file:
+        kind = _packing(file.read(tarfile.BLOCKSIZE))
+        file.seek(0)
+        try:
+            content = _unpack(path, kind, file)
+        except DAMAGE as error:
+            raise ValueError(f"{path} is damaged or not whole: {error}") from error
+        except NotImplementedError as error:
+            raise ValueError(f"{path} cannot be unpacked here: {error}") from error
+    inner = kind and _packing(content)
+    if inner:
+        raise ValueError(f"{path} holds a {inner} file; unpack it to plain text first")
+    return content
+
+
+def _packing(content: bytes) -> str:
+    """Return the name of the format that a file's first bytes are of, "" for plain data."""
+    for kind, beginnings in BEGINNINGS.items():
+        if content.startswith(beginnings):
+            return kind
     try:
-        return _unpack(path)
-    except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{path} is damaged or not whole: {error}") from error
+        tarfile.TarInfo.frombuf(content[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return ""
+    return "tar"
 
 
-def _unpack(path: Path) -> bytes:
-    if path.suffix == ".gz":
-        return gzip.decompress(path.read_bytes())
-    if path.suffix != ".zip":
-        return path.read_bytes()
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        if len(names) != 1:
-            raise ValueError(f"{path} must hold one file, but holds {len(names)}")
-        return archive.read(names[0])
+def _unpack(path: Path, kind: str, file: BinaryIO) -> bytes:
+    if not kind and path.suffix.lower() in PACKED_NAMES:
+        raise ValueError(f"{path} is damaged or not what its name says: it is not packed")
+    if not kind:
+        return _all_of(file, path)
+    if kind == "zip":
+        return _unzip(path, file)
+    if kind not in UNPACK:
+        raise ValueError(f"{path} is a {kind} file; unpack it to plain text first")
+    with UNPACK[kind](file) as unpacked:
+        return _all_of(unpacked, path)
+
+
+def _unzip(path: Path, file: BinaryIO) -> bytes:
+    with zipfile.ZipFile(file) as archive:
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        if len(members) != 1:
+            raise ValueError(f"{path} must hold one file, but holds {len(members)}")
+        if members[0].flag_bits & ENCRYPTED:
+            raise ValueError(f"{path} is encrypted; unpack it to plain text first")
+        with archive.open(members[0]) as unpacked:
+            return _all_of(unpacked, path)
+
+
+def _all_of(file: IO[bytes], path: Path) -> bytes:
+    content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"{path} holds more than {LARGEST:,} bytes, which are too many")
+    return content
 
 
 def _download(urls: Sequence[str], path: Path, check: Callable[[Path], None]) -> None:

@@ -226,9 +226,10 @@ class StreamDataModule(SequenceDataModule):
         return self.render([token])
 
     def render(self, tokens: Sequence[int] | Tensor) -> str:
-        """Write tokens [T] as text."""
-        numbers = torch.as_tensor(tokens).tolist()
-        return bytes(self.text.alphabet[number] for number in numbers).decode(errors="replace")
+        """Write tokens [T] as text; a token that does not occur in it is nothing."""
+        alphabet = self.text.alphabet
+        characters = (alphabet[token : token + 1] for token in np.asarray(tokens).tolist())
+        return b"".join(characters).decode(errors="replace")
 
     def _held_out(self, name: str, part: range) -> StreamDataset:
         self._check_length(name, part, "evaluation_streams", self.evaluation_streams)

@@ -3,8 +3,9 @@
 A text is bytes, and each byte is a character. The first 90 million of enwik8's 100 million train,
 5 million validate and the last 5 million test; 205 different ones occur [paper].
 
-Stand-ins for enwik8 have their own names in every output: `wikipedia_sample` is a file given by its
-path, `python_topics` is the help on Python's keywords and types in `pydoc_data.topics`.
+Other texts have their own names in every output: `wikipedia_sample` is the first 4,154,000
+characters of enwik8, divided 90/5/5 as well [ours], `python_topics` is the help on Python's
+keywords and types in `pydoc_data.topics`, and `text_file` is a file of yours.
 """
 
 import hashlib
@@ -17,46 +18,54 @@ from typing import Literal, NamedTuple, get_args
 from tlstm.tasks.download import fetch, read_file
 from tlstm.tasks.text_streams import StreamDataModule, Text, encode
 
-Source = Literal["wikipedia", "wikipedia_sample", "python_topics"]
+Source = Literal["wikipedia", "wikipedia_sample", "python_topics", "text_file"]
 
-NAMES = ("enwik8", "enwik8.zip", "enwik8.gz")  # of a file in the directory enwik8
-ADVICE = "task.path takes another text, task=python_topics the one that is part of Python"
+URL = "http://mattmahoney.net/dc/enwik8.zip"  # has the text as its only file
+VOCABULARY_SIZE = 205  # different bytes in enwik8
+SUFFIXES = ("", ".zip", ".gz")
+ADVICE = "task=text_file takes a text of yours, task=python_topics the one that is part of Python"
 
 
 class Published(NamedTuple):
     """A published text.
 
     Attributes:
-        url: of a zip archive with the text as its only file.
-        size: length of the text in bytes.
-        vocabulary_size: number of different bytes.
-        sha256: of the text, in hexadecimal digits.
+        name: of its file in the directory enwik8, without .zip or .gz.
+        size: its length in bytes.
+        sha256: its hash in hexadecimal digits.
     """
 
-    url: str
+    name: str
     size: int
-    vocabulary_size: int
     sha256: str
 
 
 ENWIK8 = Published(
-    url="http://mattmahoney.net/dc/enwik8.zip",
+    name="enwik8",
     size=10**8,
-    vocabulary_size=205,
     sha256="2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8",
 )
+SAMPLE = Published(
+    name="enwik8-first-4154000",
+    size=4_154_000,
+    sha256="ec02a0d45e64ed0362d7861f2d986f9b0ff53aab96503356b426e4781eb134b7",
+)
+PUBLISHED: dict[str, Published] = {"wikipedia": ENWIK8, "wikipedia_sample": SAMPLE}
 
 
 class WikipediaDataModule(StreamDataModule):
     """Enwik8 as 100 streams, 50 characters at a time [paper], or a text in its place.
 
-    The tokens are the different bytes of the whole text: 205 for enwik8.
+    The tokens are the different bytes of the whole text: 205 for enwik8. Its sample has 200 of
+    them, and still 205 tokens, so that models have the paper's parameter numbers.
 
     Args:
-        source: "wikipedia" is enwik8, downloaded if it is missing; "wikipedia_sample" is the file
-            at `path`; "python_topics" is the text that is part of Python.
+        source: "wikipedia" is enwik8, downloaded if it is missing; "wikipedia_sample" is its
+            beginning, from a file of its own or from enwik8; "text_file" is the file at `path`;
+            "python_topics" is the text that is part of Python.
         text: the expected `fingerprint` of the text; None accepts any.
-        data_dir: directory of enwik8/enwik8, .zip or .gz, or of its download.
+        data_dir: directory of enwik8/enwik8 or enwik8/enwik8-first-4154000, plain, .zip or .gz, or
+            of the download.
         path: another file to read: plain, .gz or .zip.
         batch_size: streams of all devices together; 100 in the paper.
         timesteps: characters of a chunk; 50 in the paper.
@@ -95,12 +104,13 @@ class WikipediaDataModule(StreamDataModule):
     @property
     def characters(self) -> int:
         """Length of the whole text."""
-        return ENWIK8.size if self.source == "wikipedia" else len(self.text.tokens) - 1
+        published = PUBLISHED.get(self.source)
+        return published.size if published else len(self.text.tokens) - 1
 
     @property
     def input_size(self) -> int:
         """Number of different tokens."""
-        return ENWIK8.vocabulary_size if self.source == "wikipedia" else len(self.text.alphabet)
+        return VOCABULARY_SIZE if self.source in PUBLISHED else len(self.text.alphabet)
 
     @cached_property
     def text(self) -> Text:
@@ -131,13 +141,17 @@ def read_text(source: Source, data_dir: Path, path: Path | None) -> bytes:
         if path is not None:
             raise ValueError(f"task.path={path} is no {source}; leave one of both out")
         return python_topics()
-    if path is None:
-        if source == "wikipedia_sample":
-            raise ValueError("task=wikipedia_sample needs task.path, the file to read")
-        path = existing(data_dir) or fetch_enwik8(data_dir)
+    if source == "text_file":
+        if path is None:
+            raise ValueError("task=text_file needs task.path, the file to read")
+        return read_text_file(path)
+    published = PUBLISHED[source]
+    path = path or existing(data_dir, published) or existing(data_dir, ENWIK8)
+    path = path or fetch_enwik8(data_dir)
     text = read_text_file(path)
-    if source == "wikipedia":
-        check_enwik8(path, text)
+    if len(text) == ENWIK8.size:  # or the beginning of it
+        text = text[: published.size]
+    check(path, text, published)
     return text
 
 
@@ -169,9 +183,9 @@ def fingerprint(source: Source, text: bytes) -> str:
     return f"sha256-{hashlib.sha256(text).hexdigest()[:16]}"
 
 
-def existing(data_dir: Path) -> Path | None:
-    """Return the file of enwik8, if there is one."""
-    files = (data_dir / "enwik8" / name for name in NAMES)
+def existing(data_dir: Path, text: Published) -> Path | None:
+    """Return the file of a published text, if there is one."""
+    files = (data_dir / "enwik8" / (text.name + suffix) for suffix in SUFFIXES)
     return next((file for file in files if file.is_file()), None)
 
 
@@ -183,23 +197,20 @@ def fetch_enwik8(data_dir: Path) -> Path:
         OSError: the directory cannot be written.
     """
     archive = data_dir / "enwik8" / "enwik8.zip"
-    return fetch([ENWIK8.url], archive, lambda file: check_enwik8(file, read_file(file)), ADVICE)
+    return fetch([URL], archive, lambda file: check(file, read_file(file), ENWIK8), ADVICE)
 
 
-def is_enwik8(text: bytes) -> bool:
-    """Return True for the whole of enwik8, unchanged."""
-    return len(text) == ENWIK8.size and hashlib.sha256(text).hexdigest() == ENWIK8.sha256
-
-
-def check_enwik8(path: Path, text: bytes) -> None:
-    """Refuse the text of a file if it is not the whole of enwik8.
+def check(path: Path, text: bytes, expected: Published) -> None:
+    """Refuse the text of a file if it is not the published one.
 
     Raises:
         ValueError: the text differs in its length or hash.
     """
-    if is_enwik8(text):
-        return
-    found = f"it has {len(text):,} bytes, not {ENWIK8.size:,}"
-    if len(text) == ENWIK8.size:
-        found = f"its SHA-256 is {hashlib.sha256(text).hexdigest()}, not {ENWIK8.sha256}"
-    raise ValueError(f"{path} is damaged or not enwik8: {found}")
+    if len(text) != expected.size:
+        found = f"it has {len(text):,} bytes, not {expected.size:,}"
+    else:
+        sha256 = hashlib.sha256(text).hexdigest()
+        if sha256 == expected.sha256:
+            return
+        found = f"its SHA-256 is {sha256}, not {expected.sha256}"
+    raise ValueError(f"{path} is damaged or not {expected.name}: {found}")

@@ -1,19 +1,25 @@
 """Checkpoints of a run: written, found, and checked to be of this run."""
 
 import io
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from tlstm.training.callbacks import LearningCurve
-from tlstm.training.config import decisive
-from tlstm.training.module import SequenceModule
-from tlstm.utils import replace_file
+from tlstm.training.config import Run, decisive, samples_at_most
+from tlstm.training.module import STEPS_COUNTED, SequenceModule
+from tlstm.utils import open_regular, replace_file, sentence
+
+# The errors of reading a checkpoint that lacks something, or has something else in its place
+DAMAGE = (KeyError, IndexError, TypeError, AttributeError)
 
 
 def describe(config: DictConfig, symbols: int) -> dict[str, Any]:
@@ -78,20 +84,12 @@ class WholeCheckpoints(TorchCheckpointIO):
         self._failed = False
 
 
-def find_checkpoint(resume: str, directory: Path) -> Path | None:
-    """Return the checkpoint to resume from: the named one, otherwise the run's last one.
-
-    Raises:
-        ValueError: the named file does not exist.
-    """
-    if resume not in ("auto", "never"):
-        if not Path(resume).is_file():
-            raise ValueError(
-                f"resume must be auto, never or a checkpoint's path; there is no file {resume}"
-            )
-        return Path(resume)
-    own = directory / "checkpoints" / "last.ckpt"
-    return own if own.exists() else None
+def find_checkpoint(run: Run) -> Path | None:
+    """Return the checkpoint to resume from: the named one, otherwise the run's last one."""
+    if run.config.resume not in ("auto", "never"):
+        return Path(run.config.resume)
+    own = run.directory / "checkpoints" / "last.ckpt"
+    return own if run.config.resume == "auto" and own.exists() else None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -101,7 +99,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         OSError: there is none.
         ValueError: it is damaged, or holds anything else.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         try:
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
             whole = checkpoint.keys() >= {"description", "global_step", "state_dict"}
@@ -126,6 +124,79 @@ def load_weights(path: Path, module: SequenceModule) -> None:
         raise ValueError(_no_checkpoint(path)) from error
 
 
+def check_resumption(
+    path: Path, module: SequenceModule, callbacks: Sequence[Callback], run: Run
+) -> None:
+    """Check that a run can resume from a checkpoint and, in the end, from the best one beside it.
+
+    Raises:
+        OSError: there is none.
+        ValueError: one of them is no whole checkpoint of this run, or the second is not the best
+            of the first; the message says what to do.
+    """
+    best_path, named = path.with_name("best.ckpt"), run.config.resume != "auto"
+    if named and not path.is_file():
+        raise ValueError(
+            f"resume must be auto, never or a checkpoint's path; there is no file {path}"
+        )
+    try:
+        last = _whole(path, module, callbacks, samples_at_most(run.config))
+        best = _whole(best_path, module, callbacks, samples_at_most(run.config))
+        curve = _curve(last)
+        epoch, best_step = curve.curve[0]["samples"], curve.curve[curve.best(module.selected_by)]
+        # The best one is written first: an interruption may have left it an epoch ahead
+        expected = best_step["samples"], last["global_step"] * module.batch_size + epoch
+        if best["global_step"] * module.batch_size not in expected:
+            raise ValueError(f"{best_path} is not the best checkpoint of {path}")
+    except (ValueError, OSError) as error:
+        if named:
+            raise
+        raise ValueError(
+            f"{sentence(error)}; delete {path}, and the run starts from the beginning"
+        ) from error
+
+
+def _whole(
+    path: Path, module: SequenceModule, callbacks: Sequence[Callback], max_samples: int
+) -> dict[str, Any]:
+    """Return a checkpoint of this run that lacks nothing.
+
+    Raises:
+        OSError: there is none.
+        ValueError: otherwise.
+    """
+    check_checkpoint(path, module, max_samples)
+    checkpoint = read_checkpoint(path)
+    needed = {each.state_key for each in callbacks if each.state_dict()}
+    try:
+        states = checkpoint["optimizer_states"][0]
+        moments = [state["exp_avg"].shape for _, state in sorted(states["state"].items())]
+        whole = (
+            checkpoint["callbacks"].keys() >= needed
+            and moments == [parameter.shape for parameter in module.parameters()]
+            and _shapes(checkpoint["state_dict"]) == _shapes(module.state_dict())
+            and checkpoint.keys() >= module.checkpoint_parts
+            and STEPS_COUNTED in checkpoint["loops"]["fit_loop"]
+        )
+        diverged = not math.isfinite(_curve(checkpoint).curve[-1]["loss"])
+        is_nan = any(weight.isnan().any() for weight in checkpoint["state_dict"].values())
+    except DAMAGE as error:
+        raise ValueError(_no_checkpoint(path)) from error
+    if not whole or (is_nan and not diverged):
+        raise ValueError(_no_checkpoint(path))
+    return checkpoint
+
+
+def _curve(checkpoint: dict[str, Any]) -> LearningCurve:
+    curve = LearningCurve()
+    curve.load_state_dict(checkpoint["callbacks"][curve.state_key])
+    return curve
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: weight.shape for name, weight in weights.items()}
+
+
 def check_checkpoint(path: Path, module: SequenceModule, max_samples: int) -> int:
     """Check that a checkpoint is of this run, its budget apart.
 
@@ -141,7 +212,7 @@ def check_checkpoint(path: Path, module: SequenceModule, max_samples: int) -> in
     try:
         found, samples = checkpoint["description"], checkpoint["global_step"] * module.batch_size
         _check_description(path, found, description)
-    except (KeyError, TypeError, AttributeError) as error:
+    except DAMAGE as error:
         raise ValueError(_no_checkpoint(path)) from error
     if samples > max_samples:
         raise ValueError(

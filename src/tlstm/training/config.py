@@ -15,17 +15,14 @@ from typing import Any, NamedTuple
 import hydra
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tlstm.ops import geometry
 from tlstm.records.models import paper_name
-from tlstm.training.schema import check_values
-
-PACKAGED = Path(__file__).parents[1] / "conf"
-CONFIGURATIONS = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[3] / "conf"
+from tlstm.training.schema import check_classes, check_leaves, check_values
+from tlstm.training.settings import CONFIGURATIONS, OF_SWEEPS
 
 # What decides the result of a run is below these
 DECISIVE = (
@@ -37,6 +34,15 @@ DECISIVE = (
     "trainer.precision",
     "trainer.float32_matmul_precision",
 )
+
+# Settings whose text is taken as it is, by no grammar: people's paths and names have any sign
+PATHS = ("output_dir", "resume", "task.data_dir", "task.path")
+TEXTS = (*PATHS, "model.label", "logger.project")
+
+MISSING = "???"  # no value, as OmegaConf means it
+
+# What W&B's server hands back beside the settings: what it and the run put into its configuration
+NO_SETTINGS = ("label", "depth", "channels")
 
 # Settings of a task that decide nothing by themselves: how its data are read, and what the model
 # and the training take from it
@@ -72,24 +78,27 @@ def compose(overrides: Sequence[str]) -> Run:
         ValueError: a key or a choice is unknown, or a value cannot be; the message names it
             and what it may be.
     """
-    overrides = with_scale(overrides)
-    for text in overrides:
-        if "=" not in text and not text.startswith("~"):
-            raise ValueError(f"{text}: a setting is written as key=value")
+    echoes = [text for text in overrides if _is_echo(text)]
+    overrides = with_scale([text for text in overrides if text not in echoes])
+    settings = [_parse(text) for text in overrides]
+    groups = [setting.text for setting in settings if _is_group(setting.key)]
     try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        for override in parsed:
-            _check_form(override)
-        groups = [str(o.input_line) for o in parsed if _is_group(o.key_or_group)]
         config = copy.deepcopy(_compose_groups(*groups))
-        for override in parsed:
-            _set_value(config, override)
+        for key, value, _ in settings:
+            if not _is_group(key):
+                _check_key(OmegaConf.to_container(config, resolve=False), key)
+                OmegaConf.update(config, key, value)
         check_values(config)
         OmegaConf.resolve(config)
-        _check_data(config, _compose_groups(*groups))
+        declared = copy.deepcopy(_compose_groups(*groups))
+        OmegaConf.resolve(declared)
+        check_leaves(leaves(config), leaves(declared))
+        check_classes(config)
+        _check_data(config, declared)
     except (HydraException, OmegaConfBaseException) as error:
         sentence, *_ = " ".join(str(error).split()).partition(" Config search path")
         raise ValueError(sentence) from error
+    _check_echoes(echoes, config)
     identifier = identify(config)
     return Run(config, overrides, identifier, run_directory(config, identifier))
 
@@ -110,8 +119,8 @@ def instantiate(node: DictConfig, **arguments: Any) -> Any:
     try:
         return hydra.utils.instantiate(node, **arguments)
     except InstantiationException as error:
-        refused = isinstance(error.__cause__, ValueError)
-        raise ValueError(str(error.__cause__ if refused else error)) from error
+        cause = error.__cause__ or error
+        raise ValueError(str(cause).partition("\n")[0]) from error
 
 
 def with_scale(overrides: Sequence[str]) -> list[str]:
@@ -136,19 +145,19 @@ def default_scale() -> str:
     return "paper" if torch.cuda.is_available() else "smoke"
 
 
-def identify(config: DictConfig) -> str:
+def identify(config: DictConfig | dict[str, Any]) -> str:
     """Return sixteen hexadecimal digits of what decides a run's result, and of nothing else."""
     text = json.dumps(decisive(config), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def decisive(config: DictConfig) -> dict[str, Any]:
+def decisive(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
     """Return the settings that decide a run's result, by their dotted names.
 
     Names of classes and of ways to begin are none of them, nor are settings of the task that the
     model and the training take from it. A whole number is the same however it is written.
     """
-    taken = [f"task.{key}" for key in (*config.training, *NOT_OF_DATA)]
+    taken = [f"task.{key}" for key in (*config["training"], *NOT_OF_DATA)]
     left_out = ["model.label", "model.core._target_", "initialization.name", *taken]
     return {
         key: int(value) if isinstance(value, float) and value.is_integer() else value
@@ -194,7 +203,13 @@ def flat(config: DictConfig) -> dict[str, Any]:
     return leaves(config) | {group: config[group].name for group in groups}
 
 
-def leaves(config: DictConfig) -> dict[str, Any]:
+def hyperparameters(config: DictConfig) -> dict[str, Any]:
+    """Return all settings by dotted name, and by the names of a record those to group by."""
+    model = config.model
+    return flat(config) | {"label": model.label, "depth": model.depth, "channels": model.channels}
+
+
+def leaves(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
     """Return every single value by its dotted name."""
     found: dict[str, Any] = {}
 
@@ -205,34 +220,85 @@ def leaves(config: DictConfig) -> dict[str, Any]:
         else:
             found[prefix] = node
 
-    visit("", plain(config))
+    visit("", plain(config) if isinstance(config, DictConfig) else config)
     return found
 
 
-def _set_value(config: DictConfig, override: Override) -> None:
-    """Set what one override sets, unless it chose a group; the key must be there."""
-    key = override.key_or_group
-    if not _is_group(key):
-        _check_key(OmegaConf.to_container(config, resolve=False), key)
-        OmegaConf.update(config, key, override.value())
+class _Setting(NamedTuple):
+    """One override: its key, its value and its text."""
+
+    key: str
+    value: Any
+    text: str
 
 
-def _check_form(override: Override) -> None:
-    """Refuse an override that does not set one key to one value, or a group to a file's name."""
-    if override.is_add() or override.is_force_add() or override.is_delete():
+def _parse(text: str) -> _Setting:
+    """Return the setting that one override makes.
+
+    Raises:
+        ValueError: it does not set one key to one value, or a group to a file's name.
+    """
+    key, equals, value = text.partition("=")
+    if key.startswith(("+", "~")):
+        raise ValueError(f"{text}: settings cannot be added or deleted, only set: key=value")
+    if not equals:
+        raise ValueError(f"{text}: a setting is written as key=value")
+    if key in TEXTS:
+        return _Setting(key, _literal(key, value), text)
+    if value == "None":  # as W&B writes null
+        text = f"{key}=null"
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException as error:
         raise ValueError(
-            f"{override.input_line}: settings cannot be added or deleted, only set: key=value"
-        )
+            f"{text}: the value cannot be read; text with such signs is quoted twice: "
+            f"{key}='\"...\"'"
+        ) from error
     if override.is_sweep_override():
-        raise ValueError(
-            f"{override.input_line}: one run takes one value; python -m tlstm.sweep runs many"
-        )
-    if _is_group(override.key_or_group) and not isinstance(override.value(), str):
-        raise ValueError(f"{override.input_line}: {override.key_or_group} takes one name")
+        raise ValueError(f"{text}: one run takes one value; python -m tlstm.sweep runs many")
+    found = override.value()
+    if _is_group(key) and not isinstance(found, str):
+        raise ValueError(f"{text}: {key} takes one name")
+    if isinstance(found, dict | list) or "${" in str(found) or found == MISSING:
+        raise ValueError(f"{key} must be a single value and no reference, got {found}")
+    return _Setting(key, found, text)
+
+
+def _literal(key: str, text: str) -> str | None:
+    """Return text as it was written, a path with the home directory in the place of ~.
+
+    Raises:
+        ValueError: it is empty, or looks like a reference to another setting.
+    """
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1]  # as it had to be written where a grammar reads it
+    if key == "task.path" and text in ("null", "None"):
+        return None
+    if text.strip() in ("", MISSING, *(("null", "None") if key in PATHS else ())) or "${" in text:
+        raise ValueError(f"{key} must be {'a path' if key in PATHS else 'text'}, got {text!r}")
+    try:
+        return str(Path(text).expanduser()) if key in PATHS and text[0] == "~" else text
+    except RuntimeError as error:
+        raise ValueError(f"{key}={text}: there is no such user") from error
+
+
+def _is_echo(text: str) -> bool:
+    key = text.partition("=")[0]
+    return key in (*NO_SETTINGS, "_wandb") or _is_within(key, OF_SWEEPS)
+
+
+def _check_echoes(echoes: Iterable[str], config: DictConfig) -> None:
+    """Refuse what is no setting, unless it is what W&B was told of this very run."""
+    told = hyperparameters(config)
+    for text in echoes:
+        key, _, value = text.partition("=")
+        if key != "_wandb" and str(told.get(key)) != value:
+            _check_key(plain(config), key)
+            raise ValueError(f"{key} cannot be set for a run")
 
 
 def _is_group(key: str) -> bool:
-    return (CONFIGURATIONS / key).is_dir()
+    return key.isidentifier() and (CONFIGURATIONS / key).is_dir()
 
 
 def _check_key(known: Any, key: str) -> None:

@@ -6,6 +6,7 @@ sweep shows runs of other processes.
 
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.text import Text
 
 DISPLAY_SECONDS = 0.2  # between two updates of a display
 LINE_SECONDS = 30.0  # between two lines of a log
+YEAR_SECONDS = 365 * 86400
 
 
 class Status(NamedTuple):
@@ -50,6 +52,15 @@ def describe(status: Status | None) -> str:
     return speed if status.accuracy is None else f"{speed}, accuracy {status.accuracy:.1%}"
 
 
+def ends(status: Status, max_samples: int, now: datetime) -> str:
+    """Return the time of day at which a run has ended, at the latest."""
+    seconds = (max_samples - status.samples) / max(status.samples_per_second, 1e-9)
+    if seconds > YEAR_SECONDS:
+        return "for more than a year"
+    end = now + timedelta(seconds=seconds)
+    return f"until {end:%H:%M}{'' if end.date() == now.date() else f' on {end:%A %d %B}'} at most"
+
+
 def bar(console: Console | None = None) -> Progress:
     """Return a display of runs: a bar, samples seen and in total, speed, accuracy, time left."""
     return Progress(
@@ -68,6 +79,7 @@ class Display:
     def __init__(self, description: str, max_samples: int, console: Console) -> None:
         self._console = console
         self._description = description
+        self._max_samples = max_samples
         self._progress = bar(console)
         self._task = self._progress.add_task(description, total=max_samples, status=None)
         self._printed = time.perf_counter()
@@ -88,5 +100,7 @@ class Display:
         if not self._console.is_terminal and now - self._printed > LINE_SECONDS:
             self._printed = now
             self._console.print(
-                f"{self._description}: {status.samples:,} samples, {describe(status)}"
+                f"{self._description}: {status.samples:,} of {self._max_samples:,} samples, "
+                f"{describe(status)}, {ends(status, self._max_samples, datetime.now())}",
+                soft_wrap=True,
             )

@@ -37,7 +37,22 @@ ENDING_SECONDS = 60.0  # for the others to end where nothing has failed
 # Characters of a failure that are sent: a pipe without a reader may hold only 64 KB
 SENTENCE_LENGTH, TRACE_LENGTH = 1_000, 14_000
 
-by_torchrun = TorchElasticEnvironment.detect
+# What torchrun tells its processes; a shell or a notebook that it started has only some of them
+TORCHRUN = ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+# Beginnings of variables from which Lightning and cuBLAS would take settings that no record has
+FOREIGN = ("PL_TRAINER_", "SLURM_", "NVIDIA_TF32_OVERRIDE")
+
+
+def by_torchrun() -> bool:
+    """Return whether torchrun has started this process."""
+    return all(name in os.environ for name in TORCHRUN)
+
+
+def forget_variables() -> None:
+    """Let a run depend on its configuration alone, whatever a shell or a scheduler has set."""
+    for name in [name for name in os.environ if name.startswith(FOREIGN)]:
+        del os.environ[name]
 
 
 class WorkerSpec(NamedTuple):

@@ -17,11 +17,14 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
+from wandb.sdk.launch.api import LaunchApi
 
-from tlstm.training.config import flat
+from tlstm.training.config import hyperparameters
 
 # Seconds for W&B to begin and to end a run, where its own variables are not set
 WANDB_SECONDS = {"WANDB_INIT_TIMEOUT": "60", "WANDB_FINISH_TIMEOUT": "120"}
+
+ANSWER_SECONDS = 5  # that a process which is told to end waits for W&B's server
 
 # Settings that all runs of an experiment share, left out of TensorBoard's HParams
 SHARED = ("scale.", "logger.", "output_dir", "resume")
@@ -30,15 +33,31 @@ SHARED = ("scale.", "logger.", "output_dir", "resume")
 class MarkPreempting(Callback):
     """Let W&B give a sweep's run to another agent when this process receives SIGTERM.
 
-    That agent's process resumes from the checkpoint, if it has the same directory.
+    That agent's process resumes from the checkpoint, if it has the same directory. Where W&B itself
+    has stopped the run, its agent sends the same signal: such a run stays stopped.
     """
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Mark the run; this takes effect when its process ends with an exit code other than 0."""
-        if isinstance(exception, SIGTERMException) and wandb.run is not None:
-            wandb.run.mark_preempting()
+        run = wandb.run
+        if isinstance(exception, SIGTERMException) and run is not None and not is_stopped(run):
+            run.mark_preempting()
+
+
+def is_stopped(run: wandb.Run) -> bool:
+    """Return True if W&B's server says that a run shall stop: by its button, or terminated early.
+
+    A server that does not answer has not stopped it.
+    """
+    if run.offline:
+        return False
+    try:
+        server = LaunchApi(timeout=ANSWER_SECONDS)
+        return server.check_stop_requested(run.project, run.entity, run.id)
+    except Exception:  # whatever its client raises
+        return False
 
 
 def make_loggers(config: DictConfig, directory: Path) -> list[Logger]:
@@ -106,16 +125,6 @@ def _start_wandb(config: DictConfig, directory: Path, mode: str) -> WandbLogger:
     logger.log_hyperparams(hyperparameters(config))
     logger.experiment.define_metric("*", step_metric="samples")
     return logger
-
-
-def hyperparameters(config: DictConfig) -> dict[str, Any]:
-    """Return all settings by dotted name, and by the names of a record those to group by."""
-    names = {
-        "label": config.model.label,
-        "depth": config.model.depth,
-        "channels": config.model.channels,
-    }
-    return flat(config) | names
 
 
 def wandb_run_id(directory: Path) -> str:

@@ -5,24 +5,27 @@ keeps its result and gets the identifier that its configuration has now. It is c
 record's own command line, and every setting that a record holds is compared.
 """
 
+import io
 import json
 import platform
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from tlstm.records.schema import Record, parse_record
+from tlstm.records.schema import Record, parse_record, write_record
 from tlstm.records.store import append
 from tlstm.training.checkpoints import describe, read_checkpoint
 from tlstm.training.config import CONFIGURATIONS, Run, compose, decisive, leaves, plain
-from tlstm.utils import replace_file
+from tlstm.training.received import read_config_file
+from tlstm.utils import replace_file, resolved
 
+DONE = "done"  # of what was brought along; of what was not, why
 RENAMED = {
     "training.warm_up": "training.warmup_samples",
     "task.most_zeros": "task.max_zero_fraction",
@@ -51,7 +54,8 @@ DROPPED = (
     *("training.initial_", "training.padding"),
     *("task.source", "task.text", "task.label", "scale."),
 )
-FAULTS = (ValueError, KeyError, TypeError)  # of files that are no records, or of no run of today
+# Of files that are no records or no configurations, or of no run of today
+FAULTS = (ValueError, KeyError, TypeError, AttributeError, YAMLError, OmegaConfBaseException)
 GROUPS = ("experiment", "task", "model", "scale")
 EXPERIMENTS = {"readings": "choices"}
 PERMUTATION_SEED = 92916  # which runs on images in their own order have too, and do not use
@@ -76,48 +80,47 @@ def migrate_all(runs: Path, results: Path) -> tuple[int, list[str]]:
     Raises:
         OSError: a file could not be read or written.
     """
-    stores = sorted(results.glob("*/records.jsonl"))
-    pictures = sorted(results.glob("fig6/*.json"))
-    directories = sorted(path.parent for path in runs.glob("*/*/config.yaml"))
-    done, problems = 0, list[str]()
-    steps: list[tuple[Callable[[Path], int], Path]] = [
-        *((partial(_migrate_store, problems=problems), path) for path in stores),
-        *((_migrate_picture, path) for path in pictures),
-        *((_migrate_directory, path) for path in directories),
+    steps = [
+        *((_migrate_store, path) for path in sorted(results.glob("*/records.jsonl"))),
+        *((_migrate_picture, path) for path in sorted(results.glob("fig6/*.json"))),
+        *((_migrate_directory, path.parent) for path in sorted(runs.glob("*/*/config.yaml"))),
     ]
+    said: list[str] = []
     for step, path in steps:
         try:
-            done += step(path)
+            said += step(path)
         except FAULTS as error:
-            problems.append(f"{path}: {error}")
-    return done, problems
+            said.append(f"{path}: {error}")
+    return said.count(DONE), [problem for problem in said if problem != DONE]
 
 
-def _migrate_store(store: Path, problems: list[str]) -> int:
+def _migrate_store(store: Path) -> list[str]:
     """Bring a store to format 2; what cannot be brought along goes to a file in its directory."""
-    with FileLock(store.with_name(f"{store.name}.lock")):
+    file, aside = resolved(store), store.with_name("not-migrated.jsonl")
+    with FileLock(file.with_name(f"{file.name}.lock")):
         lines = [line for line in store.read_bytes().splitlines() if line.strip()]
-        records = [json.loads(line) for line in lines]
-        if not any(map(_is_old, records)):
-            return 0
-        kept: list[bytes] = []
-        left: dict[bytes, str] = {}
-        for line, record in zip(lines, records, strict=True):
-            try:
-                new = migrate_record(record).model_dump_json().encode() if _is_old(record) else line
-                kept.append(new)
-            except FAULTS as error:
-                left[line] = str(error)
-        aside = store.with_name("not-migrated.jsonl")
+        found = [_migrate_line(line, json.loads(line)) for line in lines]
+        left = [line for line, said in found if said not in ("", DONE)]
         if left:
             before = aside.read_bytes() if aside.exists() else b""
             replace_file(aside, before + b"".join(line + b"\n" for line in left))
-        _write_store(store, kept)
-    problems += [
-        f"{number} records of {store}, which are in {aside.name} now: {reason}"
-        for reason, number in Counter(left.values()).items()
+        if any(said for _, said in found):
+            _write_store(store, [line for line, said in found if said in ("", DONE)])
+    return [
+        said if said == DONE else f"a record of {store}, which is in {aside.name} now: {said}"
+        for _, said in found
+        if said
     ]
-    return sum(map(_is_old, records)) - len(left)
+
+
+def _migrate_line(line: bytes, record: dict[str, Any]) -> tuple[bytes, str]:
+    """Return a record's new line and `DONE`; its line and why not, nothing if it is of today."""
+    if not _is_old(record):
+        return line, ""
+    try:
+        return migrate_record(record).model_dump_json().encode(), DONE
+    except FAULTS as error:
+        return line, str(error)
 
 
 def _write_store(store: Path, lines: Sequence[bytes]) -> None:
@@ -132,46 +135,38 @@ def _write_store(store: Path, lines: Sequence[bytes]) -> None:
         store.unlink()
 
 
-def _migrate_picture(file: Path) -> int:
+def _migrate_picture(file: Path) -> list[str]:
     """Bring a layer's memory cells, which hold the record of their run, to format 2."""
     content = json.loads(file.read_bytes())
     if not _is_old(content.get("record", {})):
-        return 0
+        return []
     content["record"] = migrate_record(content["record"]).model_dump(mode="json")
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
     replace_file(file, f"{text}\n".encode())
-    return 1
+    return [DONE]
 
 
-def _migrate_directory(directory: Path) -> int:
+def _migrate_directory(directory: Path) -> list[str]:
     """Bring a run's record, configuration, checkpoints and directory name to format 2."""
-    config = OmegaConf.load(directory / "config.yaml")
-    assert isinstance(config, DictConfig)
-    if "initialization" in config:
-        return 0
+    config = read_config_file(directory / "config.yaml")
+    if not isinstance(config, DictConfig) or "initialization" in config:
+        return []
     file, old = directory / "record.json", plain(config)
     record = json.loads(file.read_bytes()) if file.exists() else None
     run = compose_again(old, record["overrides"] if record else (), _python(record))
-    for checkpoint in directory.glob("checkpoints/*.ckpt"):
-        _migrate_checkpoint(checkpoint, run.config)
+    for path in directory.glob("checkpoints/*.ckpt"):
+        checkpoint, content = read_checkpoint(path), io.BytesIO()
+        checkpoint["description"] = describe(run.config, checkpoint["description"]["symbols"])
+        torch.save(checkpoint, content)
+        replace_file(path, content.getvalue())
     if record:
-        new = _with_run(record, run)
-        replace_file(file, (new.model_dump_json(indent=1) + "\n").encode())
+        write_record(_with_run(record, run), file)
     replace_file(directory / "config.yaml", OmegaConf.to_yaml(run.config).encode())
     target = directory.parents[1] / run.config.experiment.name / run.directory.name
     if not target.exists():
         target.parent.mkdir(exist_ok=True)
         directory.rename(target)
-    return 1
-
-
-def _migrate_checkpoint(path: Path, config: DictConfig) -> None:
-    checkpoint = read_checkpoint(path)
-    symbols = checkpoint["description"]["symbols"]
-    checkpoint["description"] = describe(config, symbols)
-    beside = path.with_suffix(".migrated")
-    torch.save(checkpoint, beside)
-    beside.replace(path)
+    return [DONE]
 
 
 def _is_old(record: Mapping[str, Any]) -> bool:
@@ -252,27 +247,18 @@ def _differences(wanted: Mapping[str, Any], run: Run) -> dict[str, Any]:
     return {key: value for key, value in wanted.items() if key not in found or found[key] != value}
 
 
-def _of_images(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of MNIST or the digits, which are tasks of their own now.
-
-    Raises:
-        ValueError: the pixels were permuted as they can no longer be.
-    """
-    if data["permuted"] and "sha256" not in data:
-        raise ValueError("the order of its permuted pixels is no longer drawn; train it again")
-    order = data["permutation_seed"] if data["permuted"] else PERMUTATION_SEED
-    kept = {key: value for key, value in data.items() if key != "source"}
-    return kept | {"permutation_seed": order}
-
-
 def settings_of(old: Mapping[str, Any], python: str) -> dict[str, Any]:
     """Return the settings of a configuration of format 1 by their names in format 2."""
     task, training = old["task"], old["training"]
     data = {key: value for key, value in task["data"].items() if key not in NOT_OF_DATA}
     if data.get("source") == "python_topics":
         data["text"] = f"python-{python}"
-    if "permuted" in data:
-        data = _of_images(data)
+    if "permuted" in data:  # images, whose tasks have names of their own now
+        if data["permuted"] and "sha256" not in data:
+            raise ValueError("the order of its permuted pixels is no longer drawn; train it again")
+        order = data["permutation_seed"] if data["permuted"] else PERMUTATION_SEED
+        data = data | {"permutation_seed": order}
+        data.pop("source", None)
     kept = {f"task.{key}": value for key, value in data.items()} | {
         key: value
         for key, value in leaves(OmegaConf.create(dict(old))).items()

@@ -48,9 +48,11 @@ class SequenceModule(LightningModule):
         captured: True where optimizer steps replay from a CUDA graph.
         selected_by: "accuracy" if the best validation has the highest accuracy, "loss" if it has
             the lowest loss.
+        checkpoint_parts: what a checkpoint holds beside Lightning's own.
     """
 
     captured = False
+    checkpoint_parts = frozenset({"description"})
     selected_by: Literal["accuracy", "loss"] = "accuracy"
 
     def __init__(

@@ -12,11 +12,9 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from tlstm.ops.device import gpu_name
-from tlstm.records import provenance
-from tlstm.records.schema import CurvePoint, Outcome, Record, read_record, write_record
+from tlstm.records.schema import CurvePoint, Outcome, Record, write_record
 from tlstm.training.checkpoints import load_weights
-from tlstm.training.config import Run, compose, plain
+from tlstm.training.config import Run, compose
 from tlstm.training.distributed import (
     OneMachine,
     WorkerSpec,
@@ -26,18 +24,21 @@ from tlstm.training.distributed import (
 )
 from tlstm.training.loggers import log_result
 from tlstm.training.module import SequenceModule
+from tlstm.training.record import read_own_record
 from tlstm.training.run import Job, make_module, make_trainer, quiet_lightning, setup_run
-
-SELECTED_BY = {
-    "accuracy": "highest validation accuracy, the earliest where equal",
-    "loss": "lowest validation loss, the earliest where equal",
-}
 
 
 def find_record(run: Run) -> Record | None:
-    """Return the record of a finished run, None where there is none or it shall not be used."""
+    """Return the record of a finished run, None where there is none or it shall not be used.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged, or the record of another run.
+    """
     path = run.directory / "record.json"
-    return read_record(path) if run.config.resume != "never" and path.exists() else None
+    if run.config.resume == "never" or not path.exists():
+        return None
+    return read_own_record(path, run.identifier)
 
 
 def train(job: Job) -> Record:
@@ -45,7 +46,7 @@ def train(job: Job) -> Record:
     started = datetime.now(UTC)
     with writing_in(job.directory):
         fit(job)
-        record = make_record(job, job.module.samples_seen, test(job), started)
+        record = make_record(job, test(job), started)
         write_record(record, job.directory / "record.json")
         log_result(job.trainer.loggers, job.run.config, results_by_name(record))
     return record
@@ -141,46 +142,26 @@ def best_module(job: Job) -> SequenceModule:
     return module
 
 
-def make_record(job: Job, samples: int, test: Mapping[str, float], started: datetime) -> Record:
+def make_record(job: Job, test: Mapping[str, float], started: datetime) -> Record:
     """Return the record of a run that has just ended."""
-    config, module, curve = job.run.config, job.module, job.learning_curve.points()
+    module, curve = job.module, job.learning_curve.points()
     best = curve[job.learning_curve.best(module.selected_by)]
-    solved = job.module.samples_to_threshold.reached
-    commit, modified = provenance.commit()
-    device = job.trainer.strategy.root_device
-    seconds, devices = job.learning_curve.seconds, job.trainer.world_size
-    return Record(
-        identifier=job.run.identifier,
-        experiment=config.experiment.name,
-        scale=config.scale.name,
-        task=config.task.name,
-        model=config.model.name,
-        label=config.model.label,
-        depth=config.model.depth,
-        channels=config.model.channels,
-        seed=config.seed,
-        parameters=sum(parameter.numel() for parameter in job.module.parameters()),
-        samples=samples,
-        samples_to_threshold=solved,
-        threshold=config.training.threshold,
-        best=metrics_at(best, module) | {"samples": best.samples},
-        last=metrics_at(curve[-1], module),
-        test={name.removeprefix("test/"): value for name, value in test.items()},
-        selected_by=SELECTED_BY[module.selected_by],
-        milliseconds_per_timestep=job.runtime.milliseconds,
-        wall_seconds=seconds,
-        device_seconds=seconds * devices,
-        outcome=outcome_of(job),
-        curve=curve,
-        started=started,
-        finished=datetime.now(UTC),
-        commit=commit,
-        modified=modified,
-        versions=provenance.versions(cuda=torch.version.cuda),
-        hardware=provenance.hardware(gpu_name(device), devices, torch.get_num_threads()),
-        overrides=job.run.overrides,
-        config=plain(config),
-    )
+    seconds = job.learning_curve.seconds
+    results = {
+        "samples": module.samples_seen,
+        "samples_to_threshold": module.samples_to_threshold.reached,
+        "best": metrics_at(best, module) | {"samples": best.samples},
+        "last": metrics_at(curve[-1], module),
+        "test": {name.removeprefix("test/"): value for name, value in test.items()},
+        "milliseconds_per_timestep": job.runtime.milliseconds,
+        "wall_seconds": seconds,
+        "device_seconds": seconds * job.trainer.world_size,
+        "outcome": outcome_of(job),
+        "curve": curve,
+        "started": started,
+        "finished": datetime.now(UTC),
+    }
+    return Record(**{**dict(job.blank), **results})
 
 
 def outcome_of(job: Job) -> Outcome:

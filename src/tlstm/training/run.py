@@ -7,7 +7,7 @@ import itertools
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.plugins import AsyncCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 
+from tlstm.records.schema import Record
 from tlstm.tasks.base import SequenceDataModule
 from tlstm.training.callbacks import (
     LearningCurve,
@@ -34,11 +35,12 @@ from tlstm.training.checkpoints import (
     KeepCheckpoints,
     WholeCheckpoints,
     adopt_best,
-    check_checkpoint,
+    check_resumption,
     describe,
     find_checkpoint,
 )
 from tlstm.training.config import Run, instantiate, samples_at_most
+from tlstm.training.cores import threads_each
 from tlstm.training.cuda_graph import cuda_graph_obstacle
 from tlstm.training.display import Report
 from tlstm.training.distributed import (
@@ -46,12 +48,14 @@ from tlstm.training.distributed import (
     WorkerSpec,
     by_torchrun,
     environment,
+    forget_variables,
     is_first_process,
 )
 from tlstm.training.initialization import initialize
 from tlstm.training.loggers import MarkPreempting, make_loggers
 from tlstm.training.module import SequenceModule
 from tlstm.training.network import SequenceNetwork
+from tlstm.training.record import blank_record
 from tlstm.training.stream_module import StreamModule
 
 LOG = "output.log"  # of a sweep's run
@@ -73,6 +77,7 @@ class Job(NamedTuple):
         learning_curve: its validations.
         runtime: its runtime per timestep.
         stopping: why it ends before its budget is spent.
+        blank: its record without results.
     """
 
     run: Run
@@ -84,6 +89,7 @@ class Job(NamedTuple):
     learning_curve: LearningCurve
     runtime: MeasureRuntime
     stopping: Stopping
+    blank: Record
 
 
 @contextlib.contextmanager
@@ -108,22 +114,34 @@ def setup_run(run: Run, report: Report, spec: WorkerSpec | None = None) -> Itera
     learning_curve, runtime = LearningCurve(), MeasureRuntime()
     stopping = make_stopping(module, config.training.patience)
     callbacks = [learning_curve, runtime, MeasureBusy(), *stopping, SampleProgress(report)]
-    with quiet_lightning(), open_run_dir(run, module, spec) as (directory, checkpoint):
-        callbacks += [KeepCheckpoints(directory / "checkpoints", learning_curve), MarkPreempting()]
-        trainer = make_trainer(config, callbacks, environment(spec))
+    with quiet_lightning():
+        trainer = make_trainer(config, [*callbacks, MarkPreempting()], environment(spec))
         module.captured = use_cuda_graph(config, trainer)
         data.batches_at_a_time = steps_per_launch(config, trainer)
-        if is_first_process():  # once nothing can be refused any more
-            trainer.loggers = make_loggers(config, directory)
-            OmegaConf.save(config, directory / "config.yaml")
-        yield Job(
-            run, directory, data, module, trainer, checkpoint, learning_curve, runtime, stopping
-        )
+        blank = blank_record(run, module, trainer)
+        with open_run_dir(run, module, callbacks, spec) as (directory, checkpoint):
+            keep = KeepCheckpoints(directory / "checkpoints", learning_curve)
+            trainer.callbacks.append(keep)  # type: ignore[attr-defined]
+            if is_first_process():  # once nothing can be refused any more
+                trainer.loggers = make_loggers(config, directory)
+                OmegaConf.save(config, directory / "config.yaml")
+            yield Job(
+                run=run,
+                directory=directory,
+                data=data,
+                module=module,
+                trainer=trainer,
+                checkpoint=checkpoint,
+                learning_curve=learning_curve,
+                runtime=runtime,
+                stopping=stopping,
+                blank=blank,
+            )
 
 
 @contextlib.contextmanager
 def open_run_dir(
-    run: Run, module: SequenceModule, spec: WorkerSpec | None
+    run: Run, module: SequenceModule, callbacks: Sequence[Callback], spec: WorkerSpec | None
 ) -> Iterator[tuple[Path, Path | None]]:
     """Yield a run's directory and the checkpoint to resume; the first process decides for all.
 
@@ -136,11 +154,15 @@ def open_run_dir(
     elif not is_first_process():
         yield broadcast(run.config, None)
     else:
+        is_named = run.config.resume not in ("auto", "never")
+        if is_named:  # before a directory is made
+            check_resumption(Path(run.config.resume), module, callbacks, run)
         directory = claim_directory(run)
         with exclusive_lock(directory):
-            checkpoint = find_checkpoint(run.config.resume, directory)
+            checkpoint = find_checkpoint(run)
+            if checkpoint is not None and not is_named:
+                check_resumption(checkpoint, module, callbacks, run)
             if checkpoint is not None:
-                check_checkpoint(checkpoint, module, samples_at_most(run.config))
                 adopt_best(checkpoint, directory / "checkpoints")
             yield broadcast(run.config, (directory, checkpoint))
 
@@ -196,18 +218,11 @@ def exclusive_lock(directory: Path) -> Iterator[None]:
 
 def set_up_torch(config: DictConfig) -> None:
     """Set threads, precision of float32 products and the seed (0 is one like any other)."""
-    threads = config.trainer.threads or threads_of_each(config.trainer.devices)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    devices = config.trainer.devices
+    share = min(threads_each(1), torch.get_num_threads()) if devices == 1 else None
+    torch.set_num_threads(config.trainer.threads or share or threads_each(devices))
     torch.set_float32_matmul_precision(config.trainer.float32_matmul_precision)
     seed_everything(config.seed, workers=True, verbose=False)
-
-
-def threads_of_each(processes: int) -> int | None:
-    """Return the threads of each process on this machine, None to leave them to torch."""
-    if processes == 1 or "OMP_NUM_THREADS" in os.environ:
-        return None
-    return max(1, (os.cpu_count() or 1) // processes)
 
 
 def make_data(config: DictConfig) -> SequenceDataModule:
@@ -226,11 +241,12 @@ def make_data(config: DictConfig) -> SequenceDataModule:
 def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
     """Return the model that a configuration describes, for a task's inputs and answers."""
     core = instantiate(config.model.core, input_size=data.input_size)
-    if core.depth != config.model.depth:
-        raise ValueError(
-            f"model.core.tensor_size={config.model.core.tensor_size} makes the depth {core.depth}, "
-            f"not model.depth={config.model.depth}; set model.depth alone"
-        )
+    for name in ("depth", "channels"):
+        made, asked = getattr(core, name), config.model[name]
+        if made != asked:
+            raise ValueError(
+                f"model.core makes {name}={made}, not model.{name}={asked}: set model.{name} alone"
+            )
     loss_over_all = config.training.loss == "all"
     if loss_over_all and not data.has_all_targets:
         raise ValueError(
@@ -268,6 +284,7 @@ def make_trainer(
     Raises:
         ValueError: the machine has not what the configuration asks for.
     """
+    forget_variables()
     if processes is not None:
         check_devices(config)
     try:
@@ -281,6 +298,7 @@ def make_trainer(
             callbacks=callbacks,
             plugins=[AsyncCheckpointIO(WholeCheckpoints()), processes or OneMachine()],
             num_sanity_val_steps=0,
+            enable_checkpointing=False,  # ours comes when the directory is known
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,

@@ -1,11 +1,17 @@
-"""Ranges of the values of a configuration."""
+"""The values that a configuration may have: ranges, words and classes."""
 
+import inspect
 import math
+import pkgutil
 import re
+import unicodedata
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from tlstm.layers.recurrent import RecurrentLayer
+from tlstm.tasks.base import SequenceDataModule
 from tlstm.utils import at_least
 
 # What a whole number in the configuration may be at the least
@@ -27,6 +33,38 @@ MINIMA = {
     "trainer.steps_per_launch": 1,
 }
 
+# What a whole number may be at the most; beyond these a slip of the pen fills the machine
+MAXIMA = {
+    "seed": 2**32 - 1,  # NumPy takes no larger one
+    "model.depth": 1_000,
+    "model.channels": 100_000,
+    "model.core.channels": 100_000,
+    "model.core.depth": 1_000,
+    "model.core.tensor_size": 1_000,
+    "model.core.rank": 8,
+    "model.core.kernel_size": 100,
+    "training.batch_size": 1_000_000,
+    "training.samples_per_epoch": 10**12,
+    "training.max_samples": 10**15,
+    "training.warmup_samples": 10**15,
+    "training.patience": 10**9,
+    "trainer.devices": 1_000,
+    "trainer.num_nodes": 1_000,
+    "trainer.threads": 1_000,
+    "trainer.num_workers": 1_000,
+    "trainer.steps_per_launch": 100_000,
+    "task.digits": 10_000,
+    "task.symbols": 10_000,
+    "task.alphabet": 100_000,
+    "task.timesteps": 1_000_000,
+    "task.validation_samples": 10_000_000,
+    "task.test_samples": 10_000_000,
+    "task.evaluation_streams": 1_000_000,
+    "task.context": 10_000_000,
+}
+
+LARGEST = 1e37  # number that float32 can hold, doubled too
+
 # What a number in the configuration is above 0 and may be at the most
 POSITIVE = {
     "training.learning_rate": math.inf,
@@ -46,11 +84,22 @@ RANGES: dict[str, tuple[str | None, ...]] = {
 
 OPTIONAL = {"model.core.rank", "model.core.kernel_size", "trainer.threads"}
 AUTOMATIC = {"trainer.steps_per_launch"}  # "auto" leaves them to the machine
-CHOICES = {  # what a word in the configuration may be
+CHOICES: dict[str, tuple[bool | str, ...]] = {
     "training.loss": ("answer", "all"),
+    "trainer.accelerator": ("auto", "cpu", "gpu"),
+    "trainer.precision": ("32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", "16-true"),
     "trainer.float32_matmul_precision": ("highest", "high", "medium"),
+    "trainer.cuda_graph": ("auto", True, False),
+    "trainer.progress": (True, False),
+    "logger.tensorboard": (True, False),
+    "logger.wandb": (True, False),
 }
-LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
+
+# What a configuration names a class for, of which kind it must be, and where it must lie
+CLASSES = (
+    ("task.data_module", SequenceDataModule, "tlstm.tasks."),
+    ("model.core", RecurrentLayer, "tlstm.layers."),
+)
 
 
 def check_values(config: DictConfig) -> None:
@@ -64,14 +113,16 @@ def check_values(config: DictConfig) -> None:
         left_open = OPTIONAL if value is None else AUTOMATIC if value == "auto" else set()
         if key not in left_open:
             at_least(key, value, minimum)
-    if config.seed > LARGEST_SEED:
-        raise ValueError(f"seed must be at most {LARGEST_SEED}, got {config.seed}")
+    for key, limit in MAXIMA.items():
+        value = OmegaConf.select(config, key)
+        if isinstance(value, int | float) and value > limit:
+            raise ValueError(f"{key} must be at most {limit}, got {value}")
     _check_words(config)
     for key, maximum in POSITIVE.items():
         value = OmegaConf.select(config, key)
         if not _is_number(value) or not 0 < value <= maximum:
-            limit = "" if maximum > 1 else f" and at most {maximum}"
-            raise ValueError(f"{key} must be a number above 0{limit}, got {value!r}")
+            most = "" if maximum > 1 else f" and at most {maximum}"
+            raise ValueError(f"{key} must be a number above 0{most}, got {value!r}")
     for key in (*FROM_ZERO, *RANGES):
         value, others = OmegaConf.select(config, key), RANGES.get(key, ())
         if value not in others and (not _is_number(value) or value < 0):
@@ -93,16 +144,66 @@ def _check_words(config: DictConfig) -> None:
     """Refuse before the training what a record or a directory cannot be named with."""
     for group in ("scale", "task", "model", "initialization", "experiment"):
         name = config[group].name
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", str(name)):
-            raise ValueError(f"{group}.name must be letters, digits, _, . and -, got {name!r}")
-    for key in ("model.label", "output_dir", "resume", "task.data_dir", "task.path"):
-        value = OmegaConf.select(config, key)
-        if not isinstance(value, str) and (value is not None or not key.startswith("task.")):
-            raise ValueError(f"{key} must be text, got {value!r}")
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+            raise ValueError(
+                f"{group}.name must be at most 64 letters, digits, _, . and -, got {name!r}"
+            )
     for key, choices in CHOICES.items():
         value = OmegaConf.select(config, key)
-        if value not in choices:
-            raise ValueError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
-    capture = config.trainer.cuda_graph
-    if capture != "auto" and not isinstance(capture, bool):
-        raise ValueError(f"trainer.cuda_graph must be auto, true or false, got {capture!r}")
+        if (type(value), value) not in [(type(choice), choice) for choice in choices]:
+            words = ", ".join(str(c).lower() if isinstance(c, bool) else c for c in choices)
+            raise ValueError(f"{key} must be one of {words}, got {value!r}")
+
+
+def check_leaves(leaves: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
+    """Refuse single values that no record and no file can hold, and text in the place of a number.
+
+    Args:
+        leaves: by their dotted names.
+        declared: what the files of conf/ say.
+
+    Raises:
+        ValueError: a value cannot be; the message names it.
+    """
+    for key, value in leaves.items():
+        if isinstance(value, int | float) and not abs(value) <= LARGEST:
+            raise ValueError(f"{key} must be a finite number up to {LARGEST:g}, got {value}")
+        if _is_number(declared.get(key)) and not _is_number(value):
+            raise ValueError(f"{key} must be a number, got {value!r}")
+        if isinstance(value, str) and {*map(unicodedata.category, value)} & {"Cc", "Cs"}:
+            raise ValueError(f"{key} must be text without control characters, got {value!r}")
+
+
+def check_classes(config: DictConfig | ListConfig) -> None:
+    """Make sure that a configuration makes objects of this package's classes only.
+
+    Raises:
+        ValueError: it names something else, or nothing.
+    """
+    for key, kind, places in CLASSES:
+        node = OmegaConf.select(config, key) if isinstance(config, DictConfig) else None
+        whole = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_dict(node) else node
+        named = [whole] if isinstance(whole, str) else list(targets(whole))
+        own = [name for name in named if isinstance(name, str) and name.startswith(places)]
+        if len(named) != 1 or own != named or not _is_class(own[0], kind):
+            got = ", ".join(map(str, named)) or "nothing"
+            raise ValueError(f"{key} must be made of one {kind.__name__} of tlstm, got {got}")
+
+
+def targets(node: Any) -> Iterator[Any]:
+    """Yield every `_target_` within dictionaries and lists."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node["_target_"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for part in node:
+            yield from targets(part)
+
+
+def _is_class(name: str, kind: type) -> bool:
+    try:
+        found = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError):
+        return False
+    return isinstance(found, type) and issubclass(found, kind) and not inspect.isabstract(found)

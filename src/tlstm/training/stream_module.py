@@ -101,6 +101,7 @@ class StreamModule(SequenceModule):
     """
 
     selected_by = "loss"
+    checkpoint_parts = frozenset({"description", "streams"})
 
     def __init__(self, *arguments: Any, samples_per_pass: int, **settings: Any) -> None:
         super().__init__(*arguments, **settings)

@@ -4,31 +4,22 @@ Such a directory may come from anywhere, so nothing in it is executed: the confi
 name classes of this package, and checkpoints are read as tensors and plain values.
 """
 
-import pkgutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from tlstm.layers.recurrent import RecurrentLayer
-from tlstm.records.schema import (
-    Record,
-    read_record,
-)
+from tlstm.records.schema import Record
 from tlstm.tasks.base import SequenceDataModule
 from tlstm.training.checkpoints import check_checkpoint, load_weights
-from tlstm.training.config import samples_at_most
+from tlstm.training.config import identify, samples_at_most
 from tlstm.training.module import SequenceModule
+from tlstm.training.received import read_config_file
+from tlstm.training.record import read_own_record
 from tlstm.training.run import make_data, make_module
-
-# What a configuration names a class for, of which kind it must be, and where it must lie
-CLASSES = (
-    ("task.data_module", SequenceDataModule, "tlstm.tasks."),
-    ("model.core", RecurrentLayer, "tlstm.layers."),
-)
+from tlstm.training.schema import check_classes
 
 
 class TrainedRun(NamedTuple):
@@ -76,9 +67,9 @@ def read_run(directory: Path, data: Path | None = None) -> TrainedRun:
             f"{directory / 'config.yaml'} is of another version of tlstm, or damaged: {error}"
         ) from error
     load_weights(best, module)
-    return TrainedRun(
-        directory, config, find_record(directory), data_module, module.eval(), samples
-    )
+    path = directory / "record.json"
+    record = read_own_record(path, identify(config)) if path.exists() else None
+    return TrainedRun(directory, config, record, data_module, module.eval(), samples)
 
 
 def read_config(directory: Path) -> DictConfig:
@@ -95,59 +86,19 @@ def read_config(directory: Path) -> DictConfig:
             "there is no config.yaml in it"
         )
     try:
-        config = OmegaConf.load(path)
+        config = read_config_file(path)
         if "training" in config and "initialization" not in config:
             raise ValueError(
                 f"{directory} is a run of format 1; `python -m tlstm.results migrate --runs "
                 f"{directory.parent.parent}` brings it to format 2"
             )
-        check_classes(config, path)
+        try:
+            check_classes(config)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no configuration of a run, or it is damaged") from error
     return cast(DictConfig, config)
-
-
-def find_record(directory: Path) -> Record | None:
-    """Return the record of a run, None if it is not finished."""
-    path = directory / "record.json"
-    return read_record(path) if path.exists() else None
-
-
-def check_classes(config: DictConfig | ListConfig, path: Path) -> None:
-    """Make sure that a configuration makes objects of this package's classes only.
-
-    Raises:
-        ValueError: it names something else, or nothing.
-    """
-    for key, kind, places in CLASSES:
-        node = OmegaConf.select(config, key) if isinstance(config, DictConfig) else None
-        whole = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_dict(node) else node
-        named = [whole] if isinstance(whole, str) else list(targets(whole))
-        own = [name for name in named if isinstance(name, str) and name.startswith(places)]
-        if len(named) != 1 or own != named or not _is_class(own[0], kind):
-            got = ", ".join(map(str, named)) or "nothing"
-            raise ValueError(
-                f"{path}: {key} must be made of one {kind.__name__} of tlstm, got {got}"
-            )
-
-
-def targets(node: Any) -> Iterator[Any]:
-    """Yield every `_target_` within dictionaries and lists."""
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield node["_target_"]
-        node = list(node.values())
-    if isinstance(node, list):
-        for part in node:
-            yield from targets(part)
-
-
-def _is_class(name: str, kind: type) -> bool:
-    try:
-        found = pkgutil.resolve_name(name)
-    except (ImportError, AttributeError, ValueError):
-        return False
-    return isinstance(found, type) and issubclass(found, kind)
 
 
 def move_data(config: DictConfig, data: Path) -> None:
