@@ -104,7 +104,7 @@ def context(devices: Sequence[str]) -> Context:
     if devices:
         return multiprocessing.get_context("spawn")
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["tlstm.sweeping.estimates"])
+    server.set_forkserver_preload(["tlstm.sweeping.orphans", "tlstm.sweeping.estimates"])
     return server
 
 
