@@ -10,10 +10,17 @@ from scipy import stats
 import worlds
 from test_bench import everything, on_processor
 from tlstm.records import table as tables
-from tlstm.reporting.claims import CLAIMS
+from tlstm.reporting.claims import (
+    CLAIMS,
+    Judgement,
+    gathered,
+    judge,
+    judge_all,
+    summary,
+    told_apart,
+)
 from tlstm.reporting.comparison import DEPTHS, answer, interval
 from tlstm.reporting.rows import benchmark_times
-from tlstm.reporting.verdicts import Judgement, gathered, judge, judge_all, summary, told_apart
 
 STUDENT = {2: 4.3027, 4: 2.7764}  # 97.5% quantiles by degrees of freedom, from a printed table
 MEASURED = [each for each in everything() if each.case.suite == "tasks"]

@@ -21,7 +21,7 @@ from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.figure import Figure
 
 from test_results import STARTED, make_record, points
-from tlstm import figures
+from tlstm import figures, report
 from tlstm.figures import main
 from tlstm.records import table as tables
 from tlstm.records.schema import (
@@ -35,7 +35,7 @@ from tlstm.records.store import (
 from tlstm.reporting import rows
 from tlstm.reporting.learning_curves import learning_curves, mean_curve
 from tlstm.reporting.pages import BEGIN, END, verdict
-from tlstm.reporting.style import STYLES, draw_means
+from tlstm.reporting.style import GREY, STYLES, draw_means
 from tlstm.reporting.sweeps import sweep_figure
 
 PUBLISHED_CSV = Path(__file__).parents[1] / "results" / "published.csv"
@@ -692,6 +692,51 @@ def test_what_it_cannot_draw_is_one_sentence(results, capsys):
     (results / "published.csv").unlink()
     assert main(["--results", str(results)]) == 2
     assert "published.csv: No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "{good},1,2,3\n", "{text}", "\x00", '"'])
+def test_published_numbers_of_the_wrong_shape_name_their_file(content, results, capsys):
+    append([synthetic_record("smoke", "addition", "slstm", 1)], results)
+    path = results / "published.csv"
+    good = path.read_text()
+    path.write_text(content.format(good=good.rstrip(), text=good.replace("298K", "many")))
+    for command in (main, report.main):
+        assert command(["--results", str(results)]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: {path} is no table of published numbers: ")
+        assert said.count("\n") == 1
+
+
+def test_a_bad_line_in_one_store_does_not_keep_the_others_from_being_drawn(results, capsys):
+    for experiment in ("fig4", "depth", "width"):
+        append([synthetic_record("smoke", "addition", "slstm", 2, experiment=experiment)], results)
+    with (results / "depth" / "records.jsonl").open("a") as file:
+        file.write("{}\n")
+    assert main(["--results", str(results)]) == 2
+    said = capsys.readouterr()
+    assert "fig4/smoke-addition.svg" in said.out
+    assert "width/smoke-addition.svg" in said.out
+    assert said.err.startswith(f"error: line 2 of {results}/depth/records.jsonl is not a valid")
+    assert said.err.endswith("; not drawn: depth, the front page\n")
+    assert not (results / "depth" / "README.md").exists()
+
+
+def test_lines_that_never_left_chance_are_grey_and_close_ones_smoothed(published):
+    """Of single validations that stray, the line shows none; they are behind it, faintly."""
+    strayed = [0.3 if number % 20 == 5 else 0.2 for number in range(40)]
+    runs = [
+        synthetic_record("paper", "addition", "slstm", 1, curve=points([0.154] * 40)),
+        synthetic_record("paper", "addition", "tlstm_3d", 1, curve=points(strayed)),
+    ]
+    panel, _, legend = learning_curves(runs, published).axes
+    lines = {line.get_label(): line for line in panel.lines}
+    assert lines["sLSTM"].get_color() == GREY
+    assert lines["sLSTM"].get_linewidth() < lines["3D tLSTM"].get_linewidth()
+    np.testing.assert_allclose(lines["3D tLSTM"].get_ydata(), 20)
+    assert {line.get_alpha() for line in panel.lines if "_every" in str(line.get_label())} == {0.35}
+    entries = [text.get_text() for text in legend.get_legend().get_texts()]
+    assert "never left chance" in entries
+    assert panel.get_ylim()[1] < 35  # the axis is of what there is
 
 
 def test_seeds_that_agree_are_drawn_though_their_mean_is_rounded():

@@ -43,7 +43,11 @@ from tlstm.training.module import SequenceModule
 from tlstm.training.network import SequenceNetwork
 from tlstm.training.run import make_data, make_module
 
-MODELS = sorted(file.stem for file in (CONFIGURATIONS / "model").glob("*.yaml"))
+MODELS = sorted(
+    file.stem
+    for file in (CONFIGURATIONS / "model").glob("*.yaml")
+    if "comparators" not in file.read_text("utf-8")
+)
 NUMBERS = (24, 7)  # of images in the training and in the test files written here
 
 # Three epochs of two steps on the digits

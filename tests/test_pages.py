@@ -3,15 +3,20 @@
 import csv
 import math
 import random
+import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from matplotlib.axes import Axes
 
 from test_figures import (
@@ -35,7 +40,7 @@ from tlstm.records.store import (
 )
 from tlstm.reporting import rows
 from tlstm.reporting.learning_curves import learning_curves
-from tlstm.reporting.pages import verdict
+from tlstm.reporting.pages import Heading, code, experiment_page, verdict
 from tlstm.reporting.settings import settings_figure
 from tlstm.reporting.sweeps import ablation_figure, sweep_figure
 
@@ -186,44 +191,42 @@ def test_settings_are_rows_by_the_samples_that_they_take(published):
     runs = [run.model_copy(update={"experiment": "recipe"}) for run in varied]
     runs += [with_settings(seed, 80_000, 80_000, 0.995) for seed in range(3)]
     random.Random(1).shuffle(runs)
-    accuracies, samples = settings_figure(runs, published).axes
-    heights = {text.get_text(): text.xy[1] for text in accuracies.texts}
-    names = sorted(heights, key=lambda name: -heights[name])
-    assert names == [
-        "the reproduction's settings",
-        "learning rate 0.002",
-        "gradients clipped at 1.0",
-        "loss over all symbols",
-        "learning rate 0.1",
-    ]
+    samples, accuracies = settings_figure(runs, published).axes
+
+    def rows_of(panel: Axes) -> list[str]:
+        return [text.get_text() for text in sorted(panel.texts, key=lambda text: -text.xy[1])]
 
     def drawn(panel: Axes) -> list[tuple[str, float]]:
-        row = {height: name for name, height in heights.items()}
+        row = {text.xy[1]: text.get_text() for text in panel.texts}
         return sorted(
             (row[float(y)], float(x))
             for line in panel.lines
             for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
         )
 
-    assert drawn(accuracies) == [(names[4], 2.0), (names[3], 93.0)]
-    assert drawn(samples) == [(names[2], 6e4), (names[1], 2e4), *[(names[0], 8e4)] * 3]
+    solved = ["the reproduction's settings", "learning rate 0.002", "clip 1"]
+    assert rows_of(samples) == solved  # none is empty
+    assert rows_of(accuracies) == ["loss over all", "learning rate 0.1"]
+    assert drawn(samples) == [("clip 1", 6e4), (solved[1], 2e4), *[(solved[0], 8e4)] * 3]
+    assert drawn(accuracies) == [("learning rate 0.1", 2.0), ("loss over all", 93.0)]
     assert {line.get_markerfacecolor() for line in accuracies.lines} == {"white"}
     (star,) = samples.collections  # published: 54K
     assert star.get_offsets()[0][0] == 54_000
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("given_settings", "words"),
     [
-        ({"initialization": "torch7"}, "torch7 weights"),
-        ({"initialization": "normal_input", "forget_bias": "2.0"},
-         "normal input weights, forget bias 2.0"),
-        ({"warmup_samples": "1500", "max_zero_fraction": "1.0"},
-         "warm-up of 1.5K samples, up to 100% zeros in a number"),
+        ({"initialization": "torch7", "scale": "3.0"}, "torch7 × 3"),
+        ({"scale": "2.0", "loss": "all"}, "weights × 2, loss over all"),
+        ({"initialization": "normal_input_zero_bias", "forget_bias": "2.0"},
+         "normal input, zero bias, forget bias 2"),
+        ({"warmup_samples": "1500", "max_zero_fraction": "1.0", "precision": "32-true"},
+         "warm-up 1.5K, up to 100% zeros, float32"),
     ],
 )  # fmt: skip
-def test_settings_are_named(settings, words):
-    assert rows.named(settings) == words
+def test_settings_are_named(given_settings, words):
+    assert rows.named(given_settings) == words
 
 
 def test_a_model_whose_runs_all_have_another_setting_than_others_says_so():
@@ -318,7 +321,7 @@ def test_published_rows_are_compared_with_the_runs_of_their_depth(published):
     ("accuracies", "verdict"),
     [
         ([0.989], "reproduced: -0.3 points"),
-        ([0.97], "**missed**: -2.2 points"),
+        ([0.97], "missed: -2.2 points"),
         ([0.972, 0.994], "reproduced: -0.9 points"),  # the published number is in the range
         ([0.998], "better: +0.6 points"),
     ],
@@ -426,7 +429,7 @@ def test_a_table_has_the_published_rows_of_the_csv(results, experiment):
     value = "test bits per character" if experiment == "table1" else "test accuracy (%)"
     assert [row[value] for row in found] == [row["value"] for row in wanted]
     for row, published_row in zip(found, wanted, strict=True):
-        assert row["configuration"].startswith(f"**{published_row['model']}, published**")
+        assert row["configuration"].startswith(f"**{published_row['model']}, published")
         assert published_row["parameters"] in row["configuration"]
 
 
@@ -465,6 +468,83 @@ def test_a_table_shows_the_runs_that_its_figure_does_not(results, table, figure,
     expected = "1.587 (1.443 to 1.731)" if measure == BITS_PER_CHARACTER else "55.0 (50.0 to 60.0)"
     assert tensorized[f"test {measure.title}"] == expected
     assert "**Not the paper's size and data: no reproduction" in page
+
+
+MARKS = st.text(alphabet="<>[]()|`*_~#&!$\\\n\t :/.-+='\"ahtpw1", max_size=30)
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "[text](http://evil.example)",
+    "![picture](http://evil.example/x.png)",
+    "http://evil.example www.evil.example <http://evil.example>",
+    "# heading\n## heading",
+    "x |\n| forged | 7 | 0 | 99.9 | 1K | 1 | solved | 1.0 |",
+    "\\| \\\\| `` | `code` **bold** _slanted_ &lt; $x$",
+]
+
+
+def page_with(text: str) -> str:
+    """A page of a run whose name, hardware, settings and command are this text."""
+    like = run("addition", "slstm", 1)
+    config = {"task": {"digits": text, "base": text}, "training": {"loss": text}}
+    hardware = like.hardware.model_copy(update={"device": text})
+    values = {"label": text, "hardware": hardware, "config": config, "overrides": [text]}
+    record = like.model_copy(update=values)
+    other = like.model_copy(update={"identifier": "f" * 16, "config": {"training": {"loss": "x"}}})
+    heading = Heading("fig4", "Figure 4", "make")
+    return experiment_page([record, other], published_rows_of_none(), pd.DataFrame(), (), heading)
+
+
+def published_rows_of_none() -> pd.DataFrame:
+    return tables.read_published(PUBLISHED_CSV).iloc[:0]
+
+
+def shape_and_words(page: str) -> tuple[list[str], str]:
+    """The elements of a page, and its text, as a parser of Markdown that is not ours reads them."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(page)
+    parts = [part for token in tokens for part in (token.children or [])]
+    words = "".join(part.content for part in parts if part.type == "text")
+    elements = [token.type for token in tokens]
+    return elements + [part.type for part in parts if part.type != "text"], words
+
+
+@given(MARKS)
+@settings(max_examples=40, deadline=None)
+def test_what_records_hold_is_text_on_a_page(text):
+    expected, _ = shape_and_words(page_with("plain"))
+    elements, words = shape_and_words(page_with(text))
+    assert Counter(elements) == Counter(expected)
+    assert " ".join(text.split()) in " ".join(words.split())
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_markup_of_records_is_text_on_every_page(text, results):
+    """Addresses are no links either, which other parsers make of them."""
+    shape, _ = shape_and_words(page_with("plain"))
+    page = page_with(text)
+    assert Counter(shape_and_words(page)[0]) == Counter(shape)
+    assert " ".join(text.split()) in shape_and_words(page)[1]
+    assert not re.search(r"(?<!\\)://evil|www\.evil", page)
+    append([run("addition", "slstm", 1, label=text, experiment="fig4")], results)
+    assert main(["--results", str(results)]) == 0
+    for front in (results / "README.md", results / "fig4" / "README.md"):
+        elements, _ = shape_and_words(front.read_text(encoding="utf-8"))
+        assert elements.count("html_block") == 1  # which says what made the page
+        assert "html_inline" not in elements
+
+
+@given(MARKS)
+def test_code_is_code_whatever_it_holds(text):
+    assume(text.strip())
+    ((token,),) = [
+        each.children for each in MarkdownIt("commonmark").parse(code(text)) if each.children
+    ]
+    assert (token.type, token.content.strip()) == ("code_inline", " ".join(text.split()))
+
+
+def test_the_page_of_runtime_is_one_to_read():
+    """The rest is in its csv."""
+    page = (PUBLISHED_CSV.parent / "runtime" / "README.md").read_text(encoding="utf-8")
+    assert len(page.splitlines()) <= 100
 
 
 def test_a_page_tells_the_best_where_nothing_is_solved(results):

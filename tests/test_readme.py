@@ -1,8 +1,10 @@
 """The README: its code runs, its commands exist and work, its table of nn.LSTM is true."""
 
 import contextlib
+import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,15 +15,30 @@ import yaml
 from torch import nn
 from torch.distributed.run import get_args_parser
 
-from tlstm import TensorizedLSTM, dashboards, evaluate, export, figures, memory_cells, sweep, train
+import tlstm.tasks
+from tlstm import (
+    TensorizedLSTM,
+    dashboards,
+    evaluate,
+    export,
+    figures,
+    memory_cells,
+    results,
+    sweep,
+    train,
+)
 from tlstm.bench import command as bench
-from tlstm.sweeping.grid import points, read_sweep_file, values_at_scale
+from tlstm.reporting.pages import BEGIN, END
+from tlstm.sweeping.grid import points, read_runs, read_sweep_file, values_at_scale
 from tlstm.training.config import CONFIGURATIONS, compose
 from tlstm.training.run import check_devices, make_data
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
+MAP = (ROOT / "src" / "tlstm" / "README.md").read_text(encoding="utf-8")
+FENCED = re.compile(r"```(\w+)\n(.*?)```", flags=re.DOTALL)
+BLOCKS = FENCED.findall(README)
+VARIANT = "tlstm_4d_cn"  # that the README adds
 COMMANDS = [
     command.strip()
     for language, block in BLOCKS
@@ -39,7 +56,7 @@ TINY = [
     "scale=smoke",
 ]
 USES = tuple(
-    f"python -m tlstm.{module}" for module in ("evaluate", "export", "memory_cells", "figures")
+    f"python -m tlstm.{module}" for module in ("evaluate", "export", "memory_cells", "figures fig6")
 )
 STAND_INS = {"task=mnist": "task=digits", "task=wikipedia": "task=python_topics"}
 
@@ -49,7 +66,7 @@ def blocks(language: str) -> list[str]:
 
 
 def commands(start: str | tuple[str, ...]) -> list[str]:
-    return [command for command in COMMANDS if command.startswith(start)]
+    return [each for each in COMMANDS if each.startswith(start) and VARIANT not in each]
 
 
 def in_comments(start: str) -> list[str]:
@@ -214,28 +231,70 @@ def test_no_command_is_left_out() -> None:
         "python -m tlstm.dashboards",
         "tensorboard",
         "python -m tlstm.bench",
+        "python -m tlstm.results",
+        "python -m tlstm.figures",
         *USES,
         "torchrun",
     )
     assert [c for c in COMMANDS if c and not c.startswith(tested)] == []
 
 
-def test_the_variant_of_the_readme_is_a_tlstm_of_rank_4(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_readme_is_short() -> None:
+    written = README.partition(BEGIN)[0] + README.partition(END)[2]
+    assert len(written.splitlines()) <= 150
+    assert len(FENCED.sub("", written).split()) <= 1500
+
+
+@pytest.fixture
+def configurations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copies of all files of conf/, in the place of them."""
+    copies = tmp_path / "conf"
+    shutil.copytree(CONFIGURATIONS, copies)
+    monkeypatch.setattr("tlstm.training.config.CONFIGURATIONS", copies)
+    monkeypatch.chdir(tmp_path)
+    return copies
+
+
+def test_the_variant_of_the_readme_gets_into_figure_4(
+    configurations: Path,
 ) -> None:
-    """The file of the README beside copies of all others makes a model that composes."""
+    """Its file, then its commands in their order, a tiny run in the place of the sweep's."""
     (block,) = blocks("yaml")
-    for path in CONFIGURATIONS.rglob("*.yaml"):
-        copy = tmp_path / path.relative_to(CONFIGURATIONS)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
-    name = yaml.safe_load(block)["name"]
-    assert f"conf/model/{name}.yaml" in README
-    (tmp_path / "model" / f"{name}.yaml").write_text(block, encoding="utf-8")
-    monkeypatch.setattr("tlstm.training.config.CONFIGURATIONS", tmp_path)
-    core = compose([f"model={name}", "scale=smoke"]).config.model.core
-    assert core.rank == 4
-    assert core.normalization == "channel"
+    assert yaml.safe_load(block)["name"] == VARIANT
+    assert f"conf/model/{VARIANT}.yaml" in README
+    (configurations / "model" / f"{VARIANT}.yaml").write_text(block, encoding="utf-8")
+    core = compose([f"model={VARIANT}", "scale=smoke"]).config.model.core
+    assert (core.rank, core.normalization) == (4, "channel")
+    (swept,) = [command for command in COMMANDS if VARIANT in command]
+    file, *arguments = shlex.split(swept)[3:]
+    runs = read_runs(ROOT / file, [*arguments, "scale=paper"])
+    assert [run.config.model.depth for run in runs] == [1, 4, 7, 10]
+    train.run_command([*arguments, "task=memorization", "experiment=fig4", *TINY])
+    shutil.copytree(ROOT / "results", "results", ignore=shutil.ignore_patterns("*.png", "*.svg"))
+    assert results.main(["collect", "fig4"]) == 0
+    assert figures.main(["fig4"]) == 0
+    page = Path("results/fig4/README.md").read_text(encoding="utf-8")
+    assert "| 4D tLSTM+CN" in page
+    assert "4D tLSTM+CN" in Path("results/fig4/smoke-memorization.svg").read_text(encoding="utf-8")
+
+
+def test_the_task_of_the_map_trains_as_written(
+    configurations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At smoke scale, in the sizes of its file there."""
+    files = [
+        tmp_path / path for path in re.findall(r"`(?:src/tlstm/)?(\w+/[\w/]*reversal\.\w+)`", MAP)
+    ]
+    for path, (_, block) in zip(files, FENCED.findall(MAP), strict=True):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(block, encoding="utf-8")
+    monkeypatch.setattr("tlstm.tasks.__path__", [*tlstm.tasks.__path__, str(tmp_path / "tasks")])
+    training = ["training.max_samples=1500", "model.depth=2", "logger=csv"]
+    train.run_command(["task=reversal", "scale=smoke", *training])
+    (record,) = Path("runs").glob("*/*/record.json")
+    config = json.loads(record.read_text(encoding="utf-8"))["config"]
+    assert (config["task"]["symbols"], config["training"]["samples_per_epoch"]) == (4, 1500)
+    assert compose(["task=reversal", "scale=paper"]).config.task.symbols == 20
 
 
 def test_moving_from_nn_lstm_as_the_table_says() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from bokeh.models import Span
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -23,8 +24,8 @@ from tlstm.records import table as tables
 from tlstm.records.store import (
     append,
 )
-from tlstm.report import embedded, main, memory_cells, read, render
-from tlstm.reporting import charts, rows, sections
+from tlstm.report import embedded, every_run, main, memory_cells, read, render, side_by_side
+from tlstm.reporting import charts, rows
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published.csv"
 CHROMIUM = next(
@@ -148,13 +149,28 @@ def test_what_is_not_at_the_papers_scale_says_so(content):
 def test_published_numbers_are_the_files_and_measured_ones_are_in_their_rows(content):
     with PUBLISHED.open() as file:
         expected = [(row["model"], row["value"]) for row in csv.DictReader(file)]
+    expected = [(model, value) for model, value in expected if model in rows.COUNTERPARTS]
     section = content.partition('<section id="published">')[2].partition("</section>")[0]
-    rows = re.findall(r"<tr>(<td>.*?)</tr>", section, re.DOTALL)
-    found = [re.findall(r"<td>(.*?)</td>", row) for row in rows]
+    found = [
+        re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(<td>.*?)</tr>", section)
+    ]
     for (model, value), (name, _, published, *_) in zip(expected, found, strict=True):
         assert name.startswith(model)
         assert published.replace("&gt;", ">").startswith(value)
     assert sum("reproduced" in row[6] or "better" in row[6] for row in found) >= 2
+
+
+def test_it_opens_with_the_papers_scale_alone(page, results, tmp_path):
+    def checked(page: Page) -> dict[str, bool]:
+        boxes = [box for box in page.of("input") if box["value"] in ("paper", "smoke")]
+        return {str(box["value"]): "checked" in box for box in boxes}
+
+    assert checked(page) == {"paper": True, "smoke": False}
+    shutil.copy(PUBLISHED, tmp_path)
+    append([worlds.run(("addition", "slstm", 1), 9, scale="smoke")], tmp_path)
+    assert main(["--results", str(tmp_path)]) == 0
+    only = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert checked(only) == {"smoke": True}
 
 
 def test_what_a_record_holds_is_only_text(tmp_path):
@@ -201,7 +217,7 @@ def test_a_run_that_diverged_has_no_point_where_its_loss_was_not_finite():
     record = record.model_copy(update={"curve": broken, "best": {"accuracy": 0.1}, "test": {}})
     (chart,) = charts.curves(run_table([record]), {record.identifier: broken}, "name")
     assert chart.figure.renderers[0].data_source.data["x"] == []
-    (row,) = sections.every_run(run_table([record]))
+    (row,) = every_run(run_table([record]))
     assert row["value"] == tables.UNKNOWN
 
 
@@ -211,7 +227,8 @@ def test_pictures_against_depth_show_means_and_ranges():
         for depth, values in {1: (0.7, 0.9), 3: (0.9, 0.98)}.items()
         for seed, value in enumerate(values)
     ]
-    graded = sections.with_quality(run_table(records))
+    graded = run_table(records)
+    graded["shown"] = rows.quality(graded)
     chart = charts.against_depth(graded, "shown", "accuracy (%)", "name")
     line, _ = chart.figure.renderers
     data = {name: list(values) for name, values in line.data_source.data.items()}
@@ -229,14 +246,11 @@ def test_ablations_stand_side_by_side():
         for seed, value in enumerate([mean, mean + 0.01])
         if (model, depth) != ("slstm", 3)
     ]
-    by_identifier = {record.identifier: record for record in records}
-    stack, feedback, without = sections.ablations(run_table(records), by_identifier)
-    assert stack.settings == [tables.UNKNOWN] * 4
-    assert feedback.settings == ["2", "yes", "yes", "none"]
-    assert without.settings[1] == "no"
-    assert stack.cells == [("80.5 (80.0 to 81.0)", False), (tables.UNKNOWN, False)]
-    assert without.cells == [("95.5 (95.0 to 96.0)", True)] * 2
-    assert not feedback.cells[0][1]
+    stack, feedback, without = side_by_side(run_table(records))
+    assert [row["label"] for row in (stack, without)] == ["sLSTM, M = 100", "2D tLSTM–F, M = 100"]
+    assert stack["cells"] == [("80.5% (80.0 to 81.0)", False), (tables.UNKNOWN, False)]
+    assert without["cells"] == [("95.5% (95.0 to 96.0)", True)] * 2
+    assert not feedback["cells"][0][1]
 
 
 def test_a_measured_row_is_chosen_by_validation_and_shows_the_test():
@@ -289,19 +303,22 @@ def test_costs_are_sums_of_the_runs():
     assert (row["runs"], row["device minutes"]) == ("3", "9.0")
 
 
-def test_bars_grow_with_the_logarithm_of_the_time():
-    measured = [each for each in everything() if each.case.suite == "targets"]
-    (machine,) = sections.runtimes(measured)
-    assert not machine["quick"]
-    for case in machine["cases"]:
-        bars = case["bars"]
-        assert 0 < bars["triton"].length < bars["pytorch"].length < bars["autograd"].length <= 1
-        assert bars["nn.LSTMCell"].text == tables.UNKNOWN
-    ours, peers = (
-        [case["bars"][name].length for case in machine["cases"]] for name in ("triton", "pytorch")
-    )
-    apart = {round(peer - mine, 6) for mine, peer in zip(ours, peers, strict=True)}
-    assert len(apart) == 1  # always the same factor
+def test_curves_have_the_published_stars_and_the_line_to_pass(tmp_path):
+    published = tables.read_published(PUBLISHED)
+    found = {}
+    for task, depth in (("memorization", 10), ("mnist", 3)):
+        record = worlds.run((task, "tlstm_3d_cn", depth), 0.9, threshold=0.99 if depth > 3 else 1.0)
+        marks = tables.published_marks(published, task)
+        (chart,) = charts.curves(
+            run_table([record]), {record.identifier: record.curve}, "name", marks
+        )
+        stars = [each for each in chart.figure.renderers if "published" in str(each.name)]
+        lines = [each.location for each in chart.figure.center if isinstance(each, Span)]
+        found[task] = {each.name: each.data_source.data for each in stars}, lines
+    stars, lines = found["memorization"]
+    assert stars["3D tLSTM+CN, published"] == {"x": [54_000], "y": [99]}
+    assert lines == [99]
+    assert found["mnist"] == ({}, [])  # no published samples, and nothing to pass
 
 
 def test_a_script_cannot_be_ended_by_what_the_charts_hold():
@@ -367,6 +384,9 @@ def opened(browser: webdriver.Chrome, results: Path, content: str) -> webdriver.
     WebDriverWait(browser, 120).until(
         lambda driver: driver.execute_script("return document.documentElement.dataset.ready")
     )
+    assert shown(browser, 'section section[data-scale="smoke"]') == 0  # opens with the paper's
+    assert shown(browser, 'section section[data-scale="paper"]') == 2
+    check_all(browser)
     for group in browser.find_elements(By.CSS_SELECTOR, ".charts"):  # drawn when one comes near
         browser.execute_script("arguments[0].scrollIntoView()", group)
         WebDriverWait(browser, 120).until(
@@ -380,10 +400,12 @@ def nothing_filtered(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every test that used the filters leaves them as they were: the page is loaded once."""
     yield
     if "opened" in request.fixturenames:
-        for box in request.getfixturevalue("opened").find_elements(
-            By.CSS_SELECTOR, "fieldset input:not(:checked)"
-        ):
-            box.click()
+        check_all(request.getfixturevalue("opened"))
+
+
+def check_all(browser: webdriver.Chrome) -> None:
+    for box in browser.find_elements(By.CSS_SELECTOR, "fieldset input:not(:checked)"):
+        box.click()
 
 
 def click(browser: webdriver.Chrome, name: str, value: str) -> None:
@@ -522,6 +544,11 @@ def test_it_fits_a_telephone_and_follows_light_and_dark(opened):
             "return Bokeh.documents[0].roots()[0].below[0].axis_label_text_color"
         )
 
+    wide = """
+        return [...document.querySelectorAll(".scroll")]
+          .filter((card) => card.scrollWidth > card.clientWidth).length
+    """
+    assert opened.execute_script(wide) == 0  # no table is wider than the page
     features = [{"name": "prefers-color-scheme", "value": "dark"}]
     light = grid()
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})

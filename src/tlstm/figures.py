@@ -23,15 +23,12 @@ from tlstm.records import memory_cells as memory_store
 from tlstm.records import table as tables
 from tlstm.records.schema import Record
 from tlstm.records.store import latest, load
-from tlstm.reporting import memory_cells, pages, rows
-from tlstm.reporting import runtime_page as bench_page
-from tlstm.reporting import runtime_pictures as bench_drawing
+from tlstm.reporting import memory_cells, pages, rows, runtime, runtime_pictures
 from tlstm.reporting.learning_curves import learning_curves
-from tlstm.reporting.runtime import machines
 from tlstm.reporting.settings import settings_figure
 from tlstm.reporting.style import style
 from tlstm.reporting.sweeps import ablation_figure, sweep_figure
-from tlstm.utils import replace_file, run_main, sentence
+from tlstm.utils import complain, replace_file, run_main, sentence
 
 
 class Experiment(NamedTuple):
@@ -119,7 +116,7 @@ def save(figure: Figure, stem: Path) -> None:
     """Write a figure as SVG and as PNG, with nothing in them that changes from day to day.
 
     Args:
-        figure: made under `tlstm.reporting.drawing.style`.
+        figure: made under `tlstm.reporting.style.style`.
         stem: the path without its suffix.
     """
     undated = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
@@ -210,13 +207,14 @@ def draw_runtime(results_dir: Path) -> list[Path]:
         return []
     directory = results_dir / RUNTIME
     pictures = []
-    for machine, shown in machines(measurements).items():
-        for name, figure in bench_drawing.pictures(machine, shown).items():
+    for machine, shown in runtime.machines(measurements).items():
+        for name, figure in runtime_pictures.pictures(machine, shown).items():
             pictures.append(directory / name)
             save(figure, pictures[-1])
     names = [picture.name for picture in pictures]
-    replace_file(directory / "measurements.csv", bench_page.flat(measurements).encode())
-    replace_file(directory / PAGE, bench_page.page(measurements, names).encode())
+    content = runtime.flat(measurements).to_csv(index=False, lineterminator="\n")
+    replace_file(directory / "measurements.csv", content.encode())
+    replace_file(directory / PAGE, pages.runtime_page(measurements, names).encode())
     return pictures
 
 
@@ -256,7 +254,8 @@ def draw_front(results_dir: Path) -> list[Path]:
     return [results_dir / PAGE, readme]
 
 
-OTHERS = {RUNTIME: draw_runtime, MEMORY_CELLS: draw_memory_cells}  # not made of runs' records
+FRONT = "the front page"
+OTHERS = {RUNTIME: draw_runtime, MEMORY_CELLS: draw_memory_cells, FRONT: draw_front}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -272,29 +271,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         return _draw_all(chosen.experiments, chosen.results)
-    except (OSError, ValueError) as error:
-        print(f"error: {sentence(error)}", file=sys.stderr)
+    except ValueError as error:
+        complain(sentence(error))
         return 2
 
 
 def _draw_all(experiments: Sequence[str], results_dir: Path) -> int:
+    """Draw the named experiments, or all and the front page; what fails does not keep the others.
+
+    Returns:
+        The exit code: 2 where a page could not be drawn.
+    """
     for name in experiments:
         if name not in COMMANDS:
             raise ValueError(f"EXPERIMENT must be one of {', '.join(COMMANDS)}, got {name}")
-    drawn = {
-        name: OTHERS[name](results_dir) if name in OTHERS else draw(name, results_dir)
-        for name in experiments or COMMANDS
-    }
-    if not experiments:
-        drawn["front"] = draw_front(results_dir)
-    for pictures in drawn.values():
-        for picture in pictures:
+    names = list(experiments) or [*COMMANDS, FRONT]
+    drawn: dict[str, list[Path]] = {}
+    failed: dict[str, list[str]] = {}  # pages by what was wrong
+    for name in names:
+        try:
+            drawn[name] = OTHERS[name](results_dir) if name in OTHERS else draw(name, results_dir)
+        except (OSError, ValueError) as error:
+            failed.setdefault(sentence(error), []).append(name)
+            continue
+        for picture in drawn[name]:
             print(f"wrote {picture}" if picture.name == PAGE else f"drew {picture}.svg and .png")
     missing = [name for name, pictures in drawn.items() if not pictures]
-    if missing and (experiments or len(missing) == len(drawn)):
-        names = missing if experiments else missing[:1]
-        raise ValueError(_nothing_to_draw(names, results_dir))
-    return 0
+    if missing and (experiments or len(missing) == len(names)):
+        failed[_nothing_to_draw(missing if experiments else missing[:1], results_dir)] = []
+    for said, pages_of in failed.items():
+        complain(f"{said}; not drawn: {', '.join(pages_of)}" if pages_of else said)
+    return 2 if failed else 0
 
 
 def _nothing_to_draw(names: Sequence[str], results_dir: Path) -> str:

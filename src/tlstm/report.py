@@ -9,7 +9,7 @@ import argparse
 import base64
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,24 +20,20 @@ from bokeh.resources import Resources
 
 from tlstm.records import measurement as bench_store
 from tlstm.records import table as tables
-from tlstm.records.measurement import IMPLEMENTATIONS, Measurement
+from tlstm.records.measurement import Measurement
 from tlstm.records.measures import STANDS_IN_FOR
-from tlstm.records.schema import (
-    Record,
-)
-from tlstm.records.store import (
-    latest,
-    load,
-)
-from tlstm.reporting import charts, rows, sections
+from tlstm.records.schema import Record
+from tlstm.records.store import latest, load
+from tlstm.reporting import charts, pages, rows, runtime
+from tlstm.reporting.claims import counted, judge_all, summary, told_apart
 from tlstm.reporting.comparison import LABELS
-from tlstm.reporting.pages import TEMPLATES
-from tlstm.reporting.verdicts import counted, judge_all, summary, task_title, told_apart
-from tlstm.utils import replace_file, run_main, sentence
+from tlstm.utils import complain, replace_file, run_main, sentence
 
 PICTURES = {".svg": "image/svg+xml", ".png": "image/png"}  # types of memory-cell pictures
 MEMORY_CELLS = "fig6"
 FILTERS = {"scale": "scale", "task": "task", "model": "configuration", "depth": "L", "seed": "seed"}
+TITLES = {"table1": "Table 1", "table2": "Table 2", "table3": "Table 3"}
+QUICK = "quick"  # the scale of measurements of short sequences
 
 
 class Group(NamedTuple):
@@ -49,10 +45,9 @@ class Group(NamedTuple):
     sizes: str
     stands_in: bool
     depths: list[int]
-    quality: str
     curves: list[charts.Chart]
     summaries: list[charts.Chart]
-    ablations: list[sections.Ablation]
+    lines: list[dict[str, Any]]
 
 
 def read(results_dir: Path) -> tuple[list[Record], list[Measurement]]:
@@ -84,11 +79,15 @@ def render(
         published: the rows of published.csv.
         pictures: of memory cells.
     """
-    table = rows.run_table(records, times=rows.benchmark_times(measurements))
-    parts = apart(table)
-    groups = [runs for part in parts for _, runs in part.groupby(["scale", "task"], sort=False)]
+    times = rows.benchmark_times(measurements)
+    times["label"] = [LABELS.get(model, model) for model in times["model"]]
+    table = rows.run_table(records, times=times)
     judgements = judge_all(records, measurements)
-    reproduction_runs = next((part for part in parts if not _is_varied(part)), table[:0])
+    groups = [
+        group_of(runs, records, published, f"group-{number}")
+        for number, runs in enumerate(apart(table))
+    ]
+    own = table[~table["experiment"].isin(tables.VARIED)]
     return (
         environment()
         .get_template("report.html.jinja")
@@ -96,14 +95,13 @@ def render(
             judgements=judgements,
             verdicts=summary(judgements),
             told_apart=told_apart(judgements),
-            filters=filters(table),
-            groups=[group_of(runs, records, f"group-{n}") for n, runs in enumerate(groups)],
-            published=sections.published_tables(reproduction_runs, published),
+            filters=filters(table, quick=any(each.quick for each in measurements)),
+            groups=groups,
+            published=pages.published_tables(published, own, TITLES),
             costs=rows.cost_rows(table),
-            runs=sections.every_run(table),
-            runtimes=sections.runtimes(measurements),
-            runtime_charts=runtime_charts(measurements),
-            implementations=IMPLEMENTATIONS,
+            runs=every_run(table),
+            runtimes=runtimes(measurements),
+            runtime_charts=charts.runtimes(times),
             pictures=[pictured(picture) for picture in pictures],
             library="\n".join(Resources(mode="inline", components=["bokeh"]).js_raw),
         )
@@ -111,104 +109,129 @@ def render(
 
 
 def apart(table: pd.DataFrame) -> list[pd.DataFrame]:
-    """Return the runs of the reproduction, and of every other experiment; those that there are."""
+    """Return the runs by scale and task: of the reproduction, then of every other experiment."""
     others = [table[table["experiment"] == experiment] for experiment in tables.VARIED]
-    reproduction_runs = table[~table["experiment"].isin(tables.VARIED)]
-    return [part for part in (reproduction_runs, *others) if len(part)]
+    parts = [table[~table["experiment"].isin(tables.VARIED)], *others]
+    return [runs for part in parts for _, runs in part.groupby(["scale", "task"], sort=False)]
 
 
-def _is_varied(table: pd.DataFrame) -> bool:
-    """Return whether runs are not of the reproduction."""
-    return table["experiment"].iloc[0] in tables.VARIED
-
-
-def group_of(table: pd.DataFrame, records: Sequence[Record], name: str) -> Group:
+def group_of(
+    table: pd.DataFrame, records: Iterable[Record], published: pd.DataFrame, name: str
+) -> Group:
     """Return what the page shows of the runs of one scale and task.
 
     Args:
         table: their rows of `rows.run_table`; all of them of the reproduction, or of another
             experiment.
         records: these and others.
+        published: the rows of published.csv.
         name: of the group, unique on the page.
     """
-    by_identifier = {record.identifier: record for record in records}
-    points = {identifier: record.curve for identifier, record in by_identifier.items()}
-    task = str(table["task"].iloc[0])
-    experiment = f", {table['experiment'].iloc[0]}" if _is_varied(table) else ""
+    points = {record.identifier: record.curve for record in records}
+    scale, task, experiment = (str(table[part].iloc[0]) for part in ("scale", "task", "experiment"))
+    marks = tables.published_marks(published, task) if scale == "paper" else []
     return Group(
-        scale=str(table["scale"].iloc[0]),
+        scale=scale,
         task=task,
-        title=task_title(task) + experiment,
+        title=rows.task_title(task) + (f", {experiment}" if experiment in tables.VARIED else ""),
         sizes=tables.sizes(table),
         stands_in=task in STANDS_IN_FOR,
         depths=sorted(int(depth) for depth in set(table["depth"])),
-        quality=charts.quality(task),
-        curves=charts.curves(table, points, f"{name}-curves"),
-        summaries=summaries(table, name),
-        ablations=sections.ablations(table, by_identifier),
+        curves=charts.curves(table, points, f"{name}-curves", marks),
+        summaries=charts.summaries(table, name),
+        lines=side_by_side(table),
     )
 
 
-def summaries(table: pd.DataFrame, name: str) -> list[charts.Chart]:
-    """Draw quality, samples to the threshold and runtime against L, for one scale and task.
+def side_by_side(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a row for every configuration: its result at every L, and whether it is the best.
 
-    The runtime is the benchmark's where there is one, and of the machine with the most runs: two
-    machines are never in one line.
+    Args:
+        table: rows of `rows.run_table`, of one scale and task.
     """
-    graded = sections.with_quality(table).assign(label=tables.line_names(table, "depth"))
-    solved = graded.dropna(subset=["samples_to_threshold"])
-    timed = graded[graded["benchmark"]] if graded["benchmark"].any() else graded
-    hardware = timed["hardware"].mode().iloc[0]
-    shown = [
-        (graded, "shown", charts.quality(str(table["task"].iloc[0])), ""),
-        (solved, "samples_to_threshold", "samples to the threshold", ", of runs that passed it"),
-        (
-            timed[timed["hardware"] == hardware],
-            "microseconds",
-            "µs per timestep of a batch",
-            f", {hardware}{', benchmark' if timed['benchmark'].all() else ''}",
-        ),
-    ]
-    drawn = [
-        (charts.against_depth(runs, column, title, f"{name}-{column}"), note)
-        for runs, column, title, note in shown
-        if len(runs)
-    ]
-    return [chart._replace(title=chart.title + note) for chart, note in drawn]
-
-
-def runtime_charts(measurements: Sequence[Measurement]) -> list[charts.Chart]:
-    """Draw the benchmark's runtime against L, by machine and task, each with its heading."""
-    times = rows.benchmark_times(measurements)
-    times["label"] = [LABELS.get(model, model) for model in times["model"]]
-    found = []
-    for number, ((hardware, scale, task), runs) in enumerate(
-        times.groupby(["hardware", "scale", "task"], sort=False)
+    by_depth = dict(list(table.groupby("depth")))
+    best = {
+        depth: set(rows.best_line(runs).index if len(tables.lines(runs)) > 1 else ())
+        for depth, runs in by_depth.items()
+    }
+    lines = []
+    for (model, label, variant, channels), runs in table.groupby(
+        ["model", "label", "variant", "channels"], sort=False
     ):
-        quick = " (quick: short sequences)" if scale == "quick" else ""
-        chart = charts.against_depth(
-            runs, "microseconds", "µs per timestep of a batch", f"runtime-{number}"
-        )
-        heading = f"{task_title(str(task))}, {hardware}{quick}"
-        found.append(chart._replace(title=heading))
-    return found
+        at = dict(list(runs.groupby("depth")))
+        cells = [
+            (_cell(at[depth]), set(at[depth].index) == best[depth])
+            if depth in at
+            else (tables.UNKNOWN, False)
+            for depth in by_depth
+        ]
+        name = f"{label}{f' ({variant})' if variant else ''}, M = {channels}"
+        lines.append({"model": model, "label": name, "cells": cells})
+    return lines
 
 
-def filters(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return what can be filtered by, and the values that there are."""
+def _cell(runs: pd.DataFrame) -> str:
+    some = runs["samples_to_threshold"].notna().any()
+    return rows.result(runs) if some else rows.quality_text(runs)
+
+
+def every_run(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return one row for each run with what it cost and the command that repeats it."""
+    return [
+        {name: str(run[name]) for name in FILTERS}
+        | {
+            "title": rows.task_title(run["task"]),
+            "label": f"{run['label']} ({run['variant']})" if run["variant"] else run["label"],
+            "channels": run["channels"],
+            "value": rows.quality_text(table.loc[[place]]),
+            "samples": tables.people(run["samples"]),
+            "outcome": run["outcome"],
+            "minutes": f"{run['device_seconds'] / 60:.1f}",
+            "hardware": run["hardware"],
+            "finished": f"{run['finished']:%Y-%m-%d}",
+            "commit": (run["commit"] or tables.UNKNOWN)[:9] + ("+" if run["modified"] else ""),
+            "command": run["command"],
+        }
+        for place, run in zip(table.index, table.to_dict("records"), strict=True)
+    ]
+
+
+def runtimes(measurements: Sequence[Measurement]) -> list[Mapping[str, Any]]:
+    """Return the benchmark's tables by machine: sequences with a target, and single timesteps."""
+    return [
+        {"machine": machine, "rows": runtime.known(map(row, found))}
+        for machine, shown in runtime.machines(measurements).items()
+        for suite, row in (("targets", runtime.target_row), ("step", runtime.step_row))
+        if (found := runtime.groups(shown, suite))
+    ]
+
+
+def filters(table: pd.DataFrame, quick: bool = False) -> list[dict[str, Any]]:
+    """Return what can be filtered by, and the values that there are.
+
+    The page opens with the paper's scale alone, where there are runs of it.
+
+    Args:
+        table: all runs.
+        quick: whether there are measurements of short sequences, which have a scale of their own.
+    """
     labels = dict(zip(table["model"], table["label"], strict=True))
-    words = {"task": task_title, "model": lambda model: labels[model]}
+    words = {"task": rows.task_title, "model": lambda model: labels[model]}
+    other_scales = (table["scale"] == "paper").any()
     found = []
     for name, heading in FILTERS.items():
         values = list(dict.fromkeys(table[name]))
         ordered = sorted(values) if name in ("depth", "seed") else values
         if name == "model":
             ordered = sorted(values, key=tables.model_order)
+        if name == "scale":
+            ordered = sorted(values, key=tables.scale_order) + [QUICK] * quick
         options = [
             {
                 "value": str(value),
                 "text": words.get(name, str)(value),
                 "color": charts.color(value) if name == "model" else None,
+                "checked": not (other_scales and name == "scale" and value != "paper"),
             }
             for value in ordered
         ]
@@ -251,7 +274,7 @@ def memory_cells(results_dir: Path) -> list[Path]:
 def environment() -> jinja2.Environment:
     """Return templates that escape whatever records hold."""
     made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader(pages.TEMPLATES),
         undefined=jinja2.StrictUndefined,
         autoescape=True,
         trim_blocks=True,
@@ -259,7 +282,7 @@ def environment() -> jinja2.Environment:
     )
     made.filters["counted"] = counted
     made.filters["embedded"] = embedded
-    made.filters["task_title"] = task_title
+    made.filters["task_title"] = rows.task_title
     return made
 
 
@@ -292,7 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         write_report(chosen.results, chosen.output or chosen.results / "report.html")
     except (OSError, ValueError) as error:
-        print(f"error: {sentence(error)}", file=sys.stderr)
+        complain(sentence(error))
         return 2
     return 0
 

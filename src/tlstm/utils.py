@@ -93,19 +93,6 @@ def _replace(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def duration(seconds: float) -> str:
-    """Write a duration for people: 40 s, 9 min, 3.5 h, 2.1 days."""
-    for limit, unit, size in ((90, "s", 1), (90 * 60, "min", 60), (48 * 3600, "h", 3600)):
-        if seconds < limit:
-            return f"{seconds / size:.{int(size == 3600)}f} {unit}"
-    return f"{seconds / 86400:.1f} days"
-
-
-def time_range(seconds: float) -> str:
-    """Write an estimate of a duration as a range that holds: 6 min to 14 min."""
-    return f"{duration(seconds / ESTIMATE_FACTOR)} to {duration(seconds * ESTIMATE_FACTOR)}"
-
-
 def resolved(path: Path) -> Path:
     """Return the file that a path leads to, through links; it need not exist."""
     return Path(os.path.realpath(path))
@@ -135,6 +122,19 @@ def open_regular(path: Path) -> BinaryIO:
 def printable(text: object) -> str:
     """Return a text in which newlines, escape sequences and the like are written out."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def duration(seconds: float) -> str:
+    """Write a duration for people: 40 s, 9 min, 3.5 h, 2.1 days."""
+    for limit, unit, size in ((90, "s", 1), (90 * 60, "min", 60), (48 * 3600, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.{int(size == 3600)}f} {unit}"
+    return f"{seconds / 86400:.1f} days"
+
+
+def time_range(seconds: float) -> str:
+    """Write an estimate of a duration as a range that holds: 6 min to 14 min."""
+    return f"{duration(seconds / ESTIMATE_FACTOR)} to {duration(seconds * ESTIMATE_FACTOR)}"
 
 
 def sentence(error: OSError | ValueError) -> str:

@@ -62,6 +62,7 @@ VARIED = ("width", "choices", "recipe", "scratch")  # experiments that are not t
 MULTIPLES = {"K": 1_000, "M": 1_000_000}
 UNKNOWN = "—"
 LINE = ["model", "label", "depth", "channels", "variant"]
+PUBLISHED_COLUMNS = ("table", "task", "model", "depth", "value", "samples", "parameters")
 PUBLISHED_TASKS = {"pmnist": "permuted_mnist"}  # as published.csv calls them
 
 
@@ -95,8 +96,19 @@ def read_published(path: Path) -> pd.DataFrame:
 
     Raises:
         OSError: the file cannot be read.
+        ValueError: it is not such a table; the message names the file.
     """
-    return pd.read_csv(path, dtype=str, keep_default_na=False).replace({"task": PUBLISHED_TASKS})
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if missing := [name for name in PUBLISHED_COLUMNS if name not in table]:
+            raise ValueError(f"it has no column {', '.join(missing)}")
+        for text in (*table["value"], *filter(None, table["samples"])):
+            number(text)
+        for text in filter(None, table["depth"]):
+            int(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is no table of published numbers: {error}") from error
+    return table.replace({"task": PUBLISHED_TASKS})
 
 
 def published_rows(published: pd.DataFrame, task: str) -> pd.DataFrame:

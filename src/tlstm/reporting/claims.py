@@ -1,20 +1,29 @@
-"""The paper's claims, each as comparisons between runs.
+"""The paper's claims, each as comparisons between runs, and the verdicts on them.
 
 Each claim is a pure function from the runs of one scale and task to its comparisons, which stand
-for the claim by our choice [ours].
+for the claim by our choice [ours]. Only runs of the paper's scale on the paper's data decide. A
+claim holds where all its comparisons agree on all its tasks, and does not hold as soon as one of
+them clearly contradicts it [ours].
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 from typing import Literal, NamedTuple
 
 import pandas as pd
 
+from tlstm.records import table as tables
+from tlstm.records.measurement import Measurement
+from tlstm.records.schema import Record
+from tlstm.records.store import latest
+from tlstm.reporting import rows
 from tlstm.reporting.comparison import DEPTHS, GENERATED, LABELS, Answer, Finding, Runs, Side
 
 Findings = Iterator[Finding]
 Claimed = Callable[[Runs], Findings]
+Verdict = Literal["holds", "does not hold", "undecided"]
 
 TENSORIZED = tuple(model for model in LABELS if model != "slstm")
 GROWING = ("tlstm_2d", "tlstm_3d", "tlstm_3d_cn")
@@ -32,15 +41,15 @@ class Claim(NamedTuple):
         number: of the list in the order of the paper.
         statement: in words.
         tested: how it is decided here.
-        tasks: on which the paper makes it.
         findings: its comparisons for the runs of one scale and task.
+        tasks: on which the paper makes it.
     """
 
     number: int
     statement: str
     tested: str
-    tasks: tuple[str, ...]
     findings: Claimed
+    tasks: tuple[str, ...] = tuple(DEPTHS)
 
 
 def _deeper(runs: Runs) -> Findings:
@@ -118,9 +127,9 @@ def _first(runs: Runs) -> Findings:
             yield runs.compare(winner, "better", other)
 
 
-def exponent(rows: pd.DataFrame) -> float | None:
+def exponent(times: pd.DataFrame) -> float | None:
     """Return the growth of the microseconds from the smallest L to the largest; None at one L."""
-    means = rows.groupby("depth")["microseconds"].mean()
+    means = times.groupby("depth")["microseconds"].mean()
     ratio = means.index.max() / means.index.min()
     if ratio == 1 or means.iloc[0] <= 0:
         return None
@@ -137,16 +146,16 @@ def runtime_finding(times: pd.DataFrame, model: str) -> Finding:
     stack = model == "slstm"
     promise = "grows in proportion to L" if stack else "hardly depends on L"
     compared = f"{LABELS[model]}: runtime {promise}"
-    rows = times[times["model"] == model]
-    rows = rows[rows["hardware"] == rows["hardware"].mode().get(0)]  # never two machines in one
-    grown = None if rows.empty else exponent(rows)
+    timed = times[times["model"] == model]
+    timed = timed[timed["hardware"] == timed["hardware"].mode().get(0)]  # never two machines in one
+    grown = None if timed.empty else exponent(timed)
     if grown is None:
         return Finding(compared, "", "missing", f"not run at two L: {LABELS[model]}")
-    means = rows.groupby("depth")["microseconds"].mean()
+    means = timed.groupby("depth")["microseconds"].mean()
     first, last = means.index[0], means.index[-1]
     effect = f"{means.iloc[-1] / means.iloc[0]:.2f} × from L = {first} to {last}: L^{grown:.2f}"
-    machine = f"on {rows['hardware'].iloc[0]}"
-    if not rows["benchmark"].all():
+    machine = f"on {timed['hardware'].iloc[0]}"
+    if not timed["benchmark"].all():
         return Finding(compared, effect, "unclear", f"{machine}, by the runs: no benchmark")
     return Finding(compared, effect, _runtime_answer(grown, stack), f"{machine}, benchmark")
 
@@ -166,11 +175,11 @@ def parameters_finding(table: pd.DataFrame, model: str) -> Finding:
         model: the configuration.
     """
     compared = f"{LABELS[model]}: parameters hardly depend on L"
-    rows = table[table["model"] == model]
-    rows = rows[rows["channels"] == rows["channels"].mode().get(0)].sort_values("depth")
-    if rows["depth"].nunique() < 2:
+    runs = table[table["model"] == model]
+    runs = runs[runs["channels"] == runs["channels"].mode().get(0)].sort_values("depth")
+    if runs["depth"].nunique() < 2:
         return Finding(compared, "", "missing", f"not run at two L: {LABELS[model]}")
-    first, last = rows.iloc[0], rows.iloc[-1]
+    first, last = runs.iloc[0], runs.iloc[-1]
     added = last["parameters"] / first["parameters"] - 1
     level, grown = abs(added) <= PARAMETERS_LEVEL, abs(added) > PARAMETERS_GROWN
     return Finding(
@@ -186,7 +195,6 @@ CLAIMS = (
         1,
         "Wider and deeper tLSTMs perform better at the same number of parameters.",
         "2D tLSTM, 3D tLSTM and 3D tLSTM+CN: the largest L (and so P) against L = 1, the same M.",
-        tuple(DEPTHS),
         _deeper,
     ),
     Claim(
@@ -196,7 +204,6 @@ CLAIMS = (
         "From the smallest L to the largest, parameters change by at most 10% (not: by more than "
         "25%). Runtime grows as L to the power of at most 0.25 (tLSTM), of at least 0.75 "
         "(sLSTM); beyond 0.5 the claim is contradicted.",
-        tuple(DEPTHS),
         _cheaper,
     ),
     Claim(
@@ -205,7 +212,6 @@ CLAIMS = (
         "At the largest L, 2D tLSTM is better than sLSTM and 2D tLSTM–M. These two gain nothing "
         "from the last step in L (Wikipedia, MNIST), or are better at the second L than at the "
         "largest (addition, memorization).",
-        tuple(DEPTHS),
         _memory_convolution,
     ),
     Claim(
@@ -213,7 +219,6 @@ CLAIMS = (
         "Feedback helps: 2D beats 2D–F at L = 4 on Wikipedia and on both algorithmic tasks; on "
         "MNIST it makes no difference.",
         "2D tLSTM against 2D tLSTM–F: at the largest L on Wikipedia, at every L > 1 elsewhere.",
-        tuple(DEPTHS),
         _feedback,
     ),
     Claim(
@@ -221,7 +226,6 @@ CLAIMS = (
         "Tensorization helps: 3D beats 2D.",
         "3D tLSTM against 2D tLSTM at every L > 1; on Wikipedia, where M is larger in 2D, at "
         "every L ≥ 3.",
-        tuple(DEPTHS),
         _tensorization,
     ),
     Claim(
@@ -230,21 +234,171 @@ CLAIMS = (
         "3D tLSTM+CN against 3D tLSTM at every L. 3D tLSTM+LN is better than 3D tLSTM at L ≤ 2 "
         "on Wikipedia and L = 1 on the algorithmic tasks, and no better above; on MNIST CN is "
         "better than LN at L ≥ 3.",
-        tuple(DEPTHS),
         _normalization,
     ),
     Claim(
         7,
         "At L ≤ 2 on Wikipedia sLSTM and 2D–F win, because their M is larger.",
         "sLSTM and 2D tLSTM–F, each against every other configuration of Figure 3, at L = 1, 2.",
-        ("wikipedia",),
         _shallow,
+        ("wikipedia",),
     ),
     Claim(
         8,
         "Addition is solved first by 3D+CN with L = 7, memorization by 3D+CN with L = 10.",
         "It against every other configuration and L of Figure 4, by samples to 99%.",
-        GENERATED,
         _first,
+        GENERATED,
     ),
 )
+
+
+# Verdicts
+
+
+class Evidence(NamedTuple):
+    """The evidence for a claim from the runs of one scale and task.
+
+    Attributes:
+        scale: of the runs, or "quick" measurements.
+        task: the label of the data that ran.
+        decides: whether they may decide the claim about the paper.
+        verdict: what they alone would come to.
+        findings: every comparison.
+    """
+
+    scale: str
+    task: str
+    decides: bool
+    verdict: Verdict
+    findings: list[Finding]
+
+
+class Judgement(NamedTuple):
+    """A claim with its verdict.
+
+    Attributes:
+        claim: what is claimed.
+        verdict: of the paper's scale and data alone.
+        reason: the verdict in numbers: what agrees, what contradicts it, what is missing.
+        evidence: what decides first, then what is said beside it.
+        apart: the verdict if two runs that both ended on a plateau were told apart.
+    """
+
+    claim: Claim
+    verdict: Verdict
+    reason: str
+    evidence: list[Evidence]
+    apart: Verdict
+
+
+def judge_all(
+    records: Iterable[Record], measurements: Sequence[Measurement] = ()
+) -> list[Judgement]:
+    """Return every claim with its verdict.
+
+    Args:
+        records: runs of any experiments and scales.
+        measurements: of the benchmark, which take the place of the runs' own runtimes.
+    """
+    reproduction_runs = latest(r for r in records if r.experiment not in tables.VARIED)
+    groups = gathered(reproduction_runs, rows.benchmark_times(measurements))
+    return [judge(claim, groups) for claim in CLAIMS]
+
+
+def gathered(records: Sequence[Record], measured: pd.DataFrame) -> list[Runs]:
+    """Return the runs by scale and task, with the benchmark's runtimes where there are any.
+
+    Args:
+        records: each run once.
+        measured: `rows.benchmark_times`.
+    """
+    nothing = pd.DataFrame(columns=[*Record.model_fields, *rows.TIMES, "variant"])
+    table = rows.run_table(records) if records else nothing.loc[:, ~nothing.columns.duplicated()]
+    keys = [*zip(table["scale"], table["task"], strict=True)]
+    keys += zip(measured["scale"], measured["task"], strict=True)
+    return [_runs(*key, table, measured) for key in dict.fromkeys(keys)]
+
+
+def _runs(scale: str, task: str, table: pd.DataFrame, measured: pd.DataFrame) -> Runs:
+    runs, times = (
+        each[(each["scale"] == scale) & (each["task"] == task)] for each in (table, measured)
+    )
+    return Runs(scale, task, runs, runs[rows.TIMES] if times.empty else times)
+
+
+def judge(claim: Claim, groups: Sequence[Runs]) -> Judgement:
+    """Return one claim's verdict, from the runs by scale and task."""
+    found = [_evidence(claim, runs) for runs in groups if runs.original in claim.tasks]
+    evidence = [each for each in found if {f.answer for f in each.findings} - {"missing"}]
+    evidence.sort(key=lambda each: not each.decides)
+    deciding = [each for each in evidence if each.decides]
+    absent = [task for task in claim.tasks if task not in {each.task for each in deciding}]
+    verdict = overall([each.verdict for each in deciding], complete=not absent)
+    apart = overall([_apart(each) for each in deciding], complete=not absent)
+    return Judgement(claim, verdict, reason(deciding, absent), evidence, apart)
+
+
+def _evidence(claim: Claim, runs: Runs) -> Evidence:
+    findings = list(claim.findings(runs))
+    return Evidence(runs.scale, runs.task, runs.at_papers_scale, verdict_of(findings), findings)
+
+
+def _apart(evidence: Evidence) -> Verdict:
+    """Return the verdict if plateaus are told apart."""
+    found = [each._replace(answer=each.apart or each.answer) for each in evidence.findings]
+    return verdict_of(found)
+
+
+def verdict_of(findings: Sequence[Finding]) -> Verdict:
+    """Return the verdict on one task: all comparisons must agree; one contradiction refutes it."""
+    answers = {finding.answer for finding in findings}
+    if "contradicts" in answers:
+        return "does not hold"
+    return "holds" if answers == {"agrees"} else "undecided"
+
+
+def overall(verdicts: Sequence[Verdict], complete: bool) -> Verdict:
+    """Return the verdict on all tasks together.
+
+    Args:
+        verdicts: of those that ran at the paper's scale on the paper's data.
+        complete: whether these are all tasks of the claim.
+    """
+    if "does not hold" in verdicts:
+        return "does not hold"
+    return "holds" if complete and set(verdicts) == {"holds"} else "undecided"
+
+
+def counted(findings: Iterable[Finding]) -> str:
+    """Count the comparisons by their answers: "3 agree, 1 unclear, 4 missing"."""
+    words: dict[Answer, str] = {
+        "agrees": "agree",
+        "contradicts": "contradict",
+        "unclear": "unclear",
+        "missing": "missing",
+    }
+    numbers = Counter(finding.answer for finding in findings)
+    return ", ".join(f"{numbers[each]} {word}" for each, word in words.items() if numbers[each])
+
+
+def reason(deciding: Sequence[Evidence], absent: Sequence[str]) -> str:
+    """Explain why a verdict is what it is, from what may decide it."""
+    told = [f"{rows.task_title(each.task)}: {counted(each.findings)}." for each in deciding]
+    if absent:
+        names = ", ".join(rows.task_title(task) for task in absent)
+        told.append(f"Nothing to compare at the paper's scale on the paper's data: {names}.")
+    return " ".join(told)
+
+
+def summary(judgements: Iterable[Judgement]) -> str:
+    """Count the claims by their verdicts: "holds: 2, does not hold: 0, undecided: 6"."""
+    numbers = Counter(judgement.verdict for judgement in judgements)
+    verdicts: tuple[Verdict, ...] = "holds", "does not hold", "undecided"
+    return ", ".join(f"{verdict}: {numbers[verdict]}" for verdict in verdicts)
+
+
+def told_apart(judgements: Iterable[Judgement]) -> str:
+    """Return the verdicts that change if plateaus are told apart: "claim 8 (does not hold)"."""
+    others = [each for each in judgements if each.apart != each.verdict]
+    return ", ".join(f"claim {each.claim.number} ({each.apart})" for each in others)

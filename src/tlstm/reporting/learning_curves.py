@@ -1,6 +1,6 @@
 """The pictures of Figures 4 and 5: accuracy while a model learns, a panel for every depth.
 
-Pure functions from records to figures, as in `tlstm.reporting.drawing`.
+Pure functions from records to figures, as in `tlstm.reporting.style`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from tlstm.records import table as tables
-from tlstm.records.schema import (
-    CurvePoint,
-    Record,
-)
-from tlstm.records.store import (
-    latest,
-)
+from tlstm.records.schema import CurvePoint, Record
+from tlstm.records.store import latest
 from tlstm.reporting.style import (
     GREY,
     PEOPLE,
@@ -40,10 +35,13 @@ from tlstm.reporting.style import (
 Numbers = npt.NDArray[np.float64]
 
 SOLVED = "_solved"  # the line to pass; an underscore keeps it out of a legend
-CHANCE = 1.5  # times the accuracy of a guess, up to which nothing was learnt [ours]
+CHANCE = 1.6  # times the accuracy of a guess, up to which nothing was learnt [ours]
 DIGITS = 10  # the classes of MNIST
 FLAT: Look = {"color": GREY, "linewidth": 0.7, "marker": "", "zorder": 1}
-LOW, ROOM = 50, 0.15  # accuracies up to which the axis is fitted, and the room above them
+MARKED = 0.2  # of a panel, from one mark of a line to its next
+FAINT: Look = {"linewidth": 0.5, "alpha": 0.35, "label": "_every validation", "zorder": 1}
+LOW, ROOM = 50, 0.15  # accuracies up to which the axis is fitted, and the room around the lines
+WINDOW = 9  # validations that are smoothed there, where lines are close
 
 
 class MeanCurve(NamedTuple):
@@ -92,28 +90,34 @@ def learning_curves(
         ValueError: there are no records, or they are of several scales or tasks.
     """
     table = one_picture(records, "depth", times)
-    curves = {record.identifier: _drawable(record.curve) for record in latest(records)}
+    curves = {
+        record.identifier: [point for point in record.curve if point.samples]  # for a logarithm
+        for record in latest(records)
+    }
     solvable = tables.is_solvable(table)
     marks = tables.published_marks(published, records[0].task)
-    epoch = 1 if solvable else _epoch(records)
+    epoch = 1 if solvable else _epoch(records[0])
     depths = sorted(set(table["depth"]))
     styles, chance = line_styles(table), at_chance(records[0])
+    best = 100 * max((point.accuracy for curve in curves.values() for point in curve), default=0)
+    many = any(len(curve) > 3 * WINDOW for curve in curves.values())
+    window = WINDOW if best < LOW and many else 1
     with style():
-        figure, panels, legend = make_panels(len(depths) + 1)
-        for panel, depth in zip(panels[:-1], depths, strict=True):
+        figure, (*panels, runtime), legend = make_panels(len(depths) + 1)
+        flat = False
+        for panel, depth in zip(panels, depths, strict=True):
             panel.set_title(f"L = {depth}")
-            _draw_curves(panel, table[table["depth"] == depth], curves, styles, epoch, chance)
-        _accuracy_axes(panels[:-1], 100 * table["best_accuracy"].max())
-        if solvable:
-            _samples_axes(panels[:-1], float(table["threshold"].iloc[0]))
-        else:
-            _epoch_axes(panels[:-1], epoch)
+            runs = table[table["depth"] == depth]
+            flat |= _draw_curves(panel, runs, curves, styles, epoch, chance, window)
+        _accuracy_axes(panels, best)
+        _samples_axes(panels, epoch, float(table["threshold"].iloc[0]) if solvable else None)
         shown: dict[str, str] = {}
-        for panel, depth in zip(panels[:-1], depths, strict=True):
+        for panel, depth in zip(panels, depths, strict=True):
             shown |= _draw_published(panel, [m for m in marks if m.depth in (None, depth)])
-        draw_runtime(panels[-1], table, "depth", styles)
-        draw_legend(legend, styles | _chance_entry(panels[:-1]), shown)
+        draw_runtime(runtime, table, "depth", styles)
+        draw_legend(legend, styles | ({"never left chance": FLAT} if flat else {}), shown)
         seeds = seeds_in_words(table, "lines are means, bands the range")
+        seeds += f", smoothed: medians of {window} validations" if window > 1 else ""
         draw_heading(figure, table, seeds, bool(shown))
     return figure
 
@@ -121,22 +125,16 @@ def learning_curves(
 def at_chance(record: Record) -> float:
     """Return the accuracy below which a run of this task has learnt nothing; a fraction [ours].
 
-    It is one and a half times that of a guess among the classes of the answer.
+    Always the same answer is right somewhat more often than a guess among the classes is.
     """
     task: Any = record.config.get("task", {})
     return CHANCE / task.get("base", task.get("alphabet", DIGITS))
 
 
-def _epoch(records: Sequence[Record]) -> int:
-    """Return the training samples between two validations, as the runs were configured."""
-    training = records[0].config.get("training")
-    epoch = training.get("samples_per_epoch") if isinstance(training, dict) else None
-    return epoch if isinstance(epoch, int) else 1
-
-
-def _drawable(curve: Sequence[CurvePoint]) -> list[CurvePoint]:
-    """Return the part of a curve that a logarithmic axis can show."""
-    return [point for point in curve if point.samples > 0]
+def _epoch(record: Record) -> int:
+    """Return the training samples between two validations, as a run was configured."""
+    training: Any = record.config.get("training", {})
+    return int(training.get("samples_per_epoch", 1))
 
 
 def _draw_curves(
@@ -146,31 +144,33 @@ def _draw_curves(
     styles: Mapping[str, Look],
     epoch: int,
     chance: float,
-) -> None:
+    window: int,
+) -> bool:
+    """Draw the mean of every line's seeds, grey where it never left chance; tell if any did not.
+
+    Lines are medians of so many validations, with every validation faintly behind them.
+    """
+    flat = False
     for line, group in runs.groupby("line", sort=False):
         shown = [curves[identifier] for identifier in group["identifier"]]
         shown = [curve for curve in shown if curve]
-        if shown:
-            curve = mean_curve(shown)
-            learnt = curve.highest.max() > chance
-            _draw_curve(
-                panel, str(line), curve, styles[str(line)] | ({} if learnt else FLAT), epoch
-            )
-
-
-def _draw_curve(panel: Axes, line: str, curve: MeanCurve, look: Look, epoch: int) -> None:
-    places, percent = curve.samples / epoch, 100 * curve.mean
-    panel.plot(places, percent, label=line, markevery=0.15, alpha=0.9, **look)
-    if (curve.lowest < curve.highest).any():
-        band = 100 * curve.lowest, 100 * curve.highest
-        panel.fill_between(places, *band, color=look["color"], alpha=0.16, linewidth=0)
-
-
-def _chance_entry(panels: Sequence[Axes]) -> dict[str, Look]:
-    """Return the legend's entry of lines at chance, where there are any."""
-    drawn = [line for panel in panels for line in panel.lines if line.get_label() != SOLVED]
-    flat = any(line.get_color() == GREY for line in drawn)
-    return {"never left chance": FLAT} if flat else {}
+        if not shown:
+            continue
+        curve = mean_curve(shown)
+        smooth = pd.Series(curve.mean).rolling(window, center=True, min_periods=1).median()
+        learnt = smooth.max() > chance
+        flat |= not learnt
+        look = styles[str(line)] | ({} if learnt else FLAT)
+        first = MARKED * list(styles).index(str(line)) / len(styles)  # marks of lines alike differ
+        places = curve.samples / epoch
+        look |= {"markevery": (first, MARKED), "alpha": 0.9, "label": line}
+        if window > 1:
+            panel.plot(places, 100 * curve.mean, color=look["color"], **FAINT)
+        panel.plot(places, 100 * smooth, **look)
+        if (curve.lowest < curve.highest).any():
+            band = 100 * curve.lowest, 100 * curve.highest
+            panel.fill_between(places, *band, color=look["color"], alpha=0.16, linewidth=0)
+    return flat
 
 
 def _draw_published(panel: Axes, marks: Sequence[tables.PublishedMark]) -> dict[str, str]:
@@ -203,27 +203,31 @@ def _accuracy_axes(panels: Sequence[Axes], best: float) -> None:
             panel.set_ylabel("validation accuracy (%)")
         else:
             panel.tick_params(labelleft=False)
-    drawn = [line for panel in panels for line in panel.lines]
-    least = min(float(np.asarray(line.get_ydata(), dtype=float).min()) for line in drawn)
+    heights = [
+        np.asarray(line.get_ydata(), dtype=float)
+        for panel in panels
+        for line in panel.lines
+        if not str(line.get_label()).startswith("_")
+    ]
+    least = min(float(each.min()) for each in heights)
     room = ROOM * (best - least)
     fitted = best < LOW and room > 0
     panels[0].set_ylim(*(least - room, best + room) if fitted else (-3, 109))
 
 
-def _samples_axes(panels: Sequence[Axes], threshold: float) -> None:
-    """Set an axis of logarithmic training samples, and draw a line to pass."""
+def _samples_axes(panels: Sequence[Axes], epoch: int, threshold: float | None) -> None:
+    """Set an axis of logarithmic samples with a line to pass; of epochs, where there is none."""
+    axis = panels[0].xaxis
     for panel in panels:
-        if panel.get_ylim()[1] > 100 * threshold:
+        panel.set_xlabel(
+            f"epochs of {tables.people(epoch)} samples" if threshold is None else "training samples"
+        )
+        if threshold is not None and panel.get_ylim()[1] > 100 * threshold:
             panel.axhline(100 * threshold, color=GREY, linewidth=0.8, linestyle=":", label=SOLVED)
-        panel.set_xlabel("training samples")
-    panels[0].set_xscale("log")
-    panels[0].xaxis.set_major_formatter(PEOPLE)
-    panels[0].xaxis.set_minor_formatter(NullFormatter())
-
-
-def _epoch_axes(panels: Sequence[Axes], epoch: int) -> None:
-    """Set an axis of whole epochs, from the start."""
-    for panel in panels:
-        panel.set_xlabel(f"epochs of {tables.people(epoch)} samples")
-    panels[0].set_xlim(left=0)
-    panels[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    if threshold is None:
+        panels[0].set_xlim(left=0)
+        axis.set_major_locator(MaxNLocator(integer=True))
+    else:
+        panels[0].set_xscale("log")
+        axis.set_major_formatter(PEOPLE)
+        axis.set_minor_formatter(NullFormatter())

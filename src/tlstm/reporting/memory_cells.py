@@ -4,6 +4,7 @@ Pure functions from stored numbers to figures; nothing is read or written.
 """
 
 import math
+import shlex
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -17,10 +18,9 @@ from matplotlib.ticker import MaxNLocator
 from tlstm.records import table as tables
 from tlstm.records.measures import original
 from tlstm.records.memory_cells import MemoryCells
-from tlstm.records.schema import (
-    Record,
-)
-from tlstm.reporting.pages import environment, task_title
+from tlstm.records.schema import Record
+from tlstm.reporting.pages import rendered
+from tlstm.reporting.rows import task_title
 from tlstm.reporting.style import GREY, RED, style, write_above
 
 Numbers = npt.NDArray[np.float64]
@@ -225,17 +225,16 @@ def page(stored: Sequence[MemoryCells]) -> str:
             "title": f"{task_title(cells.record.task)}, {cells.record.scale} scale",
             "warnings": ". ".join(warnings(cells)),
             "run": _run(cells.record),
+            "command": shlex.join(["python", "-m", "tlstm.train", *cells.record.overrides]),
         }
         for cells in ordered
     ]
-    return environment().get_template("memory_cells.md.jinja").render(pictures=pictures)
+    return rendered("memory_cells.md.jinja", pictures=pictures)
 
 
 def _run(record: Record) -> str:
-    """Return the run of a picture in words, with the command that repeats it."""
-    run = tables.run_table([record]).iloc[0]
+    """Return the run of a picture in words."""
     return (
-        f"{run['label']}, L = {run['depth']}, M = {run['channels']}, seed {run['seed']}, after "
-        f"{tables.people(run['samples'])} samples: {100 * run['test_accuracy']:.1f}% of the test "
-        f"samples. `{run['command']}`"
+        f"{record.label}, L = {record.depth}, M = {record.channels}, seed {record.seed}, after "
+        f"{tables.people(record.samples)} samples: {_quality(record)}."
     )

@@ -1,24 +1,26 @@
-"""The pages: of every experiment, the front page of all results, and the README's short table.
+"""The pages: of every experiment, of runtime, the front page, and the README's short table.
 
-Text made of records and of the published numbers; nothing is read or written.
+Text made of records and of the published numbers; nothing is read or written. What records hold is
+text: no link, no markup, no line of its own.
 """
 
+import re
 from collections.abc import Collection, Container, Hashable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
 
 from tlstm.records import table as tables
 from tlstm.records.measurement import Measurement
-from tlstm.records.measures import STANDS_IN_FOR, measure_of
+from tlstm.records.measures import STANDS_IN_FOR, measure_of, original
 from tlstm.records.schema import CurvePoint, Record
 from tlstm.records.store import latest
-from tlstm.reporting import rows
+from tlstm.reporting import rows, runtime
+from tlstm.reporting.claims import Judgement, counted, judge_all, summary
 from tlstm.reporting.comparison import DEPTHS, LABELS
-from tlstm.reporting.verdicts import Judgement, counted, judge_all, summary
 
 TEMPLATES = Path(__file__).parent / "templates"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -28,6 +30,12 @@ FIGURE_TASKS = {
     "fig4": ("addition", "memorization"),
     "fig5": ("mnist", "permuted_mnist"),
 }
+# What would be markup; an underscore within a word is none, an address would become a link
+MARKUP = re.compile(r"[\\`*\[\]<|~$&#]|\b_|_\b|:(?=//)|(?<=www)\.|^[>+=-](?!\d)")
+
+
+class Markdown(str):
+    """Text that is Markdown already."""
 
 
 class Heading(NamedTuple):
@@ -46,13 +54,44 @@ class Heading(NamedTuple):
     shown_by: str | None = None
 
 
+def escaped(value: object) -> Markdown:
+    """Return a value as one line of Markdown that shows its text."""
+    if isinstance(value, Markdown):
+        return value
+    text = MARKUP.sub(lambda found: f"\\{found[0]}", re.sub(r"\s+", " ", str(value)))
+    return Markdown(f"**{text}**" if isinstance(value, rows.Bold) else text)
+
+
+def code(value: object) -> Markdown:
+    """Return a value as one line of code."""
+    text = " ".join(str(value).split())
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return Markdown(f"{fence}{space}{text}{space}{fence}")
+
+
+def markdown(shown: Iterable[rows.Row]) -> Markdown:
+    """Return rows as a table, without columns of which nothing is known; "" if there are none."""
+    table = pd.DataFrame(list(shown)).fillna(tables.UNKNOWN)
+    lines = [[*table], [Markdown("---")] * table.shape[1], *table.to_numpy().tolist()]
+    cells = [map(escaped, line) for line in lines if line]
+    return Markdown("\n".join(f"| {' | '.join(line)} |" for line in cells))
+
+
 def environment() -> jinja2.Environment:
-    """Return the templates of pages in Markdown."""
+    """Return the templates of pages in Markdown, which escape whatever they are given."""
     made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        finalize=escaped,
     )
-    made.filters["markdown"] = lambda shown: markdown(pd.DataFrame(shown))
+    made.filters |= {"markdown": markdown, "code": code, "file": Markdown}
     return made
+
+
+def rendered(template: str, **values: object) -> str:
+    """Return a page in Markdown."""
+    return environment().get_template(template).render(**values)
 
 
 def experiment_page(
@@ -73,90 +112,50 @@ def experiment_page(
         heading: of the page.
         reference_runs: from which the settings of the page's runs are named.
     """
-    scales = sorted({record.scale for record in records}, key=tables.scale_order)
     every = heading.shown_by is not None or not records
-    parts = [
-        _scale(
-            [record for record in records if record.scale == name],
-            published if name == "paper" else published[:0],
-            every,
-            reference_runs,
-            times,
-            pictures,
-        )
-        for name in scales
-    ]
-    there = {record.task for record in records if record.scale == "paper"}
-    alone = published[~published["task"].isin(there)] if every else published[:0]
-    return (
-        environment()
-        .get_template("experiment.md.jinja")
-        .render(
-            heading=heading,
-            published=_published(alone),
-            scales=parts,
-            named=any(part["named"] for part in parts),
-            mnist=any("mnist" in task for task in published["task"]),
-            bits=any(measure_of(record.task).name != "accuracy" for record in records),
-        )
-    )
-
-
-def _published(published: pd.DataFrame) -> list[dict[str, object]]:
-    """Return the published rows of tasks that were not measured at the paper's scale."""
-    return [
-        {
-            "title": task_title(str(task)),
-            "rows": [
-                rows.published_row(row, rows.published_columns(str(task)))
-                for row in of_task.to_dict("records")
-            ],
-        }
-        for task, of_task in published.groupby("task", sort=False)
-    ]
-
-
-def _scale(
-    records: Sequence[Record],
-    published: pd.DataFrame,
-    every: bool,
-    reference_runs: Sequence[Record],
-    times: pd.DataFrame,
-    pictures: Collection[str],
-) -> dict[str, object]:
-    table = rows.run_table(latest(records), reference_runs, times)
-    name = str(table["scale"].iloc[0])
-    return {
-        "name": name,
-        "again": repeats(records),
-        "sees_ahead": bool(table["sees_ahead"].any()),
-        "named": bool(table["variant"].any()),
-        "tasks": [
+    parts = []
+    for name in sorted({record.scale for record in records}, key=tables.scale_order):
+        of_scale = [record for record in records if record.scale == name]
+        table = rows.run_table(latest(of_scale), reference_runs, times)
+        compared = published if name == "paper" else published[:0]
+        shown = [
             {
-                "title": task_title(str(task)),
-                "stands_in_for": STANDS_IN_FOR.get(str(task), ""),
+                "title": rows.task_title(str(task)),
+                "other": " and ".join(
+                    ["size"] * (name != "paper") + ["data"] * (task in STANDS_IN_FOR)
+                ),
                 "picture": f"{name}-{task}" if f"{name}-{task}" in pictures else "",
                 "sizes": tables.sizes(runs),
                 "cost": cost(runs),
                 "verdict": verdict(runs),
-                "rows": rows.experiment_rows(runs, published[published["task"] == task], every),
+                "solvable": tables.is_solvable(runs),
+                "rows": rows.experiment_rows(runs, compared[compared["task"] == task], every),
             }
             for task, runs in table.groupby("task")
+        ]
+        ahead, differ = bool(table["sees_ahead"].any()), bool(table["variant"].any())
+        again = repeats(of_scale)
+        parts.append(
+            {"name": name, "tasks": shown, "again": again, "ahead": ahead, "differ": differ}
+        )
+    there = {record.task for record in records if record.scale == "paper"}
+    alone = published[~published["task"].isin(there)] if every else published[:0]
+    return rendered(
+        "experiment.md.jinja",
+        heading=heading,
+        scales=parts,
+        published=[
+            {"title": rows.task_title(str(task)), "rows": rows.published_rows(of_task)}
+            for task, of_task in alone.groupby("task", sort=False)
         ],
-    }
-
-
-def task_title(task: str) -> str:
-    """Return a task as a heading."""
-    return tables.TITLES.get(task, task.capitalize())
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """Return a table of text in Markdown."""
-    lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+        mnist=any("mnist" in task for task in published["task"]),
+        bits=any(measure_of(record.task).name != "accuracy" for record in records),
     )
+
+
+def _not_the_papers(scale: str, task: str) -> str:
+    """Return what is not the paper's: "size", "data", "size and data", or nothing."""
+    return " and ".join(["size"] * (scale != "paper") + ["data"] * (task in STANDS_IN_FOR))
 
 
 def cost(table: pd.DataFrame) -> str:
@@ -244,11 +243,6 @@ class Results(NamedTuple):
     published: pd.DataFrame
     judgements: list[Judgement]
 
-    @property
-    def at_papers_size(self) -> pd.DataFrame:
-        """Return the runs of the reproduction at the paper's scale."""
-        return self.table[self.table["scale"] == "paper"]
-
 
 def all_results(
     records: Sequence[Record], measurements: Sequence[Measurement], published: pd.DataFrame
@@ -262,12 +256,10 @@ def all_results(
     """
     varied = [record for record in records if record.experiment in tables.VARIED]
     reproduction = [record for record in records if record.experiment not in tables.VARIED]
-    return Results(
-        rows.run_table(latest(reproduction)) if reproduction else pd.DataFrame(),
-        rows.run_table(latest(varied)) if varied else pd.DataFrame(),
-        published,
-        judge_all(records, measurements),
+    own, others = (
+        rows.run_table(latest(runs)) if runs else pd.DataFrame() for runs in (reproduction, varied)
     )
+    return Results(own, others, published, judge_all(records, measurements))
 
 
 def front_page(found: Results, titles: Mapping[str, str], drawn: Container[str]) -> str:
@@ -278,69 +270,67 @@ def front_page(found: Results, titles: Mapping[str, str], drawn: Container[str])
         titles: of the pages, by the names of their folders.
         drawn: folders whose page exists, to link to.
     """
-    every = pd.concat([found.table, found.others], ignore_index=True)
-    return (
-        environment()
-        .get_template("front.md.jinja")
-        .render(
-            titles={name: title for name, title in titles.items() if name in drawn},
-            judgements=found.judgements,
-            summary=summary(found.judgements),
-            figures=_figures(found.table, titles),
-            tables=_tables(found, titles),
-            costs=rows.cost_rows(every),
-        )
+    figures = [
+        _figure(name, task, found.table, f"{titles[name].partition(':')[0]}, ")
+        for name, tasks in FIGURE_TASKS.items()
+        for task in tasks
+    ]
+    return rendered(
+        "front.md.jinja",
+        titles={name: title for name, title in titles.items() if name in drawn},
+        judgements=found.judgements,
+        summary=summary(found.judgements),
+        figures=filter(None, figures),
+        tables=published_tables(found.published, found.table, titles),
+        costs=rows.cost_rows(pd.concat([found.table, found.others], ignore_index=True)),
     )
 
 
-def _figures(table: pd.DataFrame, titles: Mapping[str, str]) -> list[dict[str, object]]:
-    """Return the configurations of Figures 3 to 5, at the largest scale that there is."""
+def _figure(name: str, task: str, table: pd.DataFrame, figure: str) -> dict[str, object] | None:
+    """Return a task of a figure at the largest scale that there is, its own data first."""
+    runs = _of_figure(table, task, table["task"].map(original) if len(table) else None)
+    if runs.empty:
+        return None
+    scale, data = min(
+        set(zip(runs["scale"], runs["task"], strict=True)),
+        key=lambda place: (tables.scale_order(place[0]), place[1] in STANDS_IN_FOR, place[1]),
+    )
+    runs = runs[(runs["scale"] == scale) & (runs["task"] == data)]
+    whole = (scale, data) == ("paper", task)
+    return {
+        "name": name,
+        "title": figure + rows.task_title(task),
+        "where": "" if whole else rows.where(scale, data),
+        "rows": [
+            rows.figure_row(of_model, DEPTHS[task] if whole else ())
+            for _, of_model in runs.groupby("model", sort=False)
+        ],
+    }
+
+
+def _of_figure(table: pd.DataFrame, task: str, tasks: pd.Series | None) -> pd.DataFrame:
+    """Return the runs of the configurations and depths of a figure."""
+    if tasks is None:
+        return table
+    own = (tasks == task) & table["model"].isin(LABELS) & table["depth"].isin(DEPTHS[task])
+    return table[own]
+
+
+def published_tables(
+    published: pd.DataFrame, table: pd.DataFrame, titles: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Return Tables 1 to 3: the rows with a model to compare with, and the names of the rest."""
     shown = []
-    for name, tasks in FIGURE_TASKS.items():
-        for task in tasks:
-            same = table[(table["task"].map(_original) == task) & table["model"].isin(LABELS)]
-            same = same[same["depth"].isin(DEPTHS[task])]
-            if same.empty:
-                continue
-            scale, data = min(
-                set(zip(same["scale"], same["task"], strict=True)),
-                key=lambda place: (tables.scale_order(place[0]), place[1]),
-            )
-            runs = same[(same["scale"] == scale) & (same["task"] == data)]
-            depths = DEPTHS[task] if scale == "paper" else ()
-            shown.append(
-                {
-                    "name": name,
-                    "title": f"{titles[name].partition(':')[0]}, {task_title(task)}",
-                    "where": rows.where(scale, data),
-                    "papers_size": scale == "paper",
-                    "rows": [
-                        rows.figure_row(of_model, depths)
-                        for _, of_model in runs.groupby("model", sort=False)
-                    ],
-                }
-            )
-    return shown
-
-
-def _original(task: str) -> str:
-    return STANDS_IN_FOR.get(task, task)
-
-
-def _tables(found: Results, titles: Mapping[str, str]) -> list[dict[str, object]]:
-    """Return the rows of Tables 1 to 3 with runs to compare with, and the names of the rest."""
-    shown = []
-    for (name, task), published in found.published.groupby(["table", "task"], sort=False):
-        built = published["model"].isin(rows.COUNTERPARTS)
+    for (name, task), of_task in published.groupby(["table", "task"], sort=False):
+        built = of_task["model"].isin(rows.COUNTERPARTS)
         shown.append(
             {
                 "name": name,
-                "title": f"{titles[str(name)].partition(':')[0]}, {task_title(str(task))}",
+                "title": f"{titles[str(name)].partition(':')[0]}, {rows.task_title(str(task))}",
                 "rows": [
-                    rows.compared_row(row, found.table)
-                    for row in published[built].to_dict("records")
+                    rows.compared_row(row, table) for row in of_task[built].to_dict("records")
                 ],
-                "absent": list(dict.fromkeys(published["model"][~built])),
+                "absent": list(dict.fromkeys(of_task["model"][~built])),
             }
         )
     return shown
@@ -348,27 +338,21 @@ def _tables(found: Results, titles: Mapping[str, str]) -> list[dict[str, object]
 
 def glance(found: Results) -> str:
     """Return the README's table of results, between its markers."""
-    of_tables = found.published[found.published["model"] == PAPER]
+    of_tables = found.published[found.published["model"] == PAPER].to_dict("records")
     shown = [
-        *(
-            _glance_figure(name, task, found)
-            for name in FIGURE_TASKS
-            for task in FIGURE_TASKS[name]
-        ),
-        *(_glance_table(row, found) for row in of_tables.to_dict("records")),
+        _glance_figure(name, task, found) for name in FIGURE_TASKS for task in FIGURE_TASKS[name]
     ]
-    text = (
-        environment()
-        .get_template("glance.md.jinja")
-        .render(rows=shown, claims=len(found.judgements), summary=summary(found.judgements))
+    shown += [_glance_table(row, found) for row in of_tables]
+    judgements = found.judgements
+    text = rendered(
+        "glance.md.jinja", rows=shown, claims=len(judgements), summary=summary(judgements)
     )
     return f"{BEGIN}\n{text}\n{END}"
 
 
 def _glance_figure(name: str, task: str, found: Results) -> rows.Row:
-    runs = found.at_papers_size
-    runs = runs[(runs["task"] == task) & runs["model"].isin(LABELS)]
-    runs = runs[runs["depth"].isin(DEPTHS[task])]
+    table = found.table[found.table["scale"] == "paper"] if len(found.table) else found.table
+    runs = _of_figure(table, task, table["task"] if len(table) else None)
     ran = len(tables.lines(runs)) if len(runs) else 0
     ended = f"; best {rows.result(rows.best_line(runs))}" if ran else ""
     findings = [
@@ -379,21 +363,20 @@ def _glance_figure(name: str, task: str, found: Results) -> rows.Row:
         for finding in evidence.findings
     ]
     return {
-        "": f"[Figure {name[3:]}](results/{name}/README.md), {task_title(task)}",
+        "name": name,
+        "place": f"Figure {name[3:]}",
+        "title": rows.task_title(task),
         "published": f"7 models, L = {', '.join(map(str, DEPTHS[task]))}",
-        "measured (range over seeds)": f"{ran} of {len(LABELS) * len(DEPTHS[task])} run{ended}",
+        "measured": f"{ran} of {len(LABELS) * len(DEPTHS[task])} run{ended}",
         "verdict": f"comparisons: {counted(findings)}" if ran else "not run",
     }
 
 
 def _glance_table(row: Mapping[Hashable, str], found: Results) -> rows.Row:
-    compared = rows.compared_row(row, found.table)
-    place = f"[Table {row['table'][5:]}](results/{row['table']}/README.md)"
-    return {
-        "": f"{place}, {task_title(row['task'])}, {row['model']}, L = {row['depth']}",
-        "published": compared["published"],
-        "measured (range over seeds)": compared["measured"],
-        "verdict": compared["verdict"],
+    return rows.compared_row(row, found.table) | {
+        "name": row["table"],
+        "place": f"Table {row['table'][5:]}",
+        "title": f"{rows.task_title(row['task'])}, {row['model']}, L = {row['depth']}",
     }
 
 
@@ -402,3 +385,59 @@ def between_markers(readme: str, block: str) -> str:
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     return before + block + after if begin and end else readme
+
+
+# Runtime
+
+
+def runtime_page(measurements: Sequence[Measurement], pictures: Sequence[str]) -> str:
+    """Return the page of the benchmark, machine by machine.
+
+    Args:
+        measurements: those that are shown, at least one.
+        pictures: the names of the pictures, without suffixes.
+    """
+    found = runtime.machines(measurements)
+    machines = [_machine(machine, shown, pictures) for machine, shown in found.items()]
+    return rendered("runtime.md.jinja", machines=machines)
+
+
+def _machine(
+    machine: runtime.Machine, shown: Sequence[Measurement], pictures: Sequence[str]
+) -> dict[str, object]:
+    """Return what the template shows of one machine; times where it was measured whole."""
+    required = runtime.requirements(runtime.groups(shown))
+    targets = runtime.groups(shown, "targets")
+    steps = runtime.groups(shown, "step") if not machine.quick else []
+    times = (best.microseconds for best in map(runtime.ours, targets) if best)
+    gains = (runtime.ratio(runtime.fastest(g, ["autograd"]), runtime.ours(g)) for g in targets)
+    packages = ("torch", "triton", "cuda")
+    return {
+        "machine": machine,
+        "hardware": shown[0].hardware,
+        "roofline": shown[0].roofline,
+        "versions": tables.distinct(
+            ", ".join(f"{name} {m.versions[name]}" for name in packages if name in m.versions)
+            for m in shown
+        ),
+        "commits": tables.distinct((m.commit or "no commit")[:12] for m in shown),
+        "dates": tables.distinct(f"{m.run:%Y-%m-%d}" for m in shown),
+        "pictures": [name for name in pictures if name.rpartition("-")[0] == machine.slug],
+        "times": _range(times),
+        "gains": _range(gains),
+        "cases": len(targets),
+        "held": sum(row["hold"] == row["cases"] for row in required),
+        "requirements": required,
+        "targets": [] if machine.quick else runtime.known(map(runtime.target_row, targets)),
+        "steps": runtime.known(map(runtime.step_row, steps)),
+        "failures": dict.fromkeys(
+            f"{m.competitor.name} on {m.case.name}: {m.failure}" for m in shown if m.failure
+        ),
+    }
+
+
+def _range(values: Iterable[float | None]) -> str:
+    """Return the smallest and the largest: "10.4 to 1,814"; "" if there is none."""
+    found = [value for value in values if value is not None]
+    ends = (min(found), max(found)) if found else ()
+    return " to ".join(f"{v:,.3g}" if v < 1000 else f"{v:,.0f}" for v in ends)

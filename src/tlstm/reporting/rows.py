@@ -5,6 +5,7 @@ known. Accuracies are fractions in a record and per cent in a row.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ import pandas as pd
 
 from tlstm.records import table as tables
 from tlstm.records.measurement import Measurement
-from tlstm.records.measures import BITS_PER_CHARACTER, STANDS_IN_FOR, measure_of
+from tlstm.records.measures import STANDS_IN_FOR, measure_of
 from tlstm.records.schema import Record
 from tlstm.records.table import UNKNOWN, number, people, percent
 from tlstm.reporting.runtime import fastest, groups, ours
@@ -32,45 +33,56 @@ TIMES = [*CONFIGURATION, "microseconds", "benchmark"]
 PERMUTED = {"mnist": "permuted_mnist"}  # of the same sizes, so of the same runtime
 FACTOR = 2.0  # between numbers of samples that count as the same [ours]
 MARGINS = {"accuracy": 0.3, "bits per character": 0.01}  # between results that count as the same
-PHRASES = {  # of settings by their last name; {} is the value
-    "initialization": "{:words} weights",
-    "hidden_range": "weights within ±{}",
-    "input_range": "{} input weights",
-    "bias_range": "biases within ±{}",
-    "scale": "weights scaled by {}",
-    "max_samples": "at most {:people} samples",
-    "max_zero_fraction": "up to {:percent} zeros in a number",
-    "min_digits": "numbers from {} digit on",
-    "warmup_samples": "warm-up of {:people} samples",
-    "batch_size": "batches of {}",
-    "gradient_clip": "gradients clipped at {}",
-    "alignment": "digits aligned on the {}",
-    "alphabet": "alphabet of {}",
-    "loss": "loss over {} symbols",
+PHRASES = {  # of settings whose value needs more than their last name; {} is the value
+    "initialization": "{}",
+    "hidden_range": "weights ±{}",
+    "input_range": "{} input",
+    "bias_range": "biases ±{}",
+    "scale": "weights × {}",
+    "max_samples": "{} samples",
+    "max_zero_fraction": "up to {} zeros",
+    "min_digits": "{} or more digits",
+    "warmup_samples": "warm-up {}",
+    "batch_size": "batch {}",
+    "gradient_clip": "clip {}",
+    "alignment": "aligned {}",
+    "loss": "loss over {}",
+    "precision": "{}",
 }
+VALUES = {
+    "normal_input_zero_bias": "normal input, zero bias",
+    "32-true": "float32",
+    "16-mixed": "float16",
+    "bf16-mixed": "bfloat16",
+}
+FORMS = {"max_samples": people, "warmup_samples": people, "max_zero_fraction": percent}
+BUDGET = "max_samples"
 
 
-class _Value(str):
-    """A setting's value, which a phrase may ask for as a count or in per cent."""
-
-    def __format__(self, kind: str) -> str:
-        if kind == "words":
-            return self.replace("_", " ")
-        shown = {"people": people, "percent": percent}.get(kind)
-        return shown(float(self)) if shown else str(self)
+class Bold(str):
+    """Text of a cell that stands out; like any other where a format has no bold."""
 
 
 def named(settings: Mapping[str, str]) -> str:
-    """Return a run's settings in words, such as "warm-up of 15K samples, learning rate 0.002".
+    """Return a run's settings in short, such as "torch7 × 3, learning rate 0.002".
 
     Args:
         settings: values by the last part of the settings' names.
     """
-    phrases = (
-        (PHRASES.get(name, f"{name.replace('_', ' ')} {{}}"), value)
-        for name, value in settings.items()
+    shown = {name: _value(name, value) for name, value in settings.items()}
+    if "initialization" in shown and "scale" in shown:
+        shown["initialization"] += f" × {shown.pop('scale')}"
+    return ", ".join(
+        PHRASES.get(name, f"{name.replace('_', ' ')} {{}}").format(value)
+        for name, value in shown.items()
     )
-    return ", ".join(phrase.format(_Value(value)) for phrase, value in phrases)
+
+
+def _value(name: str, value: str) -> str:
+    try:
+        return FORMS.get(name, "{:g}".format)(float(value))
+    except ValueError:
+        return VALUES.get(value, value.replace("_", " "))
 
 
 def run_table(
@@ -80,9 +92,10 @@ def run_table(
 ) -> pd.DataFrame:
     """Return the rows of `tables.run_table` with named settings and the runtime of a batch.
 
-    `variant` is in words. Added columns: `batch_size`; `microseconds` per timestep of a batch,
-    forward and backward, by the benchmark where it measured the same on the same device, else by
-    the run itself; `benchmark`, whether it is by the benchmark; `versions` of the packages.
+    `variant` is in words. Added columns: `choice`, the same without the largest number of samples;
+    `batch_size`; `microseconds` per timestep of a batch, forward and backward, by the benchmark
+    where it measured the same on the same device, else by the run itself; `benchmark`, whether it
+    is by the benchmark; `versions` of the packages.
 
     Args:
         records: each run once.
@@ -92,30 +105,24 @@ def run_table(
     table = tables.run_table(records, reference_runs)
     by_identifier = {record.identifier: record for record in records}
     ordered = [by_identifier[identifier] for identifier in table["identifier"]]
-    table["variant"] = [_named_variant(variant) for variant in table["variant"]]
-    table["versions"] = [_versions(record) for record in ordered]
+    settings = [
+        dict(part.partition("=")[::2] for part in re.split(r"; (?=\w+=)", variant) if part)
+        for variant in table["variant"]
+    ]
+    table["variant"] = [named(each) for each in settings]
+    table["choice"] = [named({k: v for k, v in each.items() if k != BUDGET}) for each in settings]
+    table["versions"] = [
+        ", ".join(f"{name} {version}" for name, version in sorted(record.versions.items()))
+        for record in ordered
+    ]
     table["batch_size"] = [_batch_size(record) for record in ordered]
     own = 1000 * table["milliseconds_per_timestep"] * table["batch_size"]
     if times is None or times.empty:
         return table.assign(microseconds=own, benchmark=False)
-    measured = times.drop_duplicates(CONFIGURATION).set_index(CONFIGURATION)["microseconds"]
-    found = measured.reindex(pd.MultiIndex.from_frame(table[CONFIGURATION])).to_numpy(dtype=float)
+    known = times.drop_duplicates(CONFIGURATION).set_index(CONFIGURATION)["microseconds"]
+    found = known.reindex(pd.MultiIndex.from_frame(table[CONFIGURATION])).to_numpy(dtype=float)
     microseconds = pd.Series(found, table.index).fillna(own)
     return table.assign(microseconds=microseconds, benchmark=~np.isnan(found))
-
-
-def _named_variant(variant: str) -> str:
-    return named(dict(part.split("=", 1) for part in variant.split("; ") if part))
-
-
-def without_budget(variant: str) -> str:
-    """Return the settings in words but the largest number of samples."""
-    budget = PHRASES["max_samples"].partition("{")[0]
-    return ", ".join(part for part in variant.split(", ") if not part.startswith(budget))
-
-
-def _versions(record: Record) -> str:
-    return ", ".join(f"{name} {version}" for name, version in sorted(record.versions.items()))
 
 
 def _batch_size(record: Record) -> int:
@@ -166,6 +173,11 @@ def outcomes(runs: pd.DataFrame) -> str:
     return ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
 
 
+def task_title(task: str) -> str:
+    """Return a task's name for people."""
+    return tables.TITLES.get(task, task.replace("_", " ").capitalize())
+
+
 def where(scale: str, task: str) -> str:
     """Return a scale, and the data where they stand in for the task's own: "smoke, digits"."""
     return f"{scale}, {task}" if task in STANDS_IN_FOR else scale
@@ -176,36 +188,40 @@ def minutes(runs: pd.DataFrame) -> str:
     return f"{runs['device_seconds'].sum() / 60:.1f}"
 
 
+def columns(task: str, samples: str = "samples", time: str = "GPU minutes") -> list[str]:
+    """Return the heads of a table of runs."""
+    quality = f"test {measure_of(task).title}"
+    ends = ("µs per timestep", "how it ended", time)
+    return ["configuration", "L", "seeds", quality, samples, *ends]
+
+
 def measured(table: pd.DataFrame) -> list[tuple[pd.DataFrame, Row]]:
     """Return a row for each group of runs that differ only in their seed, beside the group.
 
     Args:
         table: rows of `run_table`, of one scale and task.
     """
-    return [(runs, measured_row(runs, table)) for runs in tables.lines(table)]
-
-
-def measured_row(runs: pd.DataFrame, table: pd.DataFrame) -> Row:
-    """Return one row of `measured`.
-
-    Args:
-        runs: which differ in nothing but their seed.
-        table: all runs of the table, so that M is named where there are several.
-    """
+    heads = columns(str(table["task"].iloc[0]), samples_title(table), minutes_title(table))
     widths = table["channels"].nunique() > 1
-    first, measure = runs.iloc[0], measure_of(runs["task"].iloc[0])
-    same_machine = runs[runs["hardware"] == runs["hardware"].mode().iloc[0]]
-    name = tables.label(runs) + (f", M = {first['channels']}" if widths else "")
-    return {
-        "configuration": name,
-        "L": str(first["depth"]),
-        "seeds": ", ".join(str(seed) for seed in runs["seed"]),
-        f"test {measure.title}": mean_range(quality(runs), measure.digits),
-        samples_title(runs): samples(runs),
-        "µs per timestep": microseconds(same_machine["microseconds"].mean()),
-        "how it ended": outcomes(runs),
-        minutes_title(table): minutes(runs),
-    }
+    return [
+        (runs, dict(zip(heads, _measured_cells(runs, widths), strict=True)))
+        for runs in tables.lines(table)
+    ]
+
+
+def _measured_cells(runs: pd.DataFrame, widths: bool) -> list[str]:
+    first, hardware = runs.iloc[0], runs["hardware"]
+    same_machine = runs[hardware == hardware.mode().iloc[0]]
+    return [
+        tables.label(runs) + (f", M = {first['channels']}" if widths else ""),
+        str(first["depth"]),
+        ", ".join(str(seed) for seed in runs["seed"]),
+        mean_range(quality(runs), measure_of(first["task"]).digits),
+        tables.samples_text(runs) if tables.is_solvable(runs) else people(runs["samples"].mean()),
+        microseconds(same_machine["microseconds"].mean()),
+        outcomes(runs),
+        minutes(runs),
+    ]
 
 
 def microseconds(value: float) -> str:
@@ -219,11 +235,6 @@ def samples_title(runs: pd.DataFrame) -> str:
     return f"samples to {percent(float(runs['threshold'].iloc[0]))}" if solvable else "samples"
 
 
-def samples(runs: pd.DataFrame) -> str:
-    """Return the samples to the threshold with their range over seeds, or those trained on."""
-    return tables.samples_text(runs) if tables.is_solvable(runs) else people(runs["samples"].mean())
-
-
 def minutes_title(runs: pd.DataFrame) -> str:
     """Return the head of the column of device minutes."""
     on_gpu = runs["device"].str.startswith("NVIDIA")
@@ -231,33 +242,27 @@ def minutes_title(runs: pd.DataFrame) -> str:
 
 
 def published_row(row: Mapping[Hashable, str], like: Iterable[str]) -> Row:
-    """Return a row of published.csv in the columns of `measured`.
+    """Return a row of published.csv in the columns of a table of runs.
 
     Args:
         row: of `tables.read_published`.
         like: the columns; those that the paper gives no number for get a dash.
     """
-    columns = list(like)
-    name = f"**{row['model']}, published**" + (
-        f" ({row['parameters']} parameters)" if row["parameters"] else ""
-    )
-    shown = dict.fromkeys(columns, UNKNOWN) | {
-        "configuration": name,
-        "L": row["depth"] or UNKNOWN,
-        columns[3]: row["value"],
+    name, depth, _, value, samples, *_ = heads = list(like)
+    parameters = f" ({row['parameters']} parameters)" if row["parameters"] else ""
+    return dict.fromkeys(heads, UNKNOWN) | {
+        name: Bold(f"{row['model']}, published{parameters}"),
+        depth: row["depth"] or UNKNOWN,
+        value: row["value"],
+        samples: published_samples(row) if row["samples"] else UNKNOWN,
     }
-    return shown | ({columns[4]: published_samples(row)} if row["samples"] else {})
 
 
-def published_columns(task: str) -> list[str]:
-    """Return the columns of a table of which nothing was measured."""
-    measure = measure_of(task)
-    samples_column = "samples" if measure is BITS_PER_CHARACTER or "mnist" in task else None
-    return [
-        *("configuration", "L", "seeds", f"test {measure.title}"),
-        samples_column or f"samples to {PUBLISHED_SOLVED:g}%",
-        *("µs per timestep", "how it ended", "GPU minutes"),
-    ]
+def published_rows(published: pd.DataFrame) -> list[Row]:
+    """Return the published rows of a task of which nothing was measured."""
+    task = str(published["task"].iloc[0])
+    solved = f"samples to {PUBLISHED_SOLVED:g}%" if published["samples"].any() else "samples"
+    return [published_row(row, columns(task, solved)) for row in published.to_dict("records")]
 
 
 def published_samples(row: Mapping[Hashable, str]) -> str:
@@ -327,16 +332,20 @@ def _merit(line: pd.DataFrame) -> tuple[float, float, float]:
     return len(solved) / len(line), -mean, sign * measure.of(line, "best").mean()
 
 
+def quality_text(runs: pd.DataFrame) -> str:
+    """Return the quality of some runs: "99.4% (99.1 to 99.8)"."""
+    measure = measure_of(runs["task"].iloc[0])
+    mean, *spread = mean_range(quality(runs), measure.digits).partition(" (")
+    unit = (measure.unit or " bpc") if mean != UNKNOWN else ""
+    return mean + unit + "".join(spread)
+
+
 def result(runs: pd.DataFrame) -> str:
     """Return the quality of some runs and, where a task can be solved, the samples it took."""
-    measure = measure_of(runs["task"].iloc[0])
-    unit = measure.unit or " bpc"
-    text = mean_range(quality(runs), measure.digits)
-    text = text.replace(" (", f"{unit} (", 1) if " (" in text else text + unit
     if not tables.is_solvable(runs):
-        return text
+        return quality_text(runs)
     between = " after " if runs["samples_to_threshold"].notna().all() else ", "
-    return text + between + tables.samples_text(runs)
+    return quality_text(runs) + between + tables.samples_text(runs)
 
 
 def published_result(row: Mapping[Hashable, str]) -> str:
@@ -371,7 +380,7 @@ def _by_samples(row: Mapping[Hashable, str], runs: pd.DataFrame) -> str:
         short = runs["samples"].max() < theirs
         return f"undecided: {ended}" if short else _by_quality(row, runs)
     if solved.empty:
-        return f"**not reproduced**: {ended}"
+        return Bold(f"not reproduced: {ended}")
     ratio = solved.mean() / theirs
     gap = f"{ratio:.2g} × the samples"
     if len(solved) < len(runs):
@@ -386,7 +395,7 @@ def _by_quality(row: Mapping[Hashable, str], runs: pd.DataFrame) -> str:
     text = f"{gap:+.{measure.digits}f}{' points' if measure.unit else ''}"
     if abs(gap) <= MARGINS[measure.name] or values.min() <= theirs <= values.max():
         return f"reproduced: {text}"
-    return f"better: {text}" if (gap > 0) == measure.higher_is_better else f"**missed**: {text}"
+    return f"better: {text}" if (gap > 0) == measure.higher_is_better else Bold(f"missed: {text}")
 
 
 def compared_row(row: Mapping[Hashable, str], table: pd.DataFrame) -> Row:

@@ -1,12 +1,24 @@
-"""Comparisons between the benchmark's measurements: the fastest of a case, and requirements.
+"""Comparisons between the benchmark's measurements: the fastest of a case, requirements, tables.
 
-All comparisons are between measurements of one case in one run.
+All comparisons are between measurements of one case in one run; times are microseconds per
+timestep of a batch, forward and backward.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from tlstm.records.measurement import OURS, Errors, Implementation, Measurement, Precision
+import pandas as pd
+
+from tlstm.records.measurement import (
+    IMPLEMENTATIONS,
+    OURS,
+    UNKNOWN,
+    Errors,
+    Implementation,
+    Measurement,
+    Precision,
+    format_microseconds,
+)
 from tlstm.records.models import TASK_TITLES
 
 TARGET_DEVICE = "H200"  # of the required times
@@ -105,26 +117,23 @@ def ratio(slower: Measurement | None, faster: Measurement | None) -> float | Non
 
 def requirements(shown: Sequence[Group]) -> list[Row]:
     """Return a row for every requirement that measurements on one machine can decide."""
-    compared = {
-        "time at most the required one": _shares(shown, lambda g: _target(g, "required")),
-        "goal: time at most that of the goal": _shares(shown, lambda g: _target(g, "goal")),
+    limits: dict[str, Callable[[Group], float | None]] = {
+        "time at most the required one": lambda group: _target(group, "required"),
+        "goal: time at most that of the goal": lambda group: _target(group, "goal"),
         f"time at most 1/{AUTOGRAD_RATIO_FAST} of autograd's in a CUDA graph where at most "
-        f"{FAST_TARGET} µs are required, else 1/{AUTOGRAD_RATIO}": _shares(shown, _autograd_graph),
-        "2D tLSTM faster than nn.LSTM of L layers (addition, L ≥ 4; MNIST, L = 5)": _shares(
-            shown, _stack
-        ),
-        f"time at P = 10 at most {DEPTH_RATIO} × that at P = 1": _shares(shown, _shallow(shown)),
-        f"a single step in at most {STEP_MICROSECONDS} µs": _shares(shown, _step),
-        "a single step no slower than L × nn.LSTMCell": _shares(shown, _cells),
-        f"MNIST {CPU_RATIO:g} × as fast as autograd": _shares(shown, _autograd_on_mnist),
-        "never slower than autograd": _shares(shown, _autograd),
-        f"at most {CPU_MEMORY:g} × the memory of autograd": list(_memory(shown)),
-        **{
-            f"errors at most {limit:g} in {precision}": list(_errors(shown, precision, limit))
-            for precision, limit in ERRORS.items()
-        },
-        f"errors at most {ERROR_RATIO} × autograd's": list(_error_ratios(shown)),
+        f"{FAST_TARGET} µs are required, else 1/{AUTOGRAD_RATIO}": _autograd_graph,
+        "2D tLSTM faster than nn.LSTM of L layers (addition, L ≥ 4; MNIST, L = 5)": _stack,
+        f"time at P = 10 at most {DEPTH_RATIO} × that at P = 1": _shallow(shown),
+        f"a single step in at most {STEP_MICROSECONDS} µs": _step,
+        "a single step no slower than L × nn.LSTMCell": _cells,
+        f"MNIST {CPU_RATIO:g} × as fast as autograd": _autograd_on_mnist,
+        "never slower than autograd": _autograd,
     }
+    compared = {text: _shares(shown, limit) for text, limit in limits.items()}
+    compared[f"at most {CPU_MEMORY:g} × the memory of autograd"] = list(_memory(shown))
+    for precision, most in ERRORS.items():
+        compared[f"errors at most {most:g} in {precision}"] = list(_errors(shown, precision, most))
+    compared[f"errors at most {ERROR_RATIO} × autograd's"] = list(_error_ratios(shown))
     return [_requirement(text, shares) for text, shares in compared.items() if shares]
 
 
@@ -165,9 +174,8 @@ def _autograd_graph(group: Group) -> float | None:
 def _stack(group: Group) -> float | None:
     case = group[0].case
     deep = (case.task == "addition" and case.depth >= 4) or (case.task, case.depth) == ("mnist", 5)
-    if not group[0].on_gpu or case.suite == "step" or case.model != "tlstm_2d" or not deep:
-        return None
-    return _time(group, "nn.LSTM")
+    compared = group[0].on_gpu and case.suite != "step" and case.model == "tlstm_2d" and deep
+    return _time(group, "nn.LSTM") if compared else None
 
 
 def _shallow(shown: Sequence[Group]) -> Callable[[Group], float | None]:
@@ -177,10 +185,8 @@ def _shallow(shown: Sequence[Group]) -> Callable[[Group], float | None]:
 
     def limit(group: Group) -> float | None:
         case = group[0].case
-        shallow = first.get(case.channels)
-        if case.suite != "size" or case.tensor_size != 10 or shallow is None:
-            return None
-        return DEPTH_RATIO * shallow
+        deep = (case.suite, case.tensor_size) == ("size", 10)
+        return DEPTH_RATIO * (first.get(case.channels) or 0) if deep else None
 
     return limit
 
@@ -244,3 +250,93 @@ def _error_ratios(shown: Sequence[Group]) -> Iterator[Share]:
                     mine, base = found[0], plain[0]
                     worst = max(mine.output / base.output, mine.gradient / base.gradient)
                     yield worst / ERROR_RATIO, found[1]
+
+
+# Tables
+
+
+def _peer(group: Group, implementations: Sequence[Implementation]) -> str:
+    """Return the time of the fastest of some peers, and its ratio to ours."""
+    peer = fastest(group, implementations)
+    if peer is None:
+        return UNKNOWN
+    times = ratio(peer, ours(group))
+    return _told(peer) if times is None else f"{_told(peer)}, {times:.2g} ×"
+
+
+def _told(best: Measurement | None) -> str:
+    return f"{format_microseconds(best.microseconds)} ({best.competitor.name})" if best else UNKNOWN
+
+
+def target_row(group: Group) -> Row:
+    """Return a row of the table of targets."""
+    first, best = group[0], ours(group)
+    target, roofline = first.case.target, format_microseconds(first.roofline.training)
+    share = best.roofline_share if best else None
+    return {
+        "configuration": title(first),
+        "roofline (share)": roofline if share is None else f"{roofline} ({share:.0%})",
+        "products alone": format_microseconds(first.roofline.products),
+        "required, goal": f"{target.required:g}, {target.goal:g}"
+        if target and TARGET_DEVICE in first.hardware.device
+        else UNKNOWN,
+        "ours": _told(best),
+        "autograd": _peer(group, ["autograd"]),
+        "torch.compile": _peer(group, ["torch.compile"]),
+        "nn.LSTM": _peer(group, ["nn.LSTM"]),
+    }
+
+
+def step_row(group: Group) -> Row:
+    """Return a row of the table of single timesteps: the fastest of each implementation."""
+    best = {name: fastest(group, [name]) for name in IMPLEMENTATIONS}
+    case = group[0].case
+    return {
+        "configuration": f"{case.label}, L = {case.depth}, M = {case.channels}",
+        **{name: _told(each) for name, each in best.items()},
+    }
+
+
+def known(shown: Iterable[Row]) -> list[Row]:
+    """Return rows without the columns of which nothing is known."""
+    table = list(shown)
+    names = {name for row in table for name, cell in row.items() if cell != UNKNOWN}
+    return [{name: cell for name, cell in row.items() if name in names} for row in table]
+
+
+def flat(measurements: Sequence[Measurement]) -> pd.DataFrame:
+    """Return all measurements as one flat table."""
+    return pd.DataFrame([_flat_row(each) for each in measurements], dtype=object)
+
+
+def _flat_row(each: Measurement) -> dict[str, object]:
+    row: dict[str, object] = {
+        "run": f"{each.run:%Y-%m-%dT%H:%M:%SZ}",
+        "device": each.hardware.device,
+        "quick": each.quick,
+        **each.case.model_dump(exclude={"target"}),
+        **each.competitor.model_dump(),
+    }
+    for kind, found in (("forward", each.forward), ("training", each.training)):
+        timing = found.timing if found else None
+        row |= {
+            f"{kind}_microseconds": timing and timing.median,
+            f"{kind}_low": timing and timing.quartiles[0],
+            f"{kind}_high": timing and timing.quartiles[1],
+            f"{kind}_repeats": timing and timing.repeats,
+            f"{kind}_peak_memory": found and found.peak_memory,
+            f"{kind}_kernels": found and found.kernels,
+            f"{kind}_first_call_seconds": found and found.first_call_seconds,
+            f"{kind}_capture_seconds": found and found.capture_seconds,
+        }
+    return row | {
+        "tokens_per_second": each.tokens_per_second,
+        "roofline_share": each.roofline_share,
+        "roofline_microseconds": each.roofline_microseconds,
+        "products_microseconds": each.roofline.products,
+        "output_error": each.errors and each.errors.output,
+        "gradient_error": each.errors and each.errors.gradient,
+        "worst_gradient": each.errors and each.errors.worst,
+        "failure": each.failure,
+        "commit": each.commit,
+    }

@@ -1,4 +1,4 @@
-"""The picture of runs that differ in their settings: how good they are, and in how many samples.
+"""The picture of runs that differ in their settings: in how many samples they learn, or how well.
 
 A pure function from records to a figure, as in `tlstm.reporting.style`.
 """
@@ -12,11 +12,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from tlstm.records import table as tables
 from tlstm.records.schema import Record
-from tlstm.reporting.rows import without_budget
 from tlstm.reporting.style import (
     PEOPLE,
     STAR,
@@ -30,8 +29,8 @@ from tlstm.reporting.style import (
 )
 
 WIDTH, LANE = 8.75, 0.17  # inches; at 160 dots an inch the picture is 1,400 wide
+AROUND = 0.75  # inches of a panel's axis and its title
 ROW_CHARACTERS = 46
-NARROW = 0.4  # of a panel with few points, of the other's width
 GAP = 0.5  # between rows, in lanes
 SHADE = "#F4F4F4"
 UNSOLVED_FACTOR = 10  # in the order of rows: what was not solved comes after what was
@@ -46,117 +45,109 @@ class Lane(NamedTuple):
 
 
 def settings_figure(records: Sequence[Record], published: pd.DataFrame) -> Figure:
-    """Draw accuracies and samples to the threshold, a row for every choice of settings.
+    """Draw samples to the threshold and accuracies, a row for every choice of settings.
 
     In a row every L has a lane, and every seed is a point. Runs that passed the threshold are in
-    the panel of samples, the others in the panel of accuracies. The first row has the
-    reproduction's runs; what takes the fewest samples is further up.
+    the upper panel, by their samples, the others in the lower one, by their accuracy; a panel has
+    the rows that it has points for. What takes the fewest samples is further up, below the
+    reproduction's runs.
 
     Args:
         records: of one scale and one task; the latest of every run is drawn.
         published: the rows of published.csv.
 
-    Returns:
-        A figure with a panel of accuracies, and one of samples where a run passed the threshold.
-
     Raises:
         ValueError: there are no records, or they are of several scales or tasks.
     """
     table = one_picture(records, "depth")
-    names = [without_budget(variant) or USUAL for variant in table["variant"]]
-    table = table.assign(row=names, line=table["label"])
-    solved = table["samples_to_threshold"].notna()
+    table = table.assign(row=table["choice"].replace("", USUAL), line=table["label"])
+    table["depth"] = table["depth"].astype(int)
     looks = {label: _marker(look) for label, look in line_styles(table).items()}
-    places, ends = _places(_lanes(table))
-    top = max(high for _, high in ends.values())
-    shown: list[str] = []
+    order, passed = _order(table), table["samples_to_threshold"].notna()
+    ran = set(table["depth"][table["row"] == USUAL])
+    marks = [m for m in tables.published_marks(published, records[0].task) if m.depth in ran]
+    marks = marks if passed.any() else []
+    parts = [
+        (table[passed], _places(table[passed], order, [mark.depth or 0 for mark in marks])),
+        (table[~passed], _places(table[~passed], order)),
+    ]
+    parts = [(runs, places) for runs, places in parts if places]
+    heights = [AROUND + LANE * (max(places.values()) + 1) for _, places in parts]
     with style():
-        figure = Figure(figsize=(WIDTH, 1.4 + LANE * top), layout="constrained")
-        widths = _widths(table["row"], solved)
-        shape: Look = {"squeeze": False, "width_ratios": widths}
-        panels = figure.subplots(1, len(widths), sharey=True, **shape)[0].tolist()
-        _rows(panels, places, ends)
-        _draw_accuracies(panels[0], table[~solved], places, looks)
-        if solved.any():
-            _draw_samples(panels[1], table[solved], places, looks)
-            marks = tables.published_marks(published, records[0].task)
-            shown = _draw_published(panels[1], marks, places)
+        figure = Figure(figsize=(WIDTH, sum(heights) + 0.3), layout="constrained")
+        panels = figure.subplots(len(parts), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for panel, (runs, places) in zip(panels, parts, strict=True):
+            _draw_rows(panel, places)
+            draw = _draw_samples if runs["samples_to_threshold"].notna().any() else _draw_accuracies
+            draw(panel, runs, places, looks)
+        for mark in marks:
+            place = mark.samples, parts[0][1][Lane(USUAL, mark.depth or 0)]
+            panels[0].scatter(*place, color=published_color(mark.model), zorder=1.5, **STAR)
         entries = [Line2D([], [], label=label, **look) for label, look in looks.items()]
-        entries += [published_entry(model, f"{model}, published") for model in shown]
+        stars = dict.fromkeys(mark.model for mark in marks)
+        entries += [published_entry(model, f"{model}, published") for model in stars]
         figure.legend(handles=entries, loc="outside lower center", ncols=5, fontsize=7.5)
-        draw_heading(figure, table, "every seed is a point", bool(shown))
+        draw_heading(figure, table, "every seed is a point", bool(marks))
     return figure
 
 
-def _widths(rows: pd.Series, solved: pd.Series) -> list[float]:
-    """Return the widths of both panels, accuracies and samples, by the rows with points in them."""
-    if not solved.any():
-        return [1.0]
-    shares = (rows[~solved].nunique(), rows[solved].nunique())
-    return [max(share / max(shares), NARROW) for share in shares]
-
-
-def _lanes(table: pd.DataFrame) -> list[Lane]:
-    """Return all lanes from the top down: by the samples of the model with the most rows."""
+def _order(table: pd.DataFrame) -> list[str]:
+    """Return the rows from the top down: by the samples of the model with the most rows."""
     passed = table["samples_to_threshold"].astype(float)
     late = passed.fillna(UNSOLVED_FACTOR * table["samples"].max() * (2 - table["best_accuracy"]))
     most = table.groupby("label")["row"].nunique().idxmax()
     of_most = late[table["label"] == most].groupby(table["row"]).mean()
     means = late.groupby(table["row"]).mean().sort_values(kind="stable")
-    ordered = sorted(means.index, key=lambda row: (row != USUAL, of_most.get(row, math.inf)))
-    there = set(zip(table["row"], table["depth"], strict=True))
-    depths = sorted(set(table["depth"]))
-    return [Lane(row, depth) for row in ordered for depth in depths if (row, depth) in there]
+    return sorted(means.index, key=lambda row: (row != USUAL, of_most.get(row, math.inf)))
 
 
-def _places(lanes: Sequence[Lane]) -> tuple[dict[Lane, float], dict[str, tuple[float, float]]]:
-    """Return the lanes' heights, from the bottom up, and the lower and upper end of every row."""
+def _places(
+    table: pd.DataFrame, order: Sequence[str], published: Sequence[int] = ()
+) -> dict[Lane, float]:
+    """Return the heights of the lanes that have points, in lanes from the bottom up."""
+    there = {Lane(*lane) for lane in zip(table["row"], table["depth"], strict=True)}
+    there |= {Lane(USUAL, depth) for depth in published}
     places: dict[Lane, float] = {}
-    ends: dict[str, tuple[float, float]] = {}
     top = 0.0
-    for row in reversed(dict.fromkeys(lane.row for lane in lanes)):
-        within = [lane for lane in lanes if lane.row == row]
-        height = max(len(within), len(textwrap.wrap(row, ROW_CHARACTERS))) + GAP
-        ends[row] = top, top + height
-        first = top + (height + len(within) - 1) / 2
-        places |= {lane: first - place for place, lane in enumerate(within)}
+    for row in reversed(order):
+        within = sorted((lane for lane in there if lane.row == row), reverse=True)
+        lines = len(textwrap.wrap(row, ROW_CHARACTERS))
+        height = max(len(within), lines) + GAP if within else 0
+        first = top + (height - len(within) + 1) / 2
+        places |= {lane: first + place for place, lane in enumerate(within)}
         top += height
-    return places, ends
+    return places
 
 
-def _rows(
-    panels: Sequence[Axes], places: Mapping[Lane, float], ends: Mapping[str, tuple[float, float]]
-) -> None:
+def _draw_rows(panel: Axes, places: Mapping[Lane, float]) -> None:
     """Draw the names of rows and lanes, and a shade behind every other row."""
-    first = panels[0]
-    first.set_yticks([*places.values()], [f"L = {lane.depth}" for lane in places], fontsize=7)
-    first.set_ylim(0, max(high for _, high in ends.values()))
-    for row, (low, high) in ends.items():
+    panel.set_yticks([*places.values()], [f"L = {lane.depth}" for lane in places], fontsize=7)
+    panel.grid(visible=False, axis="y")
+    panel.tick_params(axis="y", length=0)
+    low = 0.0
+    look: Look = {"ha": "right", "va": "center", "fontsize": 7.5, "annotation_clip": False}
+    look |= {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    for number, row in enumerate(dict.fromkeys(lane.row for lane in places)):
+        heights = [height for lane, height in places.items() if lane.row == row]
+        middle = (min(heights) + max(heights)) / 2
+        high = 2 * middle - low
         name = textwrap.fill(row, ROW_CHARACTERS)
-        place: Look = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        look: Look = {"ha": "right", "va": "center", "fontsize": 7.5, "annotation_clip": False}
-        first.annotate(name, (0, (low + high) / 2), (-36, 0), **place, **look)
-    for panel in panels:
-        panel.grid(visible=False, axis="y")
-        panel.tick_params(axis="y", length=0)
-        for low, high in [*ends.values()][::2]:
+        panel.annotate(name, (0, middle), (-36, 0), **look)
+        if number % 2 == 0:
             panel.axhspan(low, high, color=SHADE, zorder=0)
+        low = high
+    panel.set_ylim(0, low)
 
 
 def _draw_accuracies(
     panel: Axes, table: pd.DataFrame, places: Mapping[Lane, float], looks: Mapping[str, Look]
 ) -> None:
     """Draw hollow points at the best accuracy of every run that did not pass the threshold."""
-    panel.set_xlabel("best validation accuracy (%)\nof runs that did not solve the task")
-    panel.set_xlim(-3, 103)
-    panel.xaxis.set_major_locator(MaxNLocator(5))
+    panel.set_xlabel("best validation accuracy (%) of runs that did not solve the task")
     for (row, depth, label), runs in table.groupby(["row", "depth", "label"], sort=False):
+        heights = [places[Lane(str(row), int(str(depth)))]] * len(runs)
         look = looks[str(label)] | {"markerfacecolor": "white"}
-        panel.plot(
-            100 * runs["best_accuracy"],
-            [places[Lane(str(row), int(str(depth)))]] * len(runs),
-            **look,
-        )
+        panel.plot(100 * runs["best_accuracy"], heights, **look)
 
 
 def _draw_samples(
@@ -170,21 +161,8 @@ def _draw_samples(
     panel.xaxis.set_major_formatter(PEOPLE)
     panel.xaxis.set_minor_formatter(NullFormatter())
     for (row, depth, label), runs in table.groupby(["row", "depth", "label"], sort=False):
-        samples = runs["samples_to_threshold"].astype(float)
-        panel.plot(
-            samples, [places[Lane(str(row), int(str(depth)))]] * len(runs), **looks[str(label)]
-        )
-
-
-def _draw_published(
-    panel: Axes, marks: Sequence[tables.PublishedMark], places: Mapping[Lane, float]
-) -> list[str]:
-    """Draw stars in the reproduction's lane of their L; return the models that have one."""
-    shown = [mark for mark in marks if mark.depth and Lane(USUAL, mark.depth) in places]
-    for mark in shown:
-        place = mark.samples, places[Lane(USUAL, mark.depth or 0)]
-        panel.scatter(*place, color=published_color(mark.model), zorder=1.5, **STAR)
-    return list(dict.fromkeys(mark.model for mark in shown))
+        heights = [places[Lane(str(row), int(str(depth)))]] * len(runs)
+        panel.plot(runs["samples_to_threshold"].astype(float), heights, **looks[str(label)])
 
 
 def _marker(look: Look) -> Look:

@@ -19,12 +19,8 @@ from matplotlib.ticker import FuncFormatter
 from tlstm.records import table as tables
 from tlstm.records.measures import STANDS_IN_FOR
 from tlstm.records.models import MODELS
-from tlstm.records.schema import (
-    Record,
-)
-from tlstm.records.store import (
-    latest,
-)
+from tlstm.records.schema import Record
+from tlstm.records.store import latest
 from tlstm.reporting import rows
 
 Look = dict[str, Any]

@@ -1,6 +1,6 @@
 """The pictures of sweeps: what L or M does (Figure 3 among them), and what each part does.
 
-Pure functions from records to figures, as in `tlstm.reporting.drawing`.
+Pure functions from records to figures, as in `tlstm.reporting.style`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +12,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from tlstm.records import table as tables
 from tlstm.records.measures import measure_of
-from tlstm.records.schema import (
-    Record,
-)
+from tlstm.records.schema import Record
 from tlstm.reporting.style import (
     PEOPLE,
     Look,

@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tlstm.training.config import CONFIGURATIONS, Run, compose
+from tlstm.training.config import Run, compose
+from tlstm.training.settings import CONFIGURATIONS
 
 Value = bool | int | float | str
 Row = tuple[Value, ...]  # of one point

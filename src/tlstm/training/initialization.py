@@ -4,7 +4,17 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from tlstm.layers.comparators.comparator import Comparator
 from tlstm.layers.recurrent import RecurrentLayer
+
+# The settings that leave what the layer has drawn
+AS_DRAWN = {
+    "hidden_range": None,
+    "input_range": None,
+    "bias_range": None,
+    "norm_gain": 1,
+    "scale": 1,
+}
 
 
 @torch.no_grad()
@@ -18,8 +28,16 @@ def initialize(core: RecurrentLayer, settings: DictConfig) -> None:
         settings: `initialization` of the configuration.
 
     Raises:
-        ValueError: the layer has no normalization whose gain could be set.
+        ValueError: the layer has no normalization whose gain could be set, or begins as its own
+            paper says.
     """
+    if isinstance(core, Comparator):
+        if any(settings[key] != value for key, value in AS_DRAWN.items()):
+            raise ValueError(
+                f"initialization={settings.name} cannot be: {type(core).__name__} begins as its "
+                "paper says, initialization=published"
+            )
+        return
     for weight in _named(core, "weight"):
         # Those that read the input too, although `input_range` may draw them once more: so the
         # random numbers are the same with every `input_range`

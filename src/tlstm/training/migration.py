@@ -21,8 +21,9 @@ from yaml import YAMLError
 from tlstm.records.schema import Record, parse_record, write_record
 from tlstm.records.store import append
 from tlstm.training.checkpoints import describe, read_checkpoint
-from tlstm.training.config import CONFIGURATIONS, Run, compose, decisive, leaves, plain
+from tlstm.training.config import Run, compose, decisive, leaves, plain
 from tlstm.training.received import read_config_file
+from tlstm.training.settings import CONFIGURATIONS
 from tlstm.utils import replace_file, resolved
 
 DONE = "done"  # of what was brought along; of what was not, why
