@@ -273,6 +273,9 @@ def content(parameters: str, method: str = "grid") -> str:
         (content("a: {values: [1], distribution: uniform}"), "uniform needs min and max"),
         (content("model.dept: {value: 1}"), "model.dept is unknown: model has no dept"),
         (content("model: {values: [foo]}"), "Could not find 'model/foo'"),
+        (content("model.core._target_: {value: os.system}"), "RecurrentLayer of tlstm"),
+        (content("seed: {value: '{_target_: os.getcwd}'}"), "_target_"),
+        (content("model.core.forget_bias: {value: '{_target_: os.getcwd}'}"), "a single value"),
     ],
 )
 def test_bad_sweep_file_ends_at_once_in_one_sentence(
