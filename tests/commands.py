@@ -149,7 +149,7 @@ def heed_interruptions() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def wait_until(holds: Callable[[], object], failure: str, seconds: float = 200) -> None:
+def wait_until(holds: Callable[[], object], failure: str, seconds: float = 400) -> None:
     """Wait for something to hold, and fail where it does not in time."""
     deadline = time.monotonic() + seconds
     while not holds():

@@ -273,6 +273,9 @@ def content(parameters: str, method: str = "grid") -> str:
         (content("a: {values: [1], distribution: uniform}"), "uniform needs min and max"),
         (content("model.dept: {value: 1}"), "model.dept is unknown: model has no dept"),
         (content("model: {values: [foo]}"), "Could not find 'model/foo'"),
+        (content("model.core._target_: {value: os.system}"), "RecurrentLayer of tlstm"),
+        (content("seed: {value: '{_target_: os.getcwd}'}"), "_target_"),
+        (content("model.core.forget_bias: {value: '{_target_: os.getcwd}'}"), "a single value"),
     ],
 )
 def test_bad_sweep_file_ends_at_once_in_one_sentence(
@@ -401,16 +404,19 @@ def test_a_failure_is_of_one_run_and_says_why(tmp_path: Path) -> None:
     assert "Traceback" in (tmp_path / "refused").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
 def test_a_sweep_that_is_killed_while_it_plans_leaves_no_process(
     sent: signal.Signals, tmp_path: Path
 ) -> None:
     write_sweep(tmp_path / "s.yaml", task="memorization", seed=[str(n) for n in range(40)])
     started = start_process(["s.yaml", *TINY, "--dry-run"], "tlstm.sweep", cwd=tmp_path)
-    # Itself, two of multiprocessing's own, and one that measures
-    wait_until(lambda: len(processes_in(tmp_path)) > 3, "nothing is measured")
-    started.send_signal(sent)
-    _, said = started.communicate(timeout=60)
+    try:  # itself, two of multiprocessing's own, and one that measures
+        wait_until(lambda: len(processes_in(tmp_path)) > 3, "nothing is measured")
+        started.send_signal(sent)
+        _, said = started.communicate(timeout=60)
+    finally:
+        started.kill()
     codes = {signal.SIGTERM: 143, signal.SIGKILL: -9, signal.SIGINT: 130}
     assert started.returncode == codes[sent]
     assert said == ("error: interrupted\n" if sent == signal.SIGINT else "")

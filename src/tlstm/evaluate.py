@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlstm.utils import interruptions, refusals, run_main
+from tlstm.utils import interruptions, leaving_at_once, refusals, run_main
 
 if TYPE_CHECKING:  # they take seconds to import, and --help takes none of them
     from tlstm.records.schema import Record
@@ -35,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     chosen = parser.parse_args(arguments)
 
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    with leaving_at_once():
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    from tlstm.training.trained_run import read_run
-
+        from tlstm.training.trained_run import read_run
     with (
         refusals(ValueError, OSError, MisconfigurationException),
         interruptions("nothing was written"),

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tlstm.training.settings import help_text
-from tlstm.utils import interruptions, refusals, refuse, run_main
+from tlstm.utils import interruptions, leaving_at_once, refusals, refuse, run_main
 
 if TYPE_CHECKING:  # they take seconds to import, and --help takes none of them
     from tlstm.records.schema import Record
@@ -33,14 +33,15 @@ def main() -> None:
 
 def run_command(overrides: list[str]) -> None:
     """Compose, say what will be done, train, say what came out."""
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-    from rich.console import Console
+    with leaving_at_once():
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
+        from rich.console import Console
 
-    from tlstm.training.config import compose, samples_at_most
-    from tlstm.training.display import Display
-    from tlstm.training.distributed import is_first_process
-    from tlstm.training.recording import fit, train
-    from tlstm.training.run import setup_run
+        from tlstm.training.config import compose, samples_at_most
+        from tlstm.training.display import Display
+        from tlstm.training.distributed import is_first_process
+        from tlstm.training.recording import fit, train
+        from tlstm.training.run import setup_run
 
     console = Console(quiet=not is_first_process(), markup=False, emoji=False)
     with contextlib.ExitStack() as stack:

@@ -37,6 +37,7 @@ NOT_BY_DEFAULT_ON_CPU = ("torch.compile",)  # its compiler takes minutes there
 Work = tuple[Case, list[Competitor]]
 
 
+@torch.random.fork_rng(devices=[])
 def run(options: argparse.Namespace) -> int:
     """Measure what the command line asks for; return the exit code.
 
@@ -45,11 +46,6 @@ def run(options: argparse.Namespace) -> int:
         OSError: the records cannot be read or written.
         DeviceLostError: the device stopped working.
     """
-    with torch.random.fork_rng(devices=[]):
-        return _run(options)
-
-
-def _run(options: argparse.Namespace) -> int:
     device = _device(options.device)
     on_gpu = device.type == "cuda"
     quick = not on_gpu if options.quick is None else options.quick

@@ -1,13 +1,11 @@
 """Estimates of the time that runs take at the most, from a few measured passes of each."""
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from omegaconf import DictConfig
 
-from tlstm.sweeping.pool import Failure, Send, print_to, run_all
+from tlstm.sweeping.pool import Failure, Send, run_all
 from tlstm.training.callbacks import milliseconds_per_timestep
 from tlstm.training.config import Run, samples_at_most
 from tlstm.training.cores import cores
@@ -62,7 +60,6 @@ def estimate_all(runs: Sequence[Run], jobs: int, devices: Sequence[str]) -> list
 
 def _estimate(request: EstimateRequest, send: Send) -> None:
     """Measure in this process; the run itself will say what is wrong with it."""
-    print_to(Path(os.devnull))
     send(estimate(request.config))
 
 

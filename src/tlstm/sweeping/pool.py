@@ -23,7 +23,7 @@ from tlstm.training.config import compose
 from tlstm.training.distributed import end_with_parent, exit_reason
 from tlstm.training.recording import find_record, train
 from tlstm.training.run import setup_run
-from tlstm.utils import sentence
+from tlstm.utils import printable, sentence
 
 Context = ForkServerContext | SpawnContext
 Send = Callable[[Any], None]
@@ -104,7 +104,7 @@ def context(devices: Sequence[str]) -> Context:
     if devices:
         return multiprocessing.get_context("spawn")
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["tlstm.sweeping.estimates"])
+    server.set_forkserver_preload(["tlstm.sweeping.orphans", "tlstm.sweeping.estimates"])
     return server
 
 
@@ -196,6 +196,7 @@ def _work(
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep ends its processes at Ctrl-C
     use_devices(devices)
+    print_to(Path(os.devnull))  # until the work has a file for its output
     try:
         work(request, connection.send)
     except (ValueError, OSError) as error:
@@ -205,7 +206,7 @@ def _work(
 
 
 def _fail(connection: Connection, reason: str, refused: bool) -> None:
-    connection.send(Failure(" ".join(reason.split()), refused))
+    connection.send(Failure(printable(" ".join(reason.split())), refused))
     with contextlib.suppress(OSError):  # the log may be what cannot be written
         traceback.print_exc()
     sys.exit(1)
