@@ -484,10 +484,10 @@ def test_jacobians(layer: Any) -> None:
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_compiler")
-@for_fast
-def test_transforms_inside_a_compiled_function(layer: Any) -> None:
-    model, (inputs,) = Model(layer), batches(1)
+def test_transforms_inside_a_compiled_function() -> None:
+    model, inputs = Model(make_layer(Options(2, 2, 3))), batches(1)[0, :2]
 
     def derivatives(inputs: Tensor) -> tuple[Tensor, Tensor]:
         gradient = torch.func.grad(lambda each: model(each).sum())(inputs)
