@@ -200,7 +200,7 @@ class RecurrentLayer(nn.Module, ABC):
         return next(self.parameters())
 
     # torch.compile leaves this to Python, as it does for torch.nn.LSTM
-    @torch._disable_dynamo  # type: ignore[attr-defined,untyped-decorator]
+    @torch._disable_dynamo  # type: ignore[attr-defined]
     def _run_packed(
         self, input: PackedSequence, state: State | None, stream: bool
     ) -> tuple[PackedSequence, State]:
