@@ -512,6 +512,7 @@ def test_a_traced_layer_takes_all_sizes(layer: Any) -> None:
     assert all(parameter.grad.any() for parameter in loaded.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_compiler")
 @for_any_layer
 def test_a_compiled_model_takes_every_form(layer: Any) -> None:
