@@ -465,7 +465,7 @@ def test_gradients_by_example(layer: Any) -> None:
     weights = {name: value.detach() for name, value in model.named_parameters()}
 
     def loss(weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        return generic_loss([functional_call(model, weights, (inputs,))])
+        return functional_call(model, weights, (inputs,)).square().sum()
 
     found = torch.func.vmap(torch.func.grad(loss), (None, 0))(weights, inputs)
     for number, each in enumerate(inputs):
@@ -484,10 +484,10 @@ def test_jacobians(layer: Any) -> None:
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_compiler")
-@for_fast
-def test_transforms_inside_a_compiled_function(layer: Any) -> None:
-    model, (inputs,) = Model(layer), batches(1)
+def test_transforms_inside_a_compiled_function() -> None:
+    model, inputs = Model(make_layer(Options(2, 2, 3))), batches(1)[0, :2]
 
     def derivatives(inputs: Tensor) -> tuple[Tensor, Tensor]:
         gradient = torch.func.grad(lambda each: model(each).sum())(inputs)
@@ -512,6 +512,7 @@ def test_a_traced_layer_takes_all_sizes(layer: Any) -> None:
     assert all(parameter.grad.any() for parameter in loaded.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_compiler")
 @for_any_layer
 def test_a_compiled_model_takes_every_form(layer: Any) -> None:

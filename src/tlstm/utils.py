@@ -43,7 +43,7 @@ def share(name: str, value: float) -> float:
     return value
 
 
-def finite(name: str, value: float) -> float:
+def finite(name: str, value: object) -> float:
     """Return the value as a float where it is a finite number.
 
     Raises:

@@ -200,7 +200,7 @@ class RecurrentLayer(nn.Module, ABC):
         return next(self.parameters())
 
     # torch.compile leaves this to Python, as it does for torch.nn.LSTM
-    @torch._disable_dynamo
+    @torch._disable_dynamo  # type: ignore[attr-defined]
     def _run_packed(
         self, input: PackedSequence, state: State | None, stream: bool
     ) -> tuple[PackedSequence, State]:
@@ -347,7 +347,7 @@ def _read_lengths(
     if read.shape != (batch_size,) or not whole:
         raise ValueError(f"{message}, got shape {list(read.shape)} of {read.dtype}")
     read = read.long()
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
         return read.clamp(1, time)  # a program knows no values of later calls
     if batch_size > 0 and (read.min() < 1 or read.max() > time):
         raise ValueError(f"lengths must be between 1 and {time} timesteps, got {read.tolist()}")

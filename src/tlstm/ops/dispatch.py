@@ -35,7 +35,7 @@ def requested_implementation(implementation: str | None) -> Implementation | Non
 
 def may_need_gradients() -> bool:
     """Return True if what is computed here may need gradients; a trace is for calls with them."""
-    return torch.is_grad_enabled() or torch.jit.is_tracing()
+    return torch.is_grad_enabled() or torch.jit.is_tracing()  # type: ignore[attr-defined]
 
 
 def compute_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
