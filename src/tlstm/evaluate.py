@@ -1,7 +1,8 @@
 """Test a trained model again: python -m tlstm.evaluate runs/fig4/addition-....
 
-The best checkpoint of a run is tested on every test sample, on one device and with the run's own
-precision, and the result is compared with its record. Nothing in the run's directory is executed.
+The best network of a run, from its directory or from a file of weights, is tested on every test
+sample, on one device and with the run's own precision, and the result is compared with its record.
+Nothing that is read is executed.
 """
 
 import argparse
@@ -29,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="exit code: 0 as recorded, or not recorded yet; 1 other than recorded; "
         "2 it could not be tested",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run's directory")
+    parser.add_argument(
+        "run", type=Path, metavar="RUN", help="a run's directory, or weights of tlstm.export"
+    )
     parser.add_argument(
         "--data", type=Path, metavar="PLACE", help="the data's directory or file, if elsewhere now"
     )
@@ -72,7 +75,7 @@ def introduction(run: "TrainedRun") -> str:
     config = run.config
     return (
         f"{config.task.name}, {config.model.label}, L={config.model.depth}, seed {config.seed}, "
-        f"{config.scale.name} scale: the best checkpoint, after {run.samples:,} training samples"
+        f"{config.scale.name} scale: the best network, after {run.samples:,} training samples"
     )
 
 

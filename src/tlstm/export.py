@@ -1,7 +1,8 @@
 """Ship a trained layer: python -m tlstm.export runs/fig4/addition-... model.safetensors.
 
-The file holds the layer of a run's best checkpoint, what it is made with, its head, and where it
-comes from. It is loaded with no configuration and no code of the file's own:
+The file holds the layer of a run's best checkpoint, what it is made with, its head and the record
+of the run. `tlstm.evaluate` tests it, `tlstm.sample` writes text with it, and it is loaded with no
+code of its own:
 
     from tlstm import TensorizedLSTM
     layer = TensorizedLSTM.from_file("model.safetensors")
@@ -41,19 +42,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def about(run: TrainedRun) -> dict[str, Any]:
-    """Return the provenance of a layer and its input symbols."""
-    config, record, data = run.config, run.record, run.data
+    """Return what a file says of its layer.
+
+    Returns:
+        record: of the run, without its learning curve; None if it is not finished.
+        samples: training samples that the network has learnt from.
+        tokens: the input tokens as the task writes them; None where it has features.
+        alphabet: the byte that each token of a text stands for; None for other tasks.
+    """
+    data = run.data
+    record = run.record and run.record.model_copy(update={"curve": []})
+    alphabet = run.alphabet or data.alphabet
     names = [data.token_name(token) for token in range(data.input_size)]
     return {
-        "task": config.task.name,
-        "scale": config.scale.name,
-        "configuration": config.model.label,
-        "seed": config.seed,
+        "record": record and record.model_dump(mode="json"),
         "samples": run.samples,
         "tokens": names if data.is_discrete else None,
-        "run": record.identifier if record else None,
-        "commit": record.commit if record else None,
-        "test": record.test if record else None,
+        "alphabet": None if alphabet is None else [*alphabet],
     }
 
 

@@ -80,6 +80,7 @@ class SequenceDataModule(LightningDataModule, ABC):
         test_samples: size of the test set.
         samples_per_pass: training samples until every stream starts again, where samples are
             consecutive chunks of streams; None where samples are independent.
+        alphabet: the byte that each token of a text stands for; None for other tasks.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -91,6 +92,7 @@ class SequenceDataModule(LightningDataModule, ABC):
     validation_samples: int
     test_samples: int
     samples_per_pass: int | None = None
+    alphabet: bytes | None = None
 
     def __init__(
         self,

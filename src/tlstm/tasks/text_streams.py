@@ -163,6 +163,11 @@ class StreamDataModule(SequenceDataModule):
         """The whole text in tokens."""
 
     @property
+    def alphabet(self) -> bytes:  # type: ignore[override]  # known once the text is read
+        """The different bytes of the text; token n is alphabet[n]."""
+        return self.text.alphabet
+
+    @property
     def parts(self) -> tuple[range, range, range]:
         """The characters of training, validation and test: 90 %, 5 % and 5 %."""
         held_out = self.characters // 20

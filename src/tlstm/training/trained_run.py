@@ -1,16 +1,18 @@
-"""A run read again from the directory that it left: its configuration, its record, its network.
+"""A run read again from its directory, or from the file of its weights.
 
-Such a directory may come from anywhere, so nothing in it is executed: the configuration may only
-name classes of this package, and checkpoints are read as tensors and plain values.
+Either may come from anywhere, so nothing in it is executed: the configuration may only name classes
+of this package, and weights are read as tensors.
 """
 
+import json
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from tlstm.layers.serialization import read_layer
 from tlstm.records.schema import Record
 from tlstm.tasks.base import SequenceDataModule
 from tlstm.training.checkpoints import check_checkpoint, load_weights
@@ -29,34 +31,41 @@ class TrainedRun(NamedTuple):
     """A run with its best network.
 
     Attributes:
-        directory: where it lies.
+        path: its directory or file.
         config: the whole configuration, resolved.
         record: what it left when it was finished, None before.
         data: its samples.
         module: the network of its best checkpoint.
         samples: training samples that this network has learnt from.
+        alphabet: the byte that each token of a text stands for, where a file says so.
     """
 
-    directory: Path
+    path: Path
     config: DictConfig
     record: Record | None
     data: SequenceDataModule
     module: SequenceModule
     samples: int
+    alphabet: bytes | None = None
 
 
-def read_run(directory: Path, data: Path | None = None) -> TrainedRun:
-    """Read a run's directory.
+def read_run(path: Path, data: Path | None = None) -> TrainedRun:
+    """Read a run.
 
     Args:
-        directory: runs/<experiment>/<run>.
+        path: its directory, runs/<experiment>/<run>, or the file that `tlstm.export` made of it.
         data: where the data are, if not where the run had them; see `move_data`.
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: it is no run's directory, or something in it is damaged or of another run;
-            the message says what.
+        ValueError: it is no run, or something in it is damaged or of another run; the message says
+            what.
     """
+    return read_weights(path, data) if path.is_file() else read_directory(path, data)
+
+
+def read_directory(directory: Path, data: Path | None = None) -> TrainedRun:
+    """Read a run from its directory; as `read_run`."""
     config = read_config(directory)
     try:
         if data is not None:
@@ -73,6 +82,34 @@ def read_run(directory: Path, data: Path | None = None) -> TrainedRun:
     path = directory / "record.json"
     record = read_own_record(path, identify(config)) if path.exists() else None
     return TrainedRun(directory, config, record, data_module, module.eval(), samples)
+
+
+def read_weights(path: Path, data: Path | None = None) -> TrainedRun:
+    """Read a run from the file of its weights; as `read_run`."""
+    file = read_layer(path)
+    if not file.about.get("record"):
+        raise ValueError(
+            f"{path} holds a layer without the record of a finished run; "
+            "`python -m tlstm.export RUN FILE` writes both"
+        )
+    try:
+        record = Record.model_validate(file.about["record"])
+        if "${" in json.dumps(record.config) or identify(record.config) != record.identifier:
+            raise ValueError(f"{record.identifier} is not what its configuration makes")
+        config = OmegaConf.create(record.config)
+        check_classes(config)
+        if data is not None:
+            move_data(config, data)
+        data_module = make_data(config)
+        module = make_module(config, data_module)
+        module.network.core.load_state_dict(file.weights)
+        module.network.head.load_state_dict(file.head)
+        alphabet = file.about["alphabet"]
+        found = None if alphabet is None else bytes(alphabet)
+        samples = int(file.about["samples"])
+    except (OmegaConfBaseException, KeyError, ValueError, *FAULTS) as error:
+        raise ValueError(f"{path} is of another version of tlstm, or damaged: {error}") from error
+    return TrainedRun(path, config, record, data_module, module.eval(), samples, found)
 
 
 def read_config(directory: Path) -> DictConfig:
