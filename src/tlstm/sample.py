@@ -63,13 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"--temperature must be 0 or above, got {chosen.temperature}")
         device = chosen.device or ("cuda" if torch.cuda.is_available() else "cpu")
         model = read_model(chosen.model, chosen.data, device)
-        prompt = chosen.prompt.encode()
-        check_prompt(prompt, model.alphabet)
+        check_prompt(chosen.prompt, model.alphabet)
         generator = torch.Generator().manual_seed(chosen.seed)
         began = time.perf_counter()
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         print(chosen.prompt, end="", flush=True)
-        written = write(model, prompt, chosen.characters, chosen.temperature, generator)
+        written = write(
+            model, chosen.prompt.encode(), chosen.characters, chosen.temperature, generator
+        )
         for byte in written:
             print(decoder.decode(bytes([byte])), end="", flush=True)
         print(decoder.decode(b"", final=True))
@@ -96,7 +97,7 @@ def read_model(path: Path, data: Path | None, device: str) -> TextModel:
     return TextModel(network.core, network.head, alphabet)
 
 
-def check_prompt(prompt: bytes, alphabet: bytes) -> None:
+def check_prompt(prompt: str, alphabet: bytes) -> None:
     """Refuse a prompt that the model cannot read.
 
     Raises:
@@ -104,10 +105,9 @@ def check_prompt(prompt: bytes, alphabet: bytes) -> None:
     """
     if not prompt:
         raise ValueError("--prompt must have at least one character")
-    unknown = sorted({*prompt} - {*alphabet})
+    unknown = [sign for sign in prompt if {*sign.encode()} - {*alphabet}]
     if unknown:
-        characters = bytes(unknown).decode("latin-1")
-        raise ValueError(f"--prompt has {characters!r}, which the model has never seen")
+        raise ValueError(f"--prompt has {unknown[0]!r}, which the model has never seen")
 
 
 @torch.inference_mode()

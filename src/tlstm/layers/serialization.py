@@ -132,6 +132,9 @@ def read_layer(path: Path) -> LayerFile:
         OSError: it cannot be read.
         ValueError: it holds no layer, or it is damaged.
     """
+    path.stat()  # if it is not there, raises the system's own OSError
+    if not path.is_file():
+        raise ValueError(f"{path} holds no layer of tlstm: it is no regular file")
     with path.open("rb"):
         pass  # if it cannot be read, raises the system's own OSError
     try:

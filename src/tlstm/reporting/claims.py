@@ -313,7 +313,8 @@ def judge(claim: Claim, groups: Sequence[Runs]) -> Judgement:
     absent = [task for task in claim.tasks if task not in {each.task for each in deciding}]
     verdict = overall([each.verdict for each in deciding], complete=not absent)
     apart = overall([_apart(each) for each in deciding], complete=not absent)
-    return Judgement(claim, verdict, reason(deciding, absent), evidence, apart)
+    others = [each for each in evidence if each.scale == "paper" and not each.decides]
+    return Judgement(claim, verdict, reason(deciding, absent, others), evidence, apart)
 
 
 def _evidence(claim: Claim, runs: Runs) -> Evidence:
@@ -354,12 +355,15 @@ def counted(findings: Iterable[Finding]) -> str:
     return ", ".join(f"{numbers[each]} {word}" for each, word in words.items() if numbers[each])
 
 
-def reason(deciding: Sequence[Evidence], absent: Sequence[str]) -> str:
+def reason(
+    deciding: Sequence[Evidence], absent: Sequence[str], others: Sequence[Evidence] = ()
+) -> str:
     """Explain why a verdict is what it is, from what may decide it."""
     told = [f"{rows.task_title(each.task)}: {counted(each.findings)}." for each in deciding]
     if absent:
         names = ", ".join(rows.task_title(task) for task in absent)
         told.append(f"Nothing to compare at the paper's scale on the paper's data: {names}.")
+    told += [f"({rows.task_title(each.task)}: {counted(each.findings)}.)" for each in others]
     return " ".join(told)
 
 

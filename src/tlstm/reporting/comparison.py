@@ -215,6 +215,8 @@ class Runs:
         if absent:
             return Finding(compared, "", "missing", f"not run: {'; '.join(absent)}")
         sides = self.sides[first], self.sides[second]
+        if any(runs["sees_ahead"].any() for runs in sides):
+            return Finding(compared, "", "unclear", "a side predicts what it has seen")
         solved = any(runs["samples_to_threshold"].notna().any() for runs in sides)
         measure = quantity(self.task, self.scale, solved)
         finding = _finding(compared, relation, *sides, measure)

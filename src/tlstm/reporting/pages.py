@@ -20,7 +20,7 @@ from tlstm.records.schema import CurvePoint, Record
 from tlstm.records.store import latest
 from tlstm.reporting import rows, runtime
 from tlstm.reporting.claims import Judgement, counted, judge_all, summary
-from tlstm.reporting.comparison import DEPTHS, LABELS
+from tlstm.reporting.comparison import DEPTHS, LABELS, Finding
 
 TEMPLATES = Path(__file__).parent / "templates"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -339,8 +339,13 @@ def published_tables(
 def glance(found: Results) -> str:
     """Return the README's table of results, between its markers."""
     of_tables = found.published[found.published["model"] == PAPER].to_dict("records")
+    at_papers_scale = found.table[found.table["scale"] == "paper"] if len(found.table) else None
+    ran = [] if at_papers_scale is None else list(dict.fromkeys(at_papers_scale["task"]))
     shown = [
-        _glance_figure(name, task, found) for name in FIGURE_TASKS for task in FIGURE_TASKS[name]
+        _glance_figure(name, data, found)
+        for name, tasks in FIGURE_TASKS.items()
+        for task in tasks
+        for data in (task, *(data for data in ran if STANDS_IN_FOR.get(data) == task))
     ]
     shown += [_glance_table(row, found) for row in of_tables]
     judgements = found.judgements
@@ -350,26 +355,33 @@ def glance(found: Results) -> str:
     return f"{BEGIN}\n{text}\n{END}"
 
 
-def _glance_figure(name: str, task: str, found: Results) -> rows.Row:
+def _glance_figure(name: str, data: str, found: Results) -> rows.Row:
+    """Return the row of a figure for the paper's data, or for others that ran at its scale."""
+    task = original(data)
     table = found.table[found.table["scale"] == "paper"] if len(found.table) else found.table
-    runs = _of_figure(table, task, table["task"] if len(table) else None)
+    table = table[table["task"] == data] if len(table) else table
+    runs = _of_figure(table, task, table["task"].map(original) if len(table) else None)
     ran = len(tables.lines(runs)) if len(runs) else 0
     ended = f"; best {rows.result(rows.best_line(runs))}" if ran else ""
     findings = [
         finding
         for judgement in found.judgements
         for evidence in judgement.evidence
-        if evidence.decides and evidence.task == task
+        if (evidence.scale, evidence.task) == ("paper", data)
         for finding in evidence.findings
     ]
     return {
         "name": name,
         "place": f"Figure {name[3:]}",
-        "title": rows.task_title(task),
+        "title": rows.task_title(data),
         "published": f"7 models, L = {', '.join(map(str, DEPTHS[task]))}",
         "measured": f"{ran} of {len(LABELS) * len(DEPTHS[task])} run{ended}",
-        "verdict": f"comparisons: {counted(findings)}" if ran else "not run",
+        "verdict": _glance_verdict(findings, data == task) if ran else "not run",
     }
+
+
+def _glance_verdict(findings: Sequence[Finding], decides: bool) -> str:
+    return f"comparisons{'' if decides else ' (deciding nothing)'}: {counted(findings)}"
 
 
 def _glance_table(row: rows.Published, found: Results) -> rows.Row:

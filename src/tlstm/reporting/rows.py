@@ -31,7 +31,8 @@ COUNTERPARTS = {  # the models here that a published row is compared with
 }
 CONFIGURATION = ["scale", "task", "model", "depth", "channels", "batch_size", "hardware"]
 TIMES = [*CONFIGURATION, "microseconds", "benchmark"]
-PERMUTED = {"mnist": "permuted_mnist"}  # of the same sizes, so of the same runtime
+# Tasks of the same sizes, so of the same runtime
+SAME_SIZES = {"mnist": "permuted_mnist", "wikipedia": "wikipedia_sample"}
 FACTOR = 2.0  # between numbers of samples that count as the same [ours]
 MARGINS = {"accuracy": 0.3, "bits per character": 0.01}  # between results that count as the same
 PHRASES = {  # of settings whose value needs more than their last name; {} is the value
@@ -147,8 +148,8 @@ def benchmark_times(measurements: Sequence[Measurement]) -> pd.DataFrame:
             scale = "paper" if first.on_gpu and not first.quick else "quick"
             size = case.model, case.depth, case.channels, case.batch_size
             measured = *size, first.hardware.device, best.microseconds, True
-            permuted = PERMUTED.get(case.task) if scale == "paper" else None
-            rows += [(scale, task, *measured) for task in (case.task, permuted) if task]
+            other = SAME_SIZES.get(case.task) if scale == "paper" else None
+            rows += [(scale, task, *measured) for task in (case.task, other) if task]
     return pd.DataFrame(rows, columns=TIMES)
 
 

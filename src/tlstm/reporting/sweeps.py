@@ -28,6 +28,7 @@ from tlstm.reporting.style import (
 )
 
 EXPLANATION = "points are means, bars the range"
+FAR = 1.5  # times the least bits per character: of runs that never left those of a guess [ours]
 Panel = Callable[[Axes, pd.DataFrame, str, Mapping[str, Look]], None]
 
 
@@ -54,11 +55,45 @@ def sweep_figure(
 
 
 def _draw_best(panel: Axes, table: pd.DataFrame, along: str, styles: Mapping[str, Look]) -> None:
-    """Draw the best on the validation samples."""
+    """Draw the best on the validation samples.
+
+    Bits per character of a run that never left those of a guess lie above the axis, with an arrow;
+    a run that predicts what it has seen is left out.
+    """
     measure = measure_of(table["task"].iloc[0])
     panel.set_title(f"best {measure.name}")
     panel.set_ylabel(measure.title)
-    draw_means(panel, measure.of(table, "best"), table, along, styles)
+    values = measure.of(table, "best").where(~table["sees_ahead"])
+    if not measure.higher_is_better:
+        learnt = values[values <= FAR * values.min()]
+        margin = 0.1 * (learnt.max() - learnt.min()) + 0.01
+        _point_beyond(panel, values[values > learnt.max()], table, along, styles)
+        panel.set_ylim(learnt.min() - margin, learnt.max() + 2 * margin)
+        values = values.where(values <= learnt.max())
+    draw_means(panel, values, table, along, styles)
+
+
+def _point_beyond(
+    panel: Axes,
+    beyond: pd.Series,
+    table: pd.DataFrame,
+    along: str,
+    styles: Mapping[str, Look],
+) -> None:
+    """Mark values above the axis at its top, with an arrow, from left to right by their number."""
+    for place, runs in table.loc[beyond.index].groupby(along):
+        for step, (line, of_line) in enumerate(runs.groupby("line", sort=False)):
+            values = beyond[of_line.index]
+            panel.annotate(
+                f"{values.mean():.1f} ↑" + (f" ({len(values)} seeds)" if len(values) > 1 else ""),
+                (float(str(place)), 1),
+                (-2, -9 - 9 * step),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                ha="right" if place == table[along].max() else "center",
+                size=7,
+                color=styles[str(line)]["color"],
+            )
 
 
 def _draw_samples(panel: Axes, table: pd.DataFrame, along: str, styles: Mapping[str, Look]) -> None:
