@@ -22,7 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 from tlstm.ops import geometry
 from tlstm.records.models import paper_name
 from tlstm.training.schema import check_classes, check_leaves, check_values
-from tlstm.training.settings import CONFIGURATIONS, OF_SWEEPS
+from tlstm.training.settings import CONFIGURATIONS as CONFIGURATIONS  # which others import here
+from tlstm.training.settings import OF_SWEEPS
 
 # What decides the result of a run is below these
 DECISIVE = (

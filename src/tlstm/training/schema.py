@@ -37,8 +37,8 @@ MINIMA = {
 MAXIMA = {
     "seed": 2**32 - 1,  # NumPy takes no larger one
     "model.depth": 1_000,
-    "model.channels": 100_000,
-    "model.core.channels": 100_000,
+    "model.channels": 100_000_000,
+    "model.core.channels": 100_000_000,
     "model.core.depth": 1_000,
     "model.core.tensor_size": 1_000,
     "model.core.rank": 8,
