@@ -5,12 +5,15 @@ import hashlib
 import math
 import os
 import platform
+import subprocess
+import sys
 import urllib.error
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -236,6 +239,38 @@ def test_the_sample_is_the_published_one() -> None:
     assert len(data.text.alphabet) == 200
     assert data.render(data.text.tokens[1:11]) == "<mediawiki"
     assert data.token_name(204) == ""
+
+
+BIG = """
+import resource, sys, time
+from pathlib import Path
+from tlstm.training.config import compose
+from tlstm.training.run import make_data, make_module
+began = time.perf_counter()
+settings = ["scale=paper", "task=text_file", "task.text=null", "model=slstm", "model.channels=8"]
+config = compose([*settings, f"task.path={sys.argv[1]}"]).config
+data = make_data(config)
+data.prepare_data()
+module = make_module(config, data)
+batches = iter(data.train_dataloader())
+for _ in range(3):
+    module.loss(next(batches)).backward()
+assert [len(part) for part in data.parts] == [90_000_000, 5_000_000, 5_000_000]
+assert data.input_size == 205
+print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+@pytest.mark.slow
+def test_a_text_of_enwik8s_size_takes_little(tmp_path: Path) -> None:
+    text = np.random.default_rng(0).integers(0, 205, 10**8, dtype=np.uint8)
+    (tmp_path / "text").write_bytes(text.tobytes())
+    command = [sys.executable, "-c", BIG, str(tmp_path / "text")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    seconds, gibibytes = map(float, ran.stdout.split())
+    assert seconds < 20
+    assert gibibytes < 2
 
 
 # What is refused

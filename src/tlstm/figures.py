@@ -102,6 +102,7 @@ EXPERIMENTS = {
         "table2",
         reference_runs=("fig4", "table2"),
     ),
+    "weights": Experiment("Weights to use", SWEEP),
     "ablation": Experiment("Ablation: each part with and without the others", SWEEP, _ablation),
 }
 RUNTIME = bench_store.EXPERIMENT

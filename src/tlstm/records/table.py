@@ -58,7 +58,8 @@ OF_NETWORK = ("model.", "task.channels")  # which one model cannot have as anoth
 OF_WAY = tuple(  # which the name of an initialization says
     f"initialization.{part}_range" for part in ("hidden", "input", "bias")
 )
-VARIED = ("width", "choices", "recipe", "scratch")  # experiments that are not the reproduction's
+# Experiments that are not the reproduction's
+VARIED = ("width", "choices", "recipe", "weights", "scratch")
 MULTIPLES = {"K": 1_000, "M": 1_000_000}
 UNKNOWN = "—"
 LINE = ["model", "label", "depth", "channels", "variant"]
