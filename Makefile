@@ -20,7 +20,7 @@ COLLECT := $(COPY) && $(BIN)/python -m tlstm.results collect --results $(RESULTS
 DRAW := $(BIN)/python -m tlstm.figures --results $(RESULTS)
 SWEEP := $(BIN)/python -m tlstm.sweep $(if $(SCALE),scale=$(SCALE)) $(ARGUMENTS)
 
-.PHONY: help setup test test-gpu lint reproduce bench figures report report-picture lock clean \
+.PHONY: help setup test test-slow test-gpu lint reproduce bench figures report report-picture lock clean \
 	reproduce-fig3 reproduce-fig4 reproduce-fig5 reproduce-fig6 \
 	reproduce-table1 reproduce-table2 reproduce-table3
 .NOTPARALLEL:  # a sweep takes all of the machine
@@ -43,7 +43,10 @@ test: $(READY)  ## lint, type-check and test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m 'not slow'
+
+test-slow: $(READY)  ## the tests that take longer: kills, compilers, browsers
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m slow
 
 test-gpu: $(READY)  ## the tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -m gpu

@@ -594,7 +594,7 @@ def test_a_comparator_begins_as_its_paper_says(tmp_path: Path) -> None:
 
 def test_a_model_of_one_layer_has_no_other_depth(tmp_path: Path) -> None:
     config = compose(tiny(tmp_path, "model=irnn", "model.depth=2")).config
-    with pytest.raises(ValueError, match=r"model\.depth=2 cannot be: iRNN has the depth 1"):
+    with pytest.raises(ValueError, match=r"makes depth=1, not model\.depth=2"):
         make_module(config, make_data(config))
 
 

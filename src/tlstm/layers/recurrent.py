@@ -189,7 +189,10 @@ class RecurrentLayer(nn.Module, ABC):
         try:
             # Memory comes with the weights, whatever sizes the arguments say
             layer = cls(**found.arguments | {"device": "meta", "dtype": dtype})
-            weights = {name: each.to(device, dtype) for name, each in found.weights.items()}
+            weights = {
+                name: each.to(device, dtype if each.is_floating_point() else None)
+                for name, each in found.weights.items()
+            }
             layer.load_state_dict(weights, assign=True)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path} does not make a {cls.__name__}: {error}") from error

@@ -21,6 +21,7 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.plugins import AsyncCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 
+from tlstm.layers.comparators.comparator import Comparator
 from tlstm.records.schema import Record
 from tlstm.tasks.base import SequenceDataModule
 from tlstm.training.callbacks import (
@@ -241,7 +242,7 @@ def make_data(config: DictConfig) -> SequenceDataModule:
 def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
     """Return the model that a configuration describes, for a task's inputs and answers."""
     core = instantiate(config.model.core, input_size=data.input_size)
-    for name in ("depth", "channels"):
+    for name in ("depth",) if isinstance(core, Comparator) else ("depth", "channels"):
         made, asked = getattr(core, name), config.model[name]
         if made != asked:
             raise ValueError(

@@ -168,7 +168,8 @@ def check_leaves(leaves: Mapping[str, Any], declared: Mapping[str, Any]) -> None
     for key, value in leaves.items():
         if isinstance(value, int | float) and not abs(value) <= LARGEST:
             raise ValueError(f"{key} must be a finite number up to {LARGEST:g}, got {value}")
-        if _is_number(declared.get(key)) and not _is_number(value):
+        nothing = value is None and key.startswith("initialization.") and key.endswith("_range")
+        if _is_number(declared.get(key)) and not (_is_number(value) or nothing):
             raise ValueError(f"{key} must be a number, got {value!r}")
         if isinstance(value, str) and {*map(unicodedata.category, value)} & {"Cc", "Cs"}:
             raise ValueError(f"{key} must be text without control characters, got {value!r}")

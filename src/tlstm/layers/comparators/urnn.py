@@ -122,7 +122,7 @@ class URNN(UnitaryRNN):
         super().__init__(input_size, units, batch_first, device, dtype)
         phases, reflectors = random_factors(units, device, dtype)
         self.phases, self.reflectors = nn.Parameter(phases), nn.Parameter(reflectors)
-        self.register_buffer("order", fixed_order(units, device), persistent=False)
+        self.register_buffer("order", fixed_order(units, device))
         nn.init.uniform_(self.bias, -0.01, 0.01)
 
     def matrix(self) -> Tensor:
