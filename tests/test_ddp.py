@@ -394,3 +394,13 @@ def test_a_run_of_a_sweep_cannot_take_more_gpus_than_there_are() -> None:
         ValueError, match=r"trainer\.devices=3 takes more GPUs than the 2 there are"
     ):
         sweep_devices.most_devices(runs, ["0", "1"])
+
+
+@pytest.mark.parametrize(("gpus", "devices"), [(0, 2), (1, 1), (4, 4)])
+def test_a_run_takes_all_gpus_of_the_machine(
+    gpus: int, devices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    config = compose(["scale=paper", "task=wikipedia_sample", "trainer=ddp"]).config
+    assert config.trainer.devices == devices
+    check_devices(config)

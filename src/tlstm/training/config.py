@@ -51,6 +51,9 @@ NOT_OF_DATA = ("data_module", "data_dir", "path", "channels", "sizes", "forget_b
 
 OmegaConf.register_new_resolver("tensor_size", geometry.tensor_size, replace=True)
 OmegaConf.register_new_resolver("paper_name", paper_name, replace=True)
+OmegaConf.register_new_resolver(
+    "visible_gpus", lambda otherwise: torch.cuda.device_count() or otherwise, replace=True
+)
 
 
 class Run(NamedTuple):
