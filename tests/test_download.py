@@ -189,6 +189,7 @@ def patched(content: bytes, offset: int, value: int) -> bytes:
         (patched(zipped(CONTENT), 6, 1), "is encrypted; unpack it to plain text first"),
         (patched(zipped(CONTENT), 8, 97), "cannot be unpacked here: That compression method"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_cannot_be_unpacked_is_refused(content: bytes, said: str, tmp_path: Path) -> None:
     path = tmp_path / "text"

@@ -23,6 +23,7 @@ from tlstm import (
     figures,
     memory_cells,
     results,
+    sample,
     sweep,
     train,
 )
@@ -163,6 +164,15 @@ def test_bench_commands_plan_their_measurements(
     assert "measurements on" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", commands("python -m tlstm.sample"))
+def test_text_is_written_as_the_readme_says(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert sample.main([*shlex.split(command)[3:], "--characters", "3"]) == 0
+    assert len(capsys.readouterr().out) > len("The ")
+
+
 def test_what_was_trained_is_used_as_the_readme_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -233,6 +243,7 @@ def test_no_command_is_left_out() -> None:
         "python -m tlstm.results",
         "python -m tlstm.figures",
         *USES,
+        "python -m tlstm.sample",
         "torchrun",
     )
     assert [c for c in COMMANDS if c and not c.startswith(tested)] == []

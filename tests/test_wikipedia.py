@@ -207,6 +207,7 @@ def test_the_whole_file_is_wikipedia_wherever_it_is(name: str, pack: Any, tmp_pa
 @pytest.mark.parametrize(
     ("name", "content"),
     [("enwik8", SMALL), ("enwik8-first-4154000.gz", gzip.compress(BEGINNING))],
+    ids=["whole", "sample"],
 )
 def test_the_sample_is_a_file_or_the_beginning_of_enwik8(
     name: str, content: bytes, tmp_path: Path

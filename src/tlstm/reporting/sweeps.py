@@ -64,7 +64,7 @@ def _draw_best(panel: Axes, table: pd.DataFrame, along: str, styles: Mapping[str
     panel.set_title(f"best {measure.name}")
     panel.set_ylabel(measure.title)
     values = measure.of(table, "best").where(~table["sees_ahead"])
-    if not measure.higher_is_better:
+    if not measure.higher_is_better and values.notna().any():
         learnt = values[values <= FAR * values.min()]
         margin = 0.1 * (learnt.max() - learnt.min()) + 0.01
         _point_beyond(panel, values[values > learnt.max()], table, along, styles)
