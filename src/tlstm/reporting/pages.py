@@ -297,10 +297,12 @@ def _figure(name: str, task: str, table: pd.DataFrame, figure: str) -> dict[str,
     )
     runs = runs[(runs["scale"] == scale) & (runs["task"] == data)]
     whole = (scale, data) == ("paper", task)
+    other_data = [rows.task_title(data)] if data in STANDS_IN_FOR else []
+    other_scale = [f"{scale} scale"] if scale != "paper" else []
     return {
         "name": name,
         "title": figure + rows.task_title(task),
-        "where": "" if whole else f"{scale}, {data}" if data in STANDS_IN_FOR else scale,
+        "where": ", ".join(other_data + other_scale),
         "rows": [
             rows.figure_row(of_model, DEPTHS[task] if whole else ())
             for _, of_model in runs.groupby("model", sort=False)
