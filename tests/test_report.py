@@ -184,6 +184,16 @@ def test_what_a_record_holds_is_only_text(tmp_path):
     assert "<script>alert(1)" not in content
 
 
+def test_a_bad_store_does_not_keep_the_others_from_being_shown(tmp_path, capsys):
+    shutil.copy(PUBLISHED, tmp_path)
+    append([worlds.run(("addition", "tlstm_2d", 4), 100)], tmp_path)
+    (tmp_path / "width").mkdir()
+    (tmp_path / "width" / "records.jsonl").write_text("{}\n")
+    assert main(["--results", str(tmp_path)]) == 2
+    assert "Addition" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "width/records.jsonl" in capsys.readouterr().err
+
+
 def test_the_smaller_picture_of_a_memory_cell_is_kept(tmp_path, content):
     directory = tmp_path / "fig6"
     directory.mkdir()
@@ -278,7 +288,7 @@ def test_choices_and_recipes_do_not_stand_for_the_reproduction(tmp_path):
     better = worlds.run(key, 10, experiment="recipe", label="another recipe")
     alone = worlds.run(("addition", "tlstm_3d_cn", 7), 10, experiment="choices")
     append([run, run.model_copy(update=later), better, alone], tmp_path)
-    records, _ = read(tmp_path)
+    records, *_ = read(tmp_path)
     assert {(each.experiment, each.task, each.label) for each in records} == {
         ("fig4", "memorization", run.label),
         ("recipe", "memorization", "another recipe"),

@@ -10,6 +10,7 @@ import base64
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from tlstm.records import table as tables
 from tlstm.records.measurement import Measurement
 from tlstm.records.measures import STANDS_IN_FOR
 from tlstm.records.schema import Record
-from tlstm.records.store import latest, load
+from tlstm.records.store import latest, load_all
 from tlstm.reporting import charts, pages, rows, runtime
 from tlstm.reporting.claims import counted, judge_all, summary, told_apart
 from tlstm.reporting.comparison import LABELS
@@ -50,19 +51,21 @@ class Group(NamedTuple):
     lines: list[dict[str, Any]]
 
 
-def read(results_dir: Path) -> tuple[list[Record], list[Measurement]]:
+def read(results_dir: Path) -> tuple[list[Record], list[Measurement], list[str]]:
     """Read all committed records, each run once, and the benchmark's latest measurements.
 
+    Returns:
+        The records, the measurements, and a sentence for each store of records that is left out.
+
     Raises:
-        OSError, ValueError: a store cannot be read or holds a line that is not valid.
+        OSError, ValueError: the measurements cannot be read.
     """
-    stores = sorted(results_dir.glob("*/records.jsonl"))
-    names = [store.parent.name for store in stores if store.parent.name != bench_store.EXPERIMENT]
-    records = [record for name in names for record in load(results_dir, name)]
+    stores, problems = load_all(results_dir)
+    records = list(chain.from_iterable(stores.values()))
     runs = latest(record for record in records if record.experiment not in tables.VARIED)
     known = {record.identifier for record in runs}
     others = latest(record for record in records if record.identifier not in known)
-    return [*runs, *others], bench_store.latest(bench_store.load(results_dir))
+    return [*runs, *others], bench_store.latest(bench_store.load(results_dir)), problems
 
 
 def render(
@@ -286,14 +289,19 @@ def environment() -> jinja2.Environment:
     return made
 
 
-def write_report(results_dir: Path, output: Path) -> None:
+def write_report(results_dir: Path, output: Path) -> list[str]:
     """Make the page from the records below a directory.
+
+    Returns:
+        A sentence for each store that is left out.
 
     Raises:
         OSError: a file cannot be read or written.
-        ValueError: there are no records, or one is not valid.
+        ValueError: there are no records, or the other numbers are not valid.
     """
-    records, measurements = read(results_dir)
+    records, measurements, problems = read(results_dir)
+    if not records and problems:
+        return problems
     if not records:
         raise ValueError(
             f"there are no records below {results_dir}; make some with `make reproduce-fig4`"
@@ -302,10 +310,11 @@ def write_report(results_dir: Path, output: Path) -> None:
     text = render(records, measurements, published, memory_cells(results_dir))
     replace_file(output, text.encode())
     print(f"wrote {output}: {len(records)} runs, {len(text.encode()) / 1e6:.1f} MB")
+    return problems
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0, or 2 where there is no page to be made."""
+    """Run the command line; return the exit code: 0, or 2 where something is left out."""
     parser = argparse.ArgumentParser(prog="python -m tlstm.report", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIRECTORY")
     parser.add_argument(
@@ -313,11 +322,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     chosen = parser.parse_args(arguments)
     try:
-        write_report(chosen.results, chosen.output or chosen.results / "report.html")
+        problems = write_report(chosen.results, chosen.output or chosen.results / "report.html")
     except (OSError, ValueError) as error:
-        complain(sentence(error))
-        return 2
-    return 0
+        problems = [sentence(error)]
+    for problem in problems:
+        complain(problem)
+    return 2 if problems else 0
 
 
 if __name__ == "__main__":
