@@ -16,6 +16,7 @@ from torch import Tensor
 import variants
 from commands import tiny
 from oracle import Array, sigmoid
+from tlstm import models
 from tlstm.layers.comparators.bn_lstm import BNLSTM
 from tlstm.layers.comparators.clstm import ConvLSTM
 from tlstm.layers.comparators.comparator import Comparator
@@ -524,6 +525,12 @@ def test_a_file_makes_the_same_layer(name: str, tmp_path: Path) -> None:
     layer.to_file(tmp_path / "layer.safetensors")
     again = type(layer).from_file(tmp_path / "layer.safetensors").eval()
     assert torch.equal(again(inputs)[0], layer(inputs)[0])
+
+
+def test_the_table_of_models_is_drawn_from_the_configurations() -> None:
+    text = (models.MODELS / "README.md").read_text(encoding="utf-8")
+    assert text == models.page()
+    assert "52,521,814" in text  # of Table 1's network, section 3 of the paper's arithmetic
 
 
 @for_each
