@@ -27,6 +27,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
 
 
+VARIABLES = dict(os.environ)
+
+
+@pytest.fixture(autouse=True)
+def no_variable_stays() -> Iterator[None]:
+    """What a test, Lightning or W&B sets in the environment does not reach the next test."""
+    yield
+    for name in {*os.environ} - {*VARIABLES, "PYTEST_CURRENT_TEST"}:
+        del os.environ[name]
+    os.environ.update(VARIABLES)
+
+
 @pytest.fixture
 def poisoned_memory() -> Iterator[None]:
     """What a tensor holds before it is written is NaN, and no product takes short cuts."""
