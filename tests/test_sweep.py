@@ -309,6 +309,7 @@ def test_bad_arguments_end_with_exit_code_2(arguments: list[str]) -> None:
     assert ended.value.code == 2
 
 
+@pytest.mark.slow
 def test_records_all_goes_on_past_failures_and_trains_nothing_twice(tmp_path: Path) -> None:
     """One of three runs cannot write its log and its record; the others are recorded, and stay so.
 
@@ -423,6 +424,7 @@ def test_a_sweep_that_is_killed_while_it_plans_leaves_no_process(
     wait_until(lambda: not processes_in(tmp_path), "processes are left behind", 20)
 
 
+@pytest.mark.slow
 def test_killed_sweep_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
     """SIGKILL gives the sweep no chance to clean up; its runs end with it all the same."""
     long = [*TINY, "training.max_samples=300000", "training.samples_per_epoch=300"]
