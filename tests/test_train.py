@@ -67,6 +67,7 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nobody is logged in to W&B, nobody is there to answer, and this process cannot connect."""
     for variable in ("API_KEY", "MODE", "DIR", "RUN_ID", "PROJECT", "ENTITY"):
         monkeypatch.delenv(f"WANDB_{variable}", raising=False)
+    wandb.teardown()  # it keeps the settings and the process of an earlier test
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "home" / ".netrc"))
