@@ -443,7 +443,7 @@ def test_the_verdict_counts_what_solved_the_task():
     ]
     assert verdict(rows.run_table(runs)).startswith(
         "Of 4 configurations 1 are solved with every seed, 1 with some, 2 with none. "
-        "The best is 3D tLSTM, L = 1: "
+        "The best on validation is 3D tLSTM, L = 1: "
     )
 
 

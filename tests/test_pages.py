@@ -583,7 +583,7 @@ def test_a_page_tells_the_best_where_nothing_is_solved(results):
         results,
     )
     page = page_of(results, "fig3")
-    assert "The best is 2D tLSTM, L = 2: 1.587 bpc." in page
+    assert "The best on validation is 2D tLSTM, L = 2: 1.587 bpc on the test samples." in page
 
 
 def test_figures_take_no_torch_and_no_wandb(tmp_path):

@@ -14,7 +14,9 @@ import yaml
 from torch import nn
 from torch.distributed.run import get_args_parser
 
+import texts_for_tests
 import tlstm.tasks
+from texts_for_tests import write_text
 from tlstm import (
     TensorizedLSTM,
     dashboards,
@@ -135,9 +137,12 @@ def test_train_commands_train(
 ) -> None:
     arguments = shlex.split(command)[3:]
     asks_for_help = "--help" in arguments
+    monkeypatch.chdir(tmp_path)
+    write_text(tmp_path, 400).rename("my.txt")
     if not asks_for_help:
+        small = texts_for_tests.TINY if "task=text_file" in arguments else TINY
         arguments = [a for a in arguments if not a.startswith(("model.depth", "scale="))]
-        arguments += [*TINY, f"output_dir={tmp_path}"]
+        arguments += [*small, f"output_dir={tmp_path}"]
         arguments = [a for a in arguments if not a.startswith("trainer")]  # see test_ddp.py
     monkeypatch.setattr(sys, "argv", ["train", *arguments])
     train.main()
@@ -275,17 +280,25 @@ def test_the_variant_of_the_readme_gets_into_figure_4(
     (configurations / "model" / f"{VARIANT}.yaml").write_text(block, encoding="utf-8")
     core = compose([f"model={VARIANT}", "scale=smoke"]).config.model.core
     assert (core.rank, core.normalization) == (4, "channel")
-    (swept,) = [command for command in COMMANDS if VARIANT in command]
-    file, *arguments = shlex.split(swept)[3:]
-    runs = read_runs(ROOT / file, [*arguments, "scale=paper"])
-    assert [run.config.model.depth for run in runs] == [1, 4, 7, 10]
-    train.run_command([*arguments, "task=memorization", "experiment=fig4", *TINY])
-    shutil.copytree(ROOT / "results", "results", ignore=shutil.ignore_patterns("*.png", "*.svg"))
-    assert results.main(["collect", "fig4"]) == 0
-    assert figures.main(["fig4"]) == 0
-    page = Path("results/fig4/README.md").read_text(encoding="utf-8")
-    assert "| 4D tLSTM+CN" in page
-    assert "4D tLSTM+CN" in Path("results/fig4/smoke-memorization.svg").read_text(encoding="utf-8")
+    (made,) = [command for command in COMMANDS if VARIANT in command]
+    make, target, settings = shlex.split(made)
+    planned = subprocess.run(
+        [make, "--dry-run", target, settings], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    model = settings.removeprefix("ARGUMENTS=")
+    for task in ("addition", "memorization"):
+        file = f"sweeps/fig4-{task}.yaml"
+        assert f"tlstm.sweep {model} " in " ".join(planned.stdout.split())
+        assert file in planned.stdout
+        runs = read_runs(ROOT / file, [model, "scale=paper"])
+        assert [run.config.model.depth for run in runs] == [1, 4, 7, 10]
+    train.run_command([model, "task=memorization", "experiment=fig4", *TINY])
+    own = ["--results", "own"]
+    assert results.main(["copy", "--committed", str(ROOT / "results"), *own]) == 0
+    assert results.main(["collect", "fig4", *own]) == 0
+    assert figures.main(["fig4", *own]) == 0
+    assert "| 4D tLSTM+CN" in Path("own/fig4/README.md").read_text(encoding="utf-8")
+    assert "4D tLSTM+CN" in Path("own/fig4/smoke-memorization.svg").read_text(encoding="utf-8")
 
 
 def test_the_task_of_the_map_trains_as_written(

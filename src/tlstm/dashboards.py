@@ -5,7 +5,6 @@ report has a part for every figure and table, with its panels and its table of r
 finds both by their names and updates them where they exist.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ import wandb_workspaces.workspaces as workspace_api
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 from wandb_workspaces._graphql import execute_graphql, get_app_url
 
-from tlstm.utils import refuse, run_main
+from tlstm.utils import CommandParser, refuse, run_main
 
 NAME = "Tensorized LSTMs"
 GROUPING = ("task", "label", "depth")
@@ -79,7 +78,7 @@ PARTS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; exit code 2 and a sentence with the reason where W&B cannot be used."""
-    parser = argparse.ArgumentParser(prog="python -m tlstm.dashboards", description=__doc__)
+    parser = CommandParser(prog="python -m tlstm.dashboards", description=__doc__)
     parser.add_argument("--project", default="tlstm", help="of W&B, as logger.project [tlstm]")
     parser.add_argument("--entity", help="user or team [the account's own]")
     options = parser.parse_args(arguments)

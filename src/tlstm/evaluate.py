@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlstm.utils import interruptions, leaving_at_once, refusals, run_main
+from tlstm.utils import CommandParser, interruptions, leaving_at_once, refusals, run_main
 
 if TYPE_CHECKING:  # they take seconds to import, and --help takes none of them
     from tlstm.records.schema import Record
@@ -23,7 +23,7 @@ ROUNDING = 1e-3  # relative; another device or number of threads sums up in anot
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 1 if the result is not the recorded one."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m tlstm.evaluate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from tlstm.training.trained_run import TrainedRun, read_run
-from tlstm.utils import refusals, run_main
+from tlstm.utils import CommandParser, check_directory, refusals, run_main
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m tlstm.export",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     chosen = parser.parse_args(arguments)
     with refusals(ValueError, OSError):
+        check_directory(chosen.file)
         run = read_run(chosen.run, chosen.data)
         network = run.module.network
         network.core.to_file(chosen.file, network.head, about(run))

@@ -6,7 +6,6 @@ the paper's figures and tables that nothing was measured for yet get a page that
 records give the same bytes.
 """
 
-import argparse
 import io
 import itertools
 import sys
@@ -28,7 +27,7 @@ from tlstm.reporting.learning_curves import learning_curves
 from tlstm.reporting.settings import settings_figure
 from tlstm.reporting.style import style
 from tlstm.reporting.sweeps import ablation_figure, sweep_figure
-from tlstm.utils import complain, replace_file, run_main, sentence
+from tlstm.utils import CommandParser, complain, replace_file, run_main, sentence
 
 
 class Experiment(NamedTuple):
@@ -261,7 +260,7 @@ OTHERS = {RUNTIME: draw_runtime, MEMORY_CELLS: draw_memory_cells, FRONT: draw_fr
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0, or 2 where nothing could be drawn."""
-    parser = argparse.ArgumentParser(prog="python -m tlstm.figures", description=__doc__)
+    parser = CommandParser(prog="python -m tlstm.figures", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIRECTORY")
     parser.add_argument(
         "experiments",

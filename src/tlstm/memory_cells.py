@@ -22,7 +22,7 @@ from tlstm.records.memory_cells import MemoryCells, write
 from tlstm.records.schema import Record, read_record
 from tlstm.tasks.base import Batch
 from tlstm.training.trained_run import TrainedRun, read_run
-from tlstm.utils import complain, refuse, run_main, sentence
+from tlstm.utils import CommandParser, complain, refuse, run_main, sentence
 
 DIGITS = 4  # of the numbers that are stored
 LEFT_OUT = "scratch"  # runs for their own sake
@@ -31,7 +31,7 @@ CORE = f"{TensorizedLSTM.__module__}.{TensorizedLSTM.__name__}"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0, or 1 where some run was left out."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m tlstm.memory_cells",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

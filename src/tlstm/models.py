@@ -4,7 +4,6 @@ Parameters are counted on the network that each configuration makes for the task
 plain integers. The paper's own 50.1M are 50.09 × 2²⁰.
 """
 
-import argparse
 import importlib
 import re
 import sys
@@ -17,7 +16,7 @@ import torch
 from tlstm.training.config import compose
 from tlstm.training.run import make_data, make_module
 from tlstm.training.settings import CONFIGURATIONS
-from tlstm.utils import refusals, replace_file, run_main
+from tlstm.utils import CommandParser, refusals, replace_file, run_main
 
 MODELS = CONFIGURATIONS / "model"
 LARGE = ["model=tlstm_3d_cn", "model.depth=6", "model.channels=1200"]  # of Table 1
@@ -46,7 +45,7 @@ class Model(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tlstm.models", description=__doc__)
+    parser = CommandParser(prog="python -m tlstm.models", description=__doc__)
     parser.parse_args(arguments)
     path = MODELS / "README.md"
     with refusals(OSError):

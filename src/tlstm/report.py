@@ -5,7 +5,6 @@ server and no network. It is made from the committed records alone; the same rec
 same bytes.
 """
 
-import argparse
 import base64
 import json
 import sys
@@ -28,7 +27,7 @@ from tlstm.records.store import latest, load_all
 from tlstm.reporting import charts, pages, rows, runtime
 from tlstm.reporting.claims import counted, judge_all, summary, told_apart
 from tlstm.reporting.comparison import LABELS
-from tlstm.utils import complain, replace_file, run_main, sentence
+from tlstm.utils import CommandParser, check_directory, complain, replace_file, run_main, sentence
 
 PICTURES = {".svg": "image/svg+xml", ".png": "image/png"}  # types of memory-cell pictures
 MEMORY_CELLS = "fig6"
@@ -315,14 +314,16 @@ def write_report(results_dir: Path, output: Path) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0, or 2 where something is left out."""
-    parser = argparse.ArgumentParser(prog="python -m tlstm.report", description=__doc__)
+    parser = CommandParser(prog="python -m tlstm.report", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIRECTORY")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="default: report.html beside the results"
     )
     chosen = parser.parse_args(arguments)
     try:
-        problems = write_report(chosen.results, chosen.output or chosen.results / "report.html")
+        output = chosen.output or chosen.results / "report.html"
+        check_directory(output)
+        problems = write_report(chosen.results, output)
     except (OSError, ValueError) as error:
         problems = [sentence(error)]
     for problem in problems:

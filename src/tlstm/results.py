@@ -6,7 +6,6 @@ each, and the benchmark's measurements, `runs/runtime/*.jsonl`, into `results/ru
 `python -m tlstm.results migrate` brings stores and run directories of format 1 to format 2.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from tlstm.records import measurement
 from tlstm.records.sources import read_source
 from tlstm.records.store import take_in
-from tlstm.utils import complain, printable, replace_file, run_main, sentence
+from tlstm.utils import CommandParser, complain, printable, replace_file, run_main, sentence
 
 PUBLISHED = "published.csv"
 
@@ -98,7 +97,7 @@ def migrate(runs: Path, results_dir: Path) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tlstm.results", description=__doc__)
+    parser = CommandParser(prog="python -m tlstm.results", description=__doc__)
     commands = parser.add_subparsers(required=True, dest="command", metavar="collect|copy|migrate")
     command = commands.add_parser(
         "collect",

@@ -17,7 +17,7 @@ from torch import nn
 
 from tlstm.layers.recurrent import RecurrentLayer
 from tlstm.training.trained_run import read_run
-from tlstm.utils import at_least, interruptions, refusals, run_main
+from tlstm.utils import CommandParser, at_least, interruptions, refusals, run_main
 
 PROMPT = "The history of "
 
@@ -38,7 +38,7 @@ class TextModel(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m tlstm.sample",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

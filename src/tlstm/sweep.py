@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tlstm.utils import interruptions, leaving_at_once, refusals, run_main
+from tlstm.utils import CommandParser, interruptions, leaving_at_once, refusals, run_main
 
 MOST_JOBS = 1_000
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line: files, `key=value` for all runs, options."""
-    parser = argparse.ArgumentParser(prog="python -m tlstm.sweep", description=__doc__)
+    parser = CommandParser(prog="python -m tlstm.sweep", description=__doc__)
     parser.add_argument(
         "files", nargs="+", metavar="FILE|key=value", help="sweep files, and settings of every run"
     )

@@ -1,5 +1,6 @@
 """Argument checks, atomic file writes, the errors of the commands and how they end."""
 
+import argparse
 import contextlib
 import io
 import math
@@ -182,6 +183,24 @@ def refuse(sentence: str) -> NoReturn:
 def complain(sentence: str) -> None:
     """Print an error on one line of the error stream."""
     print(f"error: {printable(' '.join(sentence.split()))}", file=sys.stderr, flush=True)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser of options that refuses wrong ones in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with exit code 2; --help shows the usage."""
+        refuse(f"{message}; --help lists the options")
+
+
+def check_directory(file: Path) -> None:
+    """Refuse a file to write where there is no directory for it.
+
+    Raises:
+        ValueError: the directory is missing.
+    """
+    if not file.parent.is_dir():
+        raise ValueError(f"there is no directory {file.parent} to write {file.name} to")
 
 
 INTERRUPTED, CUT_OFF, TERMINATED = 130, 141, 143  # exit codes, by the shell's convention

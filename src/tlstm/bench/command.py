@@ -11,14 +11,14 @@ from pathlib import Path
 
 from tlstm.bench.cases import TIMESTEPS
 from tlstm.records.measurement import IMPLEMENTATIONS, SUITES
-from tlstm.utils import interruptions, leaving_at_once, refusals
+from tlstm.utils import CommandParser, interruptions, leaving_at_once, refusals
 
 MOST_SECONDS = 3600
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    found = argparse.ArgumentParser(
+    found = CommandParser(
         prog="python -m tlstm.bench",
         description=__doc__,
         epilog="exit code: 0 measured; 1 something failed, which is recorded; 2 refused. "

@@ -173,7 +173,7 @@ def verdict(table: pd.DataFrame) -> str:
     """
     best = rows.best_line(table)
     name = f"{tables.label(best)}, L = {best['depth'].iloc[0]}"
-    text = f"The best is {name}: {rows.result(best)}."
+    text = f"The best on validation is {name}: {rows.result(best)} on the test samples."
     if not tables.is_solvable(table):
         return text
     answers = [tables.solved_text(runs) for runs in tables.lines(table)]
@@ -383,7 +383,7 @@ def _glance_figure(name: str, data: str, found: Results) -> rows.Row:
 
 
 def _glance_verdict(findings: Sequence[Finding], decides: bool) -> str:
-    return f"comparisons{'' if decides else ' (deciding nothing)'}: {counted(findings)}"
+    return f"{'' if decides else 'other data, decides no claim; '}comparisons: {counted(findings)}"
 
 
 def _glance_table(row: rows.Published, found: Results) -> rows.Row:

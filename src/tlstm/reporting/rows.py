@@ -351,7 +351,7 @@ def _by_samples(row: Published, runs: pd.DataFrame) -> str:
     ended = f"{quality(runs).mean():.0f}% after {people(runs['samples'].mean())}"
     if number(row["value"]) < PUBLISHED_SOLVED:
         if len(solved) == len(runs):
-            return "not reproduced: solved"
+            return "not reproduced: ours is better, it solves the task"
         short = runs["samples"].max() < theirs
         return f"undecided: {ended}" if short else _by_quality(row, runs)
     if solved.empty:
