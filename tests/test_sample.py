@@ -1,16 +1,20 @@
 """Text that a trained model writes: the likeliest by another way, and what is refused."""
 
+import json
 import math
 from pathlib import Path
 
 import pytest
+import safetensors
+import safetensors.torch
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 
 from commands import measure_quickly, run_directory, tiny, train_here
 from texts_for_tests import TINY, write_text
 from tlstm import TensorizedLSTM, evaluate, export, sample
-from tlstm.layers.serialization import read_about, read_head
+from tlstm.layers.serialization import read_about, read_head, read_layer
+from tlstm.training.config import identify
 from tlstm.training.trained_run import read_run
 
 WEIGHTS = Path(__file__).parents[1] / "results" / "weights"
@@ -139,3 +143,39 @@ def test_the_committed_model_of_text_knows_english() -> None:
         output, _ = layer(F.one_hot(tokens[:-1], layer.input_size).float())
         nats = F.cross_entropy(head(output)[20:], tokens[21:])
     assert nats / math.log(2) < 2.5  # each character of its training text has 5.07 by itself
+
+
+def with_config(weights: Path, file: Path, key: str, value: object, identified: bool) -> Path:
+    """A copy of weights whose configuration says something else, with its own identifier or not."""
+    found, tensors = read_layer(weights), safetensors.torch.load_file(weights)
+    with safetensors.safe_open(weights, framework="pt") as old:
+        metadata = dict(old.metadata())
+    record = found.about["record"]
+    node = record["config"]
+    *parents, last = key.split(".")
+    for parent in parents:
+        node = node[parent]
+    node[last] = value
+    if identified:
+        record["identifier"] = identify(record["config"])
+    metadata["about"] = json.dumps(found.about | {"record": record})
+    safetensors.torch.save_file(tensors, file, metadata)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "identified", "said"),
+    [
+        ("seed", 7, False, "is not what its configuration makes"),
+        ("model.label", "${oc.env:HOME}", True, "is not what its configuration makes"),
+        ("task.data_module", "os.system", True, "must be made of one SequenceDataModule of tlstm"),
+        ("model.core._target_", "os.system", True, "must be made of one RecurrentLayer of tlstm"),
+        ("model.channels", 17, True, "of another version of tlstm, or damaged"),
+    ],
+)
+def test_weights_of_a_stranger_are_data(
+    key: str, value: object, identified: bool, said: str, weights: Path, tmp_path: Path
+) -> None:
+    file = with_config(weights, tmp_path / "other.safetensors", key, value, identified)
+    with pytest.raises(ValueError, match=said):
+        read_run(file)
