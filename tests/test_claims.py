@@ -191,6 +191,28 @@ def test_stand_in_data_decide_nothing_and_are_compared_as_what_they_stand_in_for
     assert (aside.task, aside.verdict) == (stand_in, "holds")
 
 
+def test_a_run_that_sees_ahead_agrees_and_contradicts_nothing():
+    """3D tLSTM+LN predicts what it has seen where L > 1, and its bits per character fall to 0."""
+    ahead = {("wikipedia", "tlstm_3d_ln", depth): 0.01 for depth in (2, 3, 4)}
+    normalized = {"model": {"core": {"normalization": "layer"}}}
+    records = [
+        each.model_copy(update={"config": each.config | normalized} if "ln" in each.model else {})
+        for each in worlds.world(ahead)
+    ]
+    findings = [
+        finding
+        for number in (6, 7)
+        for each in judged(number, records).evidence
+        if each.task == "wikipedia"
+        for finding in each.findings
+    ]
+    of_ahead = [f for f in findings if "LN, L = 1" not in f.compared and "LN, L" in f.compared]
+    assert len(of_ahead) == 5  # claim 6 at L = 2, 3, 4 and claim 7 at L = 2, twice
+    assert {(each.answer, each.basis) for each in of_ahead} == {
+        ("unclear", "a side predicts what it has seen")
+    }
+
+
 def test_one_seed_is_not_enough_for_a_small_difference_and_several_are():
     closer = {("mnist", "tlstm_3d", depth): 0.972 for depth in (3, 5)}
     assert judged(5, worlds.world(closer)).verdict == "undecided"

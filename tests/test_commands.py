@@ -1,6 +1,7 @@
 """The way every command starts and ends, whatever the terminal and whoever interrupts it."""
 
 import ast
+import importlib
 import os
 import signal
 import subprocess
@@ -110,3 +111,19 @@ assert not {{"torch", "lightning", "hydra", "pandas", "wandb"}} & sys.modules.ke
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--dry-run" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["sample", "evaluate", "export", "results", "figures", "report", "memory_cells", "models"],
+)
+def test_a_wrong_option_is_refused_in_a_sentence(
+    module: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = importlib.import_module(f"tlstm.{module}")
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--nowhere", "x", "y", "z"])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert line.endswith("; --help lists the options")

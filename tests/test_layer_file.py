@@ -285,6 +285,11 @@ def test_export_says_in_a_sentence_what_cannot_be(
     for run, file, said in [
         (tmp_path, tmp_path / "file", f"{tmp_path} is no directory of a run"),
         (trained, tmp_path, f"{tmp_path}: cannot be written"),
+        (
+            trained,
+            tmp_path / "no" / "file",
+            f"there is no directory {tmp_path / 'no'} to write file",
+        ),
     ]:
         with pytest.raises(SystemExit) as ended:
             export.main([str(run), str(file)])

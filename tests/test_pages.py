@@ -339,6 +339,18 @@ def test_layer_normalization_that_sees_ahead_is_no_best_and_said_to_be():
     assert "0.289" in verdict(rows.run_table([ahead]))  # 0.2 nats
 
 
+def test_bits_of_runs_that_never_learnt_are_above_the_axis_and_those_that_see_ahead_nowhere():
+    learnt = [normalized("channel", depth, nats) for depth, nats in ((1, 1.5), (2, 1.4))]
+    others = [normalized("channel", 3, 3.5), normalized("layer", 2, 0.01)]
+    panel = sweep_figure([*learnt, *others], "depth").axes[0]
+    low, high = panel.get_ylim()
+    assert 1.9 < low < 1.4 / math.log(2) < 1.5 / math.log(2) < high < 2.3
+    assert [text.get_text() for text in panel.texts] == ["5.0 ↑"]  # 3.5 nats
+    drawn = np.concatenate([line.get_ydata() for line in panel.lines])
+    assert np.nanmin(drawn) > 1.9
+    assert np.nanmax(drawn) < 2.3
+
+
 @pytest.mark.parametrize("depth", [1, 2])
 def test_the_page_says_what_sees_ahead(depth: int, results: Path):
     append([normalized("layer", depth, 1.0).model_copy(update={"experiment": "fig3"})], results)
