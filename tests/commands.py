@@ -1,12 +1,14 @@
 """Tiny runs and what they leave, for the tests of training and of going on."""
 
 import functools
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +144,12 @@ def start_process(
         env=os.environ | {"WANDB_MODE": "offline"},
         preexec_fn=heed_interruptions,
     )
+
+
+def in_new_process(work: Callable[..., None], *arguments: Any) -> None:
+    """Do it in a new process: W&B's library keeps what earlier tests left in this one."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        process.submit(work, *arguments).result()
 
 
 def heed_interruptions() -> None:

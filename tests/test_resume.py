@@ -20,6 +20,7 @@ from commands import (
     EASY,
     assert_same_weights,
     files_below,
+    in_new_process,
     load,
     measure_quickly,
     record_of,
@@ -355,14 +356,19 @@ def test_a_checkpoint_without_its_best_one_is_refused(
     assert "best.ckpt: No such file" in capsys.readouterr().err
 
 
+def interrupt_and_go_on(overrides: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        interrupted_at(5, overrides, patch)
+    wandb.finish()
+    train_here(overrides)
+
+
 def test_the_same_wandb_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.delenv("WANDB_RUN_ID", raising=False)
     overrides = tiny(tmp_path, "logger.wandb=true")
-    interrupted_at(5, overrides, monkeypatch)
-    wandb.finish()
-    train_here(overrides)
+    in_new_process(interrupt_and_go_on, overrides)
     directory = run_directory(tmp_path)
     run_id = (directory / "wandb_run_id").read_text().strip()
     files = list(directory.glob("wandb/offline-run-*/*.wandb"))

@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from commands import (
     EASY,
     files_below,
+    in_new_process,
     load,
     measure_quickly,
     record_of,
@@ -62,15 +63,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     measure_quickly(monkeypatch)
 
 
-@pytest.fixture
-def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nobody is logged in to W&B, nobody is there to answer, and this process cannot connect."""
-    for variable in ("API_KEY", "MODE", "DIR", "RUN_ID", "PROJECT", "ENTITY"):
-        monkeypatch.delenv(f"WANDB_{variable}", raising=False)
-    wandb.teardown()  # it keeps the settings and the process of an earlier test
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("NETRC", str(tmp_path / "home" / ".netrc"))
+def run_without_account(overrides: list[str], directory: Path) -> None:
+    """Run the command where nobody is logged in to W&B, nobody answers, nothing is reached."""
+    patch = pytest.MonkeyPatch()
+    measure_quickly(patch)
+    for variable in ("API_KEY", "DIR", "RUN_ID", "PROJECT", "ENTITY"):
+        patch.delenv(f"WANDB_{variable}", raising=False)
+    patch.setenv("WANDB_SILENT", "true")
+    patch.setenv("HOME", str(directory))
+    patch.setenv("NETRC", str(directory / ".netrc"))
+    mode = os.environ.get("WANDB_MODE")
 
     def refuse(*_: Any) -> None:
         raise AssertionError("nothing may be asked or sent")
@@ -82,9 +84,12 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             refuse()
         connect(self, address)
 
-    monkeypatch.setattr("builtins.input", refuse)
-    monkeypatch.setattr("getpass.getpass", refuse)
-    monkeypatch.setattr(socket.socket, "connect", local_only)
+    patch.setattr("builtins.input", refuse)
+    patch.setattr("getpass.getpass", refuse)
+    patch.setattr(socket.socket, "connect", local_only)
+    run_command(overrides)
+    assert wandb.run is None
+    assert os.environ.get("WANDB_MODE") == mode  # or later runs would be offline too
 
 
 def refused(overrides: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -309,10 +314,10 @@ def test_tensorboard_holds_the_curve_and_the_settings(tmp_path: Path) -> None:
     assert events.Scalars("best/accuracy")[-1].value == pytest.approx(record.best["accuracy"])
 
 
-@pytest.mark.usefixtures("no_account")
-def test_wandb_needs_no_account(tmp_path: Path) -> None:
-    record = train_here(tiny(tmp_path / "runs", "logger.wandb=true"))
-    assert wandb.run is None
+def test_wandb_needs_no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    overrides = tiny(tmp_path / "runs", "logger.wandb=true")
+    in_new_process(run_without_account, overrides, tmp_path / "home")
     directory = run_directory(tmp_path / "runs")
     run_id = (directory / "wandb_run_id").read_text().strip()
     (file,) = directory.glob("wandb/offline-run-*/*.wandb")
@@ -321,20 +326,17 @@ def test_wandb_needs_no_account(tmp_path: Path) -> None:
     for words in ("model.depth", "tlstm_3d_cn", "validation/accuracy", "best/accuracy"):
         assert words.encode() in content
     assert directory.name.encode() in content
-    assert record.outcome == "budget spent"
-    assert "WANDB_MODE" not in os.environ  # or later runs would be offline too
+    assert record_of(tmp_path / "runs").outcome == "budget spent"
 
 
-@pytest.mark.usefixtures("no_account")
 def test_wandb_online_without_an_account_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "online")
-    capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
-        run_command(tiny(tmp_path, "logger.wandb=true"))
+        in_new_process(run_without_account, tiny(tmp_path, "logger.wandb=true"), tmp_path / "home")
     assert ended.value.code == 2
-    assert "error: W&B: No API key configured" in capsys.readouterr().err
+    assert "error: W&B: No API key configured" in capfd.readouterr().err
 
 
 def test_the_wandb_run_is_the_agents_else_the_runs_own(
