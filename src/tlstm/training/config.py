@@ -92,11 +92,10 @@ def compose(overrides: Sequence[str]) -> Run:
             if not _is_group(key):
                 _check_key(OmegaConf.to_container(config, resolve=False), key)
                 OmegaConf.update(config, key, value)
-        check_values(config)
         OmegaConf.resolve(config)
-        declared = copy.deepcopy(_compose_groups(*groups))
-        OmegaConf.resolve(declared)
-        check_leaves(leaves(config), leaves(declared))
+        check_values(config)
+        declared = _declared(*groups)
+        check_leaves(leaves(config), declared)
         check_classes(config)
         _check_data(config, declared)
     except (HydraException, OmegaConfBaseException) as error:
@@ -112,6 +111,12 @@ def _compose_groups(*groups: str) -> DictConfig:
     """Compose the chosen groups, before single values are set."""
     with hydra.initialize_config_dir(str(CONFIGURATIONS), version_base="1.3"):
         return hydra.compose("config", overrides=list(groups))
+
+
+@functools.cache
+def _declared(*groups: str) -> dict[str, Any]:
+    """Return the single values of the chosen groups, as their files give them."""
+    return leaves(_compose_groups(*groups))
 
 
 def instantiate(node: DictConfig, **arguments: Any) -> Any:
@@ -134,10 +139,10 @@ def with_scale(overrides: Sequence[str]) -> list[str]:
     return [*overrides, f"scale={default_scale()}"]
 
 
-def _check_data(config: DictConfig, declared: DictConfig) -> None:
+def _check_data(config: DictConfig, declared: dict[str, Any]) -> None:
     """Refuse other data under the name of those whose hash the task declares."""
-    task, expected = config.task, declared.task.get("sha256")
-    if expected not in (None, task.get("sha256")) and task.name == declared.task.name:
+    task, expected = config.task, declared.get("task.sha256")
+    if expected not in (None, task.get("sha256")) and task.name == declared["task.name"]:
         raise ValueError(
             f"task.sha256={task.sha256} is not that of {task.name}; other data need a name of "
             "their own, as in task.name=my_images"
