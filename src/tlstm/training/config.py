@@ -92,8 +92,8 @@ def compose(overrides: Sequence[str]) -> Run:
             if not _is_group(key):
                 _check_key(OmegaConf.to_container(config, resolve=False), key)
                 OmegaConf.update(config, key, value)
-        OmegaConf.resolve(config)
         check_values(config)
+        OmegaConf.resolve(config)
         declared = _declared(*groups)
         check_leaves(leaves(config), declared)
         check_classes(config)
