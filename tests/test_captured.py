@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.optim import Adam
+from torch.optim import Optimizer
 
 from commands import (
     assert_same_weights,
@@ -33,7 +33,8 @@ from tlstm.training import callbacks, cuda_graph, module
 from tlstm.training import run as job
 from tlstm.training.config import compose
 from tlstm.training.cuda_graph import WARM_UPS, GraphedStep, cuda_graph_obstacle
-from tlstm.training.module import SequenceModule, adam_options
+from tlstm.training.module import SequenceModule
+from tlstm.training.optimizers import device_options, make_optimizer
 from tlstm.training.run import setup_run
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -43,8 +44,9 @@ class HostGraph:
     """Stands for a CUDA graph on the CPU."""
 
     def __init__(self, compute: Callable[[], Tensor]) -> None:
-        for _ in range(WARM_UPS):
-            self.result = compute()
+        with torch.random.fork_rng([]):
+            for _ in range(WARM_UPS):
+                self.result = compute()
         self._compute, self._replays = compute, 0
 
     def replay(self) -> None:
@@ -94,17 +96,19 @@ def logged(output_dir: Path, name: str) -> list[tuple[int, float]]:
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
-    ("model", "precision"),
+    ("model", "precision", "others"),
     [
-        ("tlstm_3d_cn", "bf16-mixed"),
-        ("tlstm_2d", "64-true"),
-        ("trnn_2d", "32-true"),
-        ("slstm", "32-true"),
+        ("tlstm_3d_cn", "bf16-mixed", []),
+        ("tlstm_2d", "64-true", []),
+        ("trnn_2d", "32-true", ["training.optimizer=rmsprop", "training.momentum=0.5"]),
+        ("slstm", "32-true", ["training.optimizer=sgd", "training.rate_decay=0.5"]),
+        ("rhn", "32-true", ["model.core.embedding_size=4"]),  # with dropout
     ],
 )
 def test_captured_training_is_the_same(
     model: str,
     precision: str,
+    others: list[str],
     device: str,
     settings: list[str],
     tmp_path: Path,
@@ -112,7 +116,7 @@ def test_captured_training_is_the_same(
 ) -> None:
     monkeypatch.setattr(module, "LOGGED_STEPS", 1)
     given = ["training.gradient_clip=0.1", "training.warmup_samples=90"]
-    common = [f"model={model}", f"trainer.precision={precision}", *given, *settings]
+    common = [f"model={model}", f"trainer.precision={precision}", *given, *others, *settings]
     replayed = train_here(tiny(tmp_path / "captured", *common))
     plain = train_here(tiny(tmp_path / "plain", *common, "trainer.cuda_graph=false"))
     assert replayed.identifier == plain.identifier
@@ -158,7 +162,7 @@ def test_a_run_goes_on_on_another_device(first: str, second: str, tmp_path: Path
 
 def of_a_gpu(checkpoint: dict[str, Any]) -> None:
     for group in checkpoint["optimizer_states"][0]["param_groups"]:
-        group |= adam_options(torch.device("cuda"))
+        group |= device_options("adam", torch.device("cuda"))
         assert group["capturable"] is group["fused"] is True
 
 
@@ -183,7 +187,7 @@ def test_a_run_goes_on_from_other_checkpoints(
     assert_same_curve(found, train_here(tiny(tmp_path / "whole")), "cpu")
 
 
-def learner(parameter: Tensor, optimizer: Adam) -> Callable[[Batch], Tensor]:
+def learner(parameter: Tensor, optimizer: Optimizer) -> Callable[[Batch], Tensor]:
     """Return an optimizer step of a model with one parameter."""
 
     def learn(batch: Batch) -> Tensor:
@@ -197,17 +201,20 @@ def learner(parameter: Tensor, optimizer: Adam) -> Callable[[Batch], Tensor]:
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("kind", "momentum"), [("adam", 0), ("rmsprop", 0.9), ("sgd", 0.9)])
 def test_the_first_passes_leave_no_trace(
-    device: str, settings: list[str], monkeypatch: pytest.MonkeyPatch
+    kind: str, momentum: float, device: str, settings: list[str]
 ) -> None:
-    """Neither at the start, nor with an optimizer that has moments, nor in random numbers."""
+    """Neither at the start, nor with an optimizer that has moments."""
     torch.manual_seed(0)
     weight = torch.nn.Parameter(torch.randn(3, device=device))
     twin = torch.nn.Parameter(weight.detach().clone())
     batches = [Batch(*(torch.randn(3, device=device) for _ in Batch._fields)) for _ in range(6)]
 
-    options = adam_options(torch.device(device))
-    optimizers = [Adam([parameter], lr=0.1, **options) for parameter in (weight, twin)]
+    optimizers = [
+        make_optimizer(kind, [parameter], 0.1, momentum, torch.device(device))
+        for parameter in (weight, twin)
+    ]
     plain = learner(twin, optimizers[1])
     for part in (batches[:3], batches[3:]):  # the second recording meets moments
         replayed = GraphedStep(learner(weight, optimizers[0]), optimizers[0], part[0])
@@ -215,13 +222,13 @@ def test_the_first_passes_leave_no_trace(
             torch.testing.assert_close(replayed(batch), plain(batch), rtol=1e-6, atol=1e-6)
             torch.testing.assert_close(weight, twin, rtol=1e-6, atol=1e-6)
     states = [optimizer.state_dict()["state"][0] for optimizer in optimizers]
-    assert states[0]["step"] == states[1]["step"] == 6
+    assert states[0].get("step") == states[1].get("step") == (None if kind == "sgd" else 6)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_batch_of_another_shape_is_refused(device: str, settings: list[str]) -> None:
     weight = torch.nn.Parameter(torch.ones(3, device=device))
-    optimizer = Adam([weight], **adam_options(torch.device(device)))
+    optimizer = make_optimizer("adam", [weight], 0.1, 0, torch.device(device))
     batch = Batch(*(torch.ones(3, device=device),) * 3)
     step = GraphedStep(learner(weight, optimizer), optimizer, batch)
     with pytest.raises(ValueError, match=r"captured shape \[3\], got \[1\]"):

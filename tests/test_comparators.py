@@ -23,7 +23,7 @@ from tlstm.layers.comparators.comparator import Comparator
 from tlstm.layers.comparators.dilated_cnn import DilatedCNN
 from tlstm.layers.comparators.dilated_gru import GRU, DilatedGRU, run_dilated
 from tlstm.layers.comparators.fs_lstm import FSLSTM
-from tlstm.layers.comparators.full_capacity_urnn import FullCapacityURNN
+from tlstm.layers.comparators.full_capacity_urnn import SLOWNESS, FullCapacityURNN
 from tlstm.layers.comparators.hm_lstm import HMLSTM, boundary_of
 from tlstm.layers.comparators.hyper_lstm import HyperLSTM
 from tlstm.layers.comparators.irnn import IRNN
@@ -34,6 +34,7 @@ from tlstm.layers.comparators.qrnn import QRNN, scan
 from tlstm.layers.comparators.rhn import RHN
 from tlstm.layers.comparators.stanh import STanh
 from tlstm.layers.comparators.urnn import PERMUTATION_SEED, URNN
+from tlstm.sweeping.grid import SWEEPS, read_runs
 from tlstm.training.config import compose, instantiate
 from tlstm.training.cuda_graph import restore_tensors
 from tlstm.training.network import SequenceNetwork
@@ -306,7 +307,7 @@ def urnn(w: Weights, x: Array, parts: list[Array], layer: Any) -> tuple[Array, l
 
 def full_capacity(w: Weights, x: Array, parts: list[Array], layer: Any) -> Any:
     free, first = (w[name][0] + 1j * w[name][1] for name in ("generator", "first"))
-    half = (free - free.conj().T) / 2
+    half = (free - free.conj().T) / 400
     one = np.eye(layer.units)
     matrix = np.linalg.inv(one + half) @ (one - half) @ first
     return unitary_step(w, x, parts, matrix, lambda z: np.sqrt(1e-5 + np.abs(z) ** 2), 0)
@@ -563,6 +564,15 @@ def test_other_sizes_of_the_papers(settings: str, parameters: int) -> None:
     with torch.device("meta"):
         network = SequenceNetwork(instantiate(config.model.core, input_size=205), 205)
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+
+
+def test_table_1_is_run_with_10_million_parameters_a_model() -> None:
+    runs = read_runs(SWEEPS / "table1-comparators.yaml", ["scale=paper"])
+    for run in runs:
+        name = run.config.model.name
+        found = models.count("wikipedia_sample", [f"model={name}"])
+        assert found == pytest.approx(10_000_000, rel=3e-3)
+    assert len(runs) == 6
 
 
 @for_each
@@ -992,7 +1002,9 @@ def test_a_unitary_matrix_stays_unitary(kind: type[URNN]) -> None:
     layer, inputs = kind(1, 16, dtype=torch.float64), torch.randn(5, 4, 1, dtype=torch.float64)
     assert error_of(layer.matrix()) < 1e-14
     first, losses = layer.matrix().detach(), []
-    optimizer = torch.optim.Adam(layer.parameters(), lr=0.01)
+    slow = [{"params": [layer.generator], "lr": 2.0}] if kind is FullCapacityURNN else []
+    others = [value for name, value in layer.named_parameters() if name != "generator"]
+    optimizer = torch.optim.Adam([{"params": others}, *slow], lr=0.01)
     for _ in range(50):
         losses.append((layer(inputs)[0][-1] - 0.3).square().mean())
         optimizer.zero_grad()
@@ -1038,7 +1050,7 @@ def test_gradient_descent_makes_the_published_step_of_a_unitary_matrix() -> None
     published = torch.linalg.inv(one + rate / 2 * skew) @ (one - rate / 2 * skew) @ w
     loss(layer.matrix()).backward()
     with torch.no_grad():
-        layer.generator -= rate / 2 * layer.generator.grad
+        layer.generator -= rate / 2 * SLOWNESS**2 * layer.generator.grad
     assert_close(layer.matrix(), published)
     fell = float(loss(w) - loss(published))
     assert fell == pytest.approx(rate / 2 * float(skew.abs().square().sum()), rel=1e-2)

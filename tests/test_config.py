@@ -30,7 +30,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 GROUPS = {
     group.name: sorted(file.stem for file in group.glob("*.yaml"))
     for group in CONFIGURATIONS.iterdir()
-    if group.is_dir() and group.name != "sizes"
+    if group.is_dir() and group.name not in ("sizes", "published")
 }
 # Those of `test_comparators` have sizes of their own
 MODELS = [
@@ -197,6 +197,8 @@ def test_the_papers_settings(task: str, settings: dict[str, int]) -> None:
         "training.loss=answer",
         "training.gradient_clip=0",
         "training.warmup_samples=0",
+        "training.optimizer=null",
+        "training.rate_decay=null",
         "initialization=embedding",
         "initialization.scale=1",
         "initialization.hidden_range=0.08",
@@ -231,6 +233,9 @@ def test_what_decides_nothing_changes_no_identifier(override: str) -> None:
         "training.samples_per_epoch=1_500",
         "training.threshold=0.9",
         "training.loss=all",
+        "training.loss=sum",
+        "training.optimizer=sgd",
+        "training.rate_decay=0.5",
         "training.gradient_clip=1",
         "training.warmup_samples=15_000",
         "initialization=torch7",
@@ -380,7 +385,11 @@ def test_the_machine_chooses_the_scale_unless_it_is_given() -> None:
         ("initialization.input_range=ones", ["input_range", "or null or normal", "got 'ones'"]),
         ("initialization.norm_gain=null", ["norm_gain", "from 0 on", "got None"]),
         ("initialization=xavier", ["initialization/xavier", "torch7", "embedding"]),
-        ("training.loss=everything", ["training.loss", "answer, all", "got 'everything'"]),
+        ("training.loss=everything", ["training.loss", "answer, all, sum", "got 'everything'"]),
+        ("training.optimizer=adam", ["training.optimizer", "null, rmsprop, sgd", "got 'adam'"]),
+        ("training.momentum=0.9", ["training.momentum=0.9 needs training.optimizer"]),
+        ("training.rate_decay=0", ["training.rate_decay", "above 0 and at most 1", "got 0"]),
+        ("training.decay_patience=2", ["training.decay_patience=2 needs training.rate_decay"]),
         ("training.max_samples=100", ["training.max_samples", "at least", "3000", "got 100"]),
         ("training.max_samples=null", ["training.max_samples", "at least 1", "got None"]),
         ("training.samples_per_epoch=0", ["training.samples_per_epoch", "at least 1", "got 0"]),

@@ -161,7 +161,7 @@ def test_a_diverged_run_still_leaves_a_record(tmp_path, loss):
         ({"outcome": "solved"}, "samples_to_threshold"),
         ({"surprise": 1}, "surprise"),
         ({"format": 3}, "format"),
-        ({"format": 1}, "format 1; `python -m tlstm.results migrate` brings it"),
+        ({"format": 1}, "format 1; `python -m tlstm.results migrate` of commit"),
         (
             {
                 "curve": [

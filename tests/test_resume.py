@@ -112,6 +112,28 @@ def test_a_failure_at_any_step_changes_nothing(
     assert_same_end(tmp_path, whole)
 
 
+# Models that draw random numbers, and what else a run keeps
+RANDOM = [
+    ["model=rhn", "model.core.embedding_size=4", "training.optimizer=sgd"],
+    ["model=fs_lstm", "training.optimizer=rmsprop", "training.momentum=0.9"],
+    ["model=bn_lstm", "model.depth=1", "training.rate_decay=0.5"],
+    ["model=bn_lstm", "model.depth=1", "training.rate_decay=0.1", "training.decay_patience=1"],
+]
+
+
+@pytest.mark.parametrize("settings", RANDOM)
+def test_random_numbers_and_rates_go_on(
+    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout, zoneout, noise of training and validation, moments and the learning rate."""
+    train_here(tiny(tmp_path / "whole", *settings))
+    for step in (4, 2):
+        with monkeypatch.context() as patch:
+            interrupted_at(step, tiny(tmp_path / "killed", *settings), patch)
+    train_here(tiny(tmp_path / "killed", *settings))
+    assert_same_end(tmp_path / "killed", run_directory(tmp_path / "whole"))
+
+
 @pytest.mark.parametrize(
     ("place", "name", "call"),
     [

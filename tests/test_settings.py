@@ -16,9 +16,11 @@ from commands import TINY, files_below, measure_quickly, run_directory, tiny, tr
 from tlstm.layers.recurrent import RecurrentLayer
 from tlstm.records import provenance
 from tlstm.records.schema import parse_record
+from tlstm.sweeping.grid import SWEEPS, read_runs
 from tlstm.tasks.base import Batch
 from tlstm.training import cores
-from tlstm.training.config import compose, instantiate, leaves
+from tlstm.training.callbacks import falls
+from tlstm.training.config import CONFIGURATIONS, compose, instantiate, leaves
 from tlstm.training.initialization import initialize
 from tlstm.training.module import SequenceModule
 from tlstm.training.run import make_data, make_module, set_up_torch, setup_run
@@ -74,6 +76,9 @@ def test_the_loss_is_over_the_answer_or_over_all_positions(tmp_path: Path) -> No
     torch.testing.assert_close(module.loss(batch), each[batch.loss_mask.flatten()].mean())
     everywhere, _ = made(tmp_path, "training.loss=all")
     torch.testing.assert_close(everywhere.loss(batch), each.mean())
+    summed, _ = made(tmp_path, "training.loss=sum")
+    of_samples = (each.unflatten(0, batch.targets.shape) * batch.loss_mask).sum(1)
+    torch.testing.assert_close(summed.loss(batch), of_samples.mean())
 
 
 @pytest.mark.parametrize("task", ["digits", "python_topics"])
@@ -94,6 +99,67 @@ def test_gradients_are_clipped_all_together(tmp_path: Path) -> None:
         gradients(*made(tmp_path, "training.gradient_clip=1000")), whole, strict=True
     ):
         torch.testing.assert_close(same, large, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["rmsprop", "sgd"])
+def test_other_optimizers_are_those_of_their_papers(kind: str, tmp_path: Path) -> None:
+    """Two steps of one parameter against the formulas."""
+    module, batch = made(tmp_path, f"training.optimizer={kind}", "training.momentum=0.5")
+    weight = module.network.head.bias
+    optimizer, expected = module.configure_optimizers(), weight.detach().double()
+    square = buffer = torch.zeros_like(expected)
+    for _ in range(2):
+        module._learn(batch, optimizer, Tensor.backward)
+        assert weight.grad is not None
+        update = weight.grad.double()
+        square = 0.9 * square + 0.1 * update**2
+        update = update / (square.sqrt() + 1e-8) if kind == "rmsprop" else update
+        buffer = 0.5 * buffer + update
+        expected = expected - module.learning_rate * buffer
+        torch.testing.assert_close(weight.double(), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("patience", "expected"),
+    [(0, [1, 2, 3, 4, 5, 6]), (1, [0, 0, 1, 2, 2, 3]), (2, [0, 0, 0, 1, 1, 1])],
+)
+def test_the_learning_rate_falls_where_validation_does_not_improve(
+    patience: int, expected: list[int]
+) -> None:
+    costs = [3.0, 2.0, 2.0, float("inf"), 1.0, 1.5]
+    assert [falls(costs[:number], patience) for number in range(1, 7)] == expected
+
+
+def test_a_rate_that_falls_is_that_of_the_next_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen in the size of the steps of plain gradient descent."""
+    measure_quickly(monkeypatch)
+    rates, learn = [], SequenceModule.learn
+
+    def noted(self: SequenceModule, batch: Batch) -> Tensor:
+        weight = self.network.head.bias
+        before = weight.detach().clone()
+        loss = learn(self, batch)
+        assert weight.grad is not None
+        rates.append(float((before - weight).norm() / weight.grad.norm()))
+        return loss
+
+    monkeypatch.setattr(SequenceModule, "learn", noted)
+    settings = ("training.optimizer=sgd", "training.learning_rate=0.1", "training.rate_decay=0.5")
+    train_here(tiny(tmp_path, *settings))
+    assert rates == pytest.approx([0.1, 0.1, 0.05, 0.05, 0.025, 0.025], rel=1e-3)
+
+
+@pytest.mark.parametrize("table", ["table1", "table3"])
+def test_every_row_of_another_paper_has_its_training(table: str) -> None:
+    """Which its experiment sets, and no other one."""
+    runs = read_runs(SWEEPS / f"{table}-comparators.yaml", ["scale=paper"])
+    files = {file.stem for file in (CONFIGURATIONS / "published" / table).glob("*.yaml")}
+    assert {run.config.model.name for run in runs} == files
+    for run in runs:
+        usual = compose([*run.overrides, "experiment=scratch"])
+        assert (usual.identifier == run.identifier) == (run.config.model.name == "mlstm")
 
 
 def test_the_learning_rate_rises_evenly_to_its_whole(

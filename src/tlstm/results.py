@@ -2,8 +2,7 @@
 
 `runs/<experiment>/<run>/record.json` goes into `results/<experiment>/records.jsonl`, one line
 each, and the benchmark's measurements, `runs/runtime/*.jsonl`, into `results/runtime`.
-`python -m tlstm.results copy` puts the committed records beside those of a store of one's own;
-`python -m tlstm.results migrate` brings stores and run directories of format 1 to format 2.
+`python -m tlstm.results copy` puts the committed records beside those of a store of one's own.
 """
 
 import sys
@@ -78,27 +77,10 @@ def copy(committed: Path, results_dir: Path) -> int:
     return 0
 
 
-def migrate(runs: Path, results_dir: Path) -> int:
-    """Bring run directories and stores to the format of today and print how many were not in it.
-
-    Returns:
-        The exit code: 0 for success, 1 if some could not be brought along.
-    """
-    from tlstm.training.migration import (
-        migrate_all,  # torch and Hydra, which collecting does without
-    )
-
-    done, problems = migrate_all(runs, results_dir)
-    print(f"{done} records and run directories brought to the format of today")
-    for problem in problems:
-        print(f"not brought along: {problem}", file=sys.stderr)
-    return 1 if problems else 0
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = CommandParser(prog="python -m tlstm.results", description=__doc__)
-    commands = parser.add_subparsers(required=True, dest="command", metavar="collect|copy|migrate")
+    commands = parser.add_subparsers(required=True, dest="command", metavar="collect|copy")
     command = commands.add_parser(
         "collect",
         help="take the records of finished runs into the committed store",
@@ -124,17 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     command.add_argument("--committed", type=Path, default=Path("results"), metavar="DIRECTORY")
     command.add_argument("--results", type=Path, required=True, metavar="DIRECTORY")
-    command = commands.add_parser(
-        "migrate", help="bring stores and run directories to the format of today"
-    )
-    command.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIRECTORY")
-    command.add_argument("--results", type=Path, default=Path("results"), metavar="DIRECTORY")
     chosen = parser.parse_args(arguments)
     try:
         if chosen.command == "copy":
             return copy(chosen.committed, chosen.results)
-        if chosen.command == "migrate":
-            return migrate(chosen.runs, chosen.results)
         return collect(chosen.runs, chosen.results, chosen.experiments)
     except (OSError, ValueError) as error:
         complain(sentence(error))

@@ -82,12 +82,13 @@ def _at(config: JsonValue, name: str, missing: JsonValue) -> JsonValue:
     return config
 
 
+FORMAT_1 = "format 1; `python -m tlstm.results migrate` of commit 6346235 brings it to format 2"
+
+
 def _of_today(number: object) -> object:
     """Refuse a record of an earlier format with what to do about it."""
     if number == 1:
-        raise PydanticCustomError(
-            "format", "format 1; `python -m tlstm.results migrate` brings it to format 2"
-        )
+        raise PydanticCustomError("format", FORMAT_1)
     return number
 
 

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from tlstm.records.schema import CurvePoint
 from tlstm.tasks.base import Batch
-from tlstm.training.cuda_graph import CudaGraph, restore_tensors
+from tlstm.training.cuda_graph import CudaGraph, restore_random_numbers, restore_tensors
 from tlstm.training.display import DISPLAY_SECONDS, Report, Status
 from tlstm.training.module import SequenceModule
 
@@ -54,14 +55,15 @@ class LearningCurve(Callback):
 
     def best(self, selected_by: Literal["accuracy", "loss"]) -> int:
         """Return the index of the highest accuracy or the lowest loss, the earliest of equals."""
+        costs = self.costs(selected_by)
+        return costs.index(min(costs))
 
-        def cost(index: int) -> float:
-            value = self.curve[index][selected_by]
-            if selected_by == "accuracy":
-                return -value
-            return value if math.isfinite(value) else math.inf
-
-        return min(range(len(self.curve)), key=cost)
+    def costs(self, selected_by: Literal["accuracy", "loss"]) -> list[float]:
+        """Return a number for each validation, smaller for a better one."""
+        values = [point[selected_by] for point in self.curve]
+        if selected_by == "accuracy":
+            return [-value for value in values]
+        return [value if math.isfinite(value) else math.inf for value in values]
 
     def points(self) -> list[CurvePoint]:
         """Return the curve in the form of a record."""
@@ -75,6 +77,43 @@ class LearningCurve(Callback):
         """Resume from a checkpoint's state."""
         self.curve = list(state_dict["curve"])
         self._earlier_seconds = state_dict["seconds"]
+
+
+class DecayRate(Callback):
+    """Let the learning rate fall after validations, as a function of the learning curve alone.
+
+    Args:
+        learning_curve: of the run, before this one among the callbacks.
+        patience: validations in a row without a better one before each fall; 0 for a fall at every
+            validation.
+    """
+
+    def __init__(self, learning_curve: LearningCurve, patience: int) -> None:
+        self._learning_curve = learning_curve
+        self._patience = patience
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Continue with the rate of a resumed run."""
+        assert isinstance(pl_module, SequenceModule)
+        costs = self._learning_curve.costs(pl_module.selected_by)
+        pl_module.rate_factor = pl_module.rate_decay ** falls(costs, self._patience)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the rate of the next epoch."""
+        self.on_train_start(trainer, pl_module)
+
+
+def falls(costs: Sequence[float], patience: int) -> int:
+    """Return how often the learning rate has fallen after validations of these costs."""
+    if patience == 0:
+        return len(costs)
+    best, waited, count = math.inf, 0, 0
+    for cost in costs:
+        waited = 0 if cost < best else waited + 1
+        best = min(best, cost)
+        if waited == patience:
+            waited, count = 0, count + 1
+    return count
 
 
 class StopEarly(EarlyStopping):
@@ -136,7 +175,7 @@ def milliseconds_per_timestep(module: SequenceModule, batch: Batch, seconds: flo
 
     Batch time / (timesteps × batch) [paper], with the timesteps of the input: the delay of a model
     adds time, but no timesteps [ours]. The median of repetitions. Passes on a GPU are replayed from
-    a CUDA graph where training does so.
+    a CUDA graph where training does so. Random numbers of training stay the same.
 
     Args:
         module: on the device to measure on.
@@ -151,7 +190,7 @@ def milliseconds_per_timestep(module: SequenceModule, batch: Batch, seconds: flo
             loss.backward()
         return loss.detach()
 
-    with restore_tensors(module.recurrent_state(batch)):
+    with restore_tensors(module.recurrent_state(batch)), restore_random_numbers(module.device):
         run = CudaGraph(passes).replay if module.captured else passes
         run()  # warm up
         timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
@@ -183,7 +222,8 @@ class MeasureRuntime(Callback):
         loader = trainer.train_dataloader
         assert loader is not None
         size = pl_module.batch_size // trainer.world_size
-        batch = Batch(*(part[:size] for part in next(iter(loader))))  # which may hold several
+        with restore_random_numbers(pl_module.device):  # one of which every loader draws
+            batch = Batch(*(part[:size] for part in next(iter(loader))))  # which may hold several
         batch = Batch(*trainer.strategy.batch_to_device(batch))
         with trainer.precision_plugin.train_step_context():
             self.milliseconds = milliseconds_per_timestep(pl_module, batch)

@@ -16,6 +16,7 @@ from torch import Tensor
 from tlstm.training.callbacks import LearningCurve
 from tlstm.training.config import Run, decisive, samples_at_most
 from tlstm.training.module import STEPS_COUNTED, SequenceModule
+from tlstm.training.optimizers import has_whole_state
 from tlstm.utils import open_regular, replace_file, sentence
 
 # The errors of reading a checkpoint that lacks something, or has something else in its place
@@ -170,10 +171,9 @@ def _whole(
     needed = {each.state_key for each in callbacks if each.state_dict()}
     try:
         states = checkpoint["optimizer_states"][0]
-        moments = [state["exp_avg"].shape for _, state in sorted(states["state"].items())]
         whole = (
             checkpoint["callbacks"].keys() >= needed
-            and moments == [parameter.shape for parameter in module.parameters()]
+            and has_whole_state(states, module.configure_optimizers())
             and _shapes(checkpoint["state_dict"]) == _shapes(module.state_dict())
             and checkpoint.keys() >= module.checkpoint_parts
             and STEPS_COUNTED in checkpoint["loops"]["fit_loop"]

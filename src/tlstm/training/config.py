@@ -8,7 +8,7 @@ import difflib
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,8 +49,15 @@ NO_SETTINGS = ("label", "depth", "channels")
 # and the training take from it
 NOT_OF_DATA = ("data_module", "data_dir", "path", "channels", "sizes", "forget_bias")
 
+
+def of_task(task: str, values: Mapping[str, Any], otherwise: Any) -> Any:
+    """Return the value that a model has for a task, or its usual one."""
+    return values.get(task, otherwise)
+
+
 OmegaConf.register_new_resolver("tensor_size", geometry.tensor_size, replace=True)
 OmegaConf.register_new_resolver("paper_name", paper_name, replace=True)
+OmegaConf.register_new_resolver("of_task", of_task, replace=True)
 OmegaConf.register_new_resolver(
     "visible_gpus", lambda otherwise: torch.cuda.device_count() or otherwise, replace=True
 )
@@ -164,14 +171,18 @@ def decisive(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
     """Return the settings that decide a run's result, by their dotted names.
 
     Names of classes and of ways to begin are none of them, nor are settings of the task that the
-    model and the training take from it. A whole number is the same however it is written.
+    model and the training take from it. A setting of the training that is null is none: so runs
+    have the identifiers that they had before there was such a setting. A whole number is the same
+    however it is written.
     """
     taken = [f"task.{key}" for key in (*config["training"], *NOT_OF_DATA)]
     left_out = ["model.label", "model.core._target_", "initialization.name", *taken]
     return {
         key: int(value) if isinstance(value, float) and value.is_integer() else value
         for key, value in leaves(config).items()
-        if _is_within(key, DECISIVE) and not _is_within(key, left_out)
+        if _is_within(key, DECISIVE)
+        and not _is_within(key, left_out)
+        and not (value is None and key.startswith("training."))
     }
 
 

@@ -6,7 +6,7 @@ the weights, the gradients and the optimizer's state are changed in place.
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor
@@ -115,7 +115,7 @@ class GraphedStep:
 def restore_optimizer(optimizer: Optimizer) -> Iterator[None]:
     """Restore weights and optimizer state in place at the end of the context.
 
-    State created in the context becomes zero, the first state of Adam.
+    State created in the context becomes zero, the first state of every optimizer here.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     weights = [parameter.detach().clone() for parameter in parameters]
@@ -138,6 +138,11 @@ def restore_tensors(tensors: Sequence[Tensor]) -> Iterator[None]:
     yield
     for tensor, value in zip(tensors, values, strict=True):
         tensor.copy_(value)
+
+
+def restore_random_numbers(device: torch.device) -> AbstractContextManager[None]:
+    """Restore the random generators of the CPU and of a device at the end of the context."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 def cuda_graph_obstacle(device: torch.device, world_size: int, precision: str) -> str | None:
@@ -171,7 +176,8 @@ def _warm_up(compute: Callable[[], Tensor]) -> None:
     """Run a computation on a side stream, as captures do; the random generators are restored."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.random.fork_rng([torch.cuda.current_device()]), torch.cuda.stream(stream):
+    device = torch.device("cuda", torch.cuda.current_device())
+    with restore_random_numbers(device), torch.cuda.stream(stream):
         for _ in range(WARM_UPS):
             compute()
     torch.cuda.current_stream().wait_stream(stream)

@@ -1,6 +1,7 @@
 """The LightningModule: a network, its loss over the loss mask, and its metrics."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from lightning import LightningModule
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
 from tlstm.tasks.base import Batch
@@ -21,20 +22,21 @@ from tlstm.training.metrics import (
     update_token_metrics,
 )
 from tlstm.training.network import SequenceNetwork
+from tlstm.training.optimizers import device_options, make_optimizer
 
 LOGGED_STEPS = 50  # optimizer steps from one logged training loss to the next
 STEPS_COUNTED = "epoch_loop.manual_optimization.optim_step_progress"
 
 
 class SequenceModule(LightningModule):
-    """Training by the negative log-likelihood over the loss mask [ours], with Adam [paper].
+    """Training by the negative log-likelihood over the loss mask [ours].
 
     The optimization is manual in Lightning's sense, so that one step of Lightning's loop can make
     many optimizer steps, each a single launch on a GPU.
 
     Args:
         network: tokens or features in, logits out.
-        learning_rate: of Adam; 0.001 in the paper.
+        learning_rate: 0.001 in the paper.
         threshold: the validation accuracy that counts as solved.
         batch_size: training samples of all devices together per step.
         description: the network in plain values, kept in every checkpoint to refuse those of
@@ -42,16 +44,22 @@ class SequenceModule(LightningModule):
         gradient_clip: largest norm of the gradients of all weights together; 0 for no limit.
         warmup_samples: training samples over which the learning rate rises, from step to step by as
             much, to its whole; 0 begins with the whole.
-        loss_over_all: True for the loss over every position instead of the loss mask.
+        loss: "answer" for the mean over the loss mask, "all" for that over every position, "sum"
+            for the sum over the loss mask, divided by the samples.
+        optimizer: "adam" [paper], "rmsprop" or "sgd".
+        momentum: of the last two.
+        rate_decay: what the learning rate is multiplied by each time that it falls.
 
     Attributes:
         captured: True where optimizer steps replay from a CUDA graph.
+        rate_factor: by which the learning rate has fallen so far.
         selected_by: "accuracy" if the best validation has the highest accuracy, "loss" if it has
             the lowest loss.
         checkpoint_parts: what a checkpoint holds beside Lightning's own.
     """
 
     captured = False
+    rate_factor = 1.0
     checkpoint_parts = frozenset({"description"})
     selected_by: Literal["accuracy", "loss"] = "accuracy"
 
@@ -64,7 +72,10 @@ class SequenceModule(LightningModule):
         description: dict[str, Any],
         gradient_clip: float = 0.0,
         warmup_samples: int = 0,
-        loss_over_all: bool = False,
+        loss: Literal["answer", "all", "sum"] = "answer",
+        optimizer: str = "adam",
+        momentum: float = 0.0,
+        rate_decay: float = 1.0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -74,12 +85,17 @@ class SequenceModule(LightningModule):
         self.description = description
         self.gradient_clip = gradient_clip
         self.warmup_samples = warmup_samples
-        self.loss_over_all = loss_over_all
+        self.loss_is = loss
+        self.optimizer_kind = optimizer
+        self.momentum = momentum
+        self.rate_decay = rate_decay
         self.validation_metrics = token_metrics(network.head.out_features)
         self.test_metrics = token_metrics(network.head.out_features)
         self.samples_to_threshold = SamplesToThreshold(threshold)
         self._graphed_step: GraphedStep | None = None
         self._losses: list[tuple[int, Tensor]] = []
+        self._last_rate = learning_rate
+        self._random_states: list[Tensor] = []
 
     @property
     def samples_seen(self) -> int:
@@ -92,9 +108,9 @@ class SequenceModule(LightningModule):
         return {}
 
     def loss(self, batch: Batch) -> Tensor:
-        """Compute the mean negative log-likelihood over the loss mask, or over all [ours]."""
+        """Compute the negative log-likelihood of a batch."""
         targets = batch.targets
-        if not self.loss_over_all:
+        if self.loss_is != "all":
             targets = masked_targets(targets, batch.loss_mask)
         return self._loss(self.network(batch.inputs), targets)
 
@@ -119,7 +135,7 @@ class SequenceModule(LightningModule):
             The loss before the step, in a tensor that the next step may overwrite.
         """
         optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=not self.captured))
-        self._warm(optimizer)
+        self._set_rate(optimizer)
         if not self.captured:
             return self._learn(batch, optimizer, self.manual_backward)
         if self._graphed_step is None:
@@ -143,6 +159,19 @@ class SequenceModule(LightningModule):
         This waits for the last step.
         """
         return self._graphed_step.graph.busy_seconds() if self._graphed_step else None
+
+    def on_train_start(self) -> None:
+        """Continue with the random numbers of the checkpoint, on a device that it has some of.
+
+        Devices begin with different ones, so that their dropout masks are different.
+        """
+        rank = self.global_rank
+        setters = (torch.set_rng_state, partial(torch.cuda.set_rng_state, device=self.device))
+        for state, set_state in zip(self._random_states, setters, strict=False):
+            if rank < len(state):
+                set_state(state[rank])
+        if rank and not self._random_states:
+            torch.manual_seed(torch.initial_seed() + rank)
 
     def on_train_end(self) -> None:
         """Free the memory of the captured step."""
@@ -183,34 +212,51 @@ class SequenceModule(LightningModule):
         self.log_dict({f"test/{name}": value for name, value in metrics.items()})
 
     def configure_optimizers(self) -> Optimizer:
-        """Make Adam with torch's other defaults."""
-        return Adam(self.parameters(), lr=self._rate(self.device), **adam_options(self.device))
+        """Make the optimizer."""
+        rate = self._rate(self.device)
+        return make_optimizer(
+            self.optimizer_kind, self.parameters(), rate, self.momentum, self.device
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the network's description."""
+        """Add the network's description, and the random generators of all devices."""
         checkpoint["description"] = self.description
+        states = [torch.get_rng_state()]
+        if self.device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(self.device))
+        checkpoint["random_states"] = [self._of_each_device(state).cpu() for state in states]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adapt the optimizer and the step counter to this run's device."""
+        self._random_states = checkpoint.get("random_states", [])  # which earlier versions lack
         # Where Lightning counts the steps of manual optimization
         counted = checkpoint["loops"]["fit_loop"][STEPS_COUNTED]["total"]
         counted["ready"] = counted["completed"] = checkpoint["global_step"]
         device = self.trainer.strategy.root_device
         for state in checkpoint["optimizer_states"]:
             for group in state["param_groups"]:
-                group |= {"lr": self._rate(device), **adam_options(device)}
+                group |= {"lr": self._rate(device), **device_options(self.optimizer_kind, device)}
+
+    def _of_each_device(self, value: Tensor) -> Tensor:
+        """Return the values of all devices, [devices, ..]."""
+        if self.trainer.world_size == 1:
+            return value.unsqueeze(0)
+        return cast(Tensor, self.all_gather(value))
 
     def _rate(self, device: torch.device) -> float | Tensor:
-        """Return the learning rate for Adam: a tensor where it changes, for CUDA graphs."""
-        rate = self.learning_rate
-        return torch.tensor(rate, device=device) if self.warmup_samples else rate
+        """Return the whole learning rate: a tensor where it changes, for CUDA graphs."""
+        changes = self.warmup_samples or self.rate_decay < 1
+        return torch.tensor(self.learning_rate, device=device) if changes else self.learning_rate
 
-    def _warm(self, optimizer: Optimizer) -> None:
-        """Set the learning rate of the next step."""
-        if self.warmup_samples and self.samples_seen <= self.warmup_samples:
-            part = min(1.0, (self.samples_seen + self.batch_size) / self.warmup_samples)
+    def _set_rate(self, optimizer: Optimizer) -> None:
+        """Set the learning rate of the next step, where it is not that of the last one."""
+        rate = self.learning_rate * self.rate_factor
+        if self.warmup_samples:
+            rate *= min(1.0, (self.samples_seen + self.batch_size) / self.warmup_samples)
+        if rate != self._last_rate:
+            self._last_rate = rate
             for group in optimizer.param_groups:
-                group["lr"].fill_(self.learning_rate * part)
+                group["lr"].fill_(rate)
 
     def _learn(
         self, batch: Batch, optimizer: Optimizer, backward: Callable[[Tensor], None]
@@ -231,7 +277,14 @@ class SequenceModule(LightningModule):
         progress.increment_completed()
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE_INDEX)
+        of_sum = self.loss_is == "sum"
+        loss = F.cross_entropy(
+            logits.flatten(0, 1),
+            targets.flatten(),
+            ignore_index=IGNORE_INDEX,
+            reduction="sum" if of_sum else "mean",
+        )
+        return loss / len(targets) if of_sum else loss
 
     def _evaluate(self, batch: Batch, metrics: MetricCollection) -> None:
         targets = masked_targets(batch.targets, batch.loss_mask)
@@ -242,9 +295,3 @@ class SequenceModule(LightningModule):
         values: dict[str, Any] = metrics.compute()
         metrics.reset()
         return values | self.metrics_of_loss(values["loss"])
-
-
-def adam_options(device: torch.device) -> dict[str, Any]:
-    """Return the options of Adam for a device: on a GPU one kernel that a CUDA graph can hold."""
-    on_gpu = device.type == "cuda"
-    return {"capturable": on_gpu, "fused": True if on_gpu else None}

@@ -25,6 +25,7 @@ from tlstm.layers.comparators.comparator import Comparator
 from tlstm.records.schema import Record
 from tlstm.tasks.base import SequenceDataModule
 from tlstm.training.callbacks import (
+    DecayRate,
     LearningCurve,
     MeasureBusy,
     MeasureRuntime,
@@ -114,7 +115,8 @@ def setup_run(run: Run, report: Report, spec: WorkerSpec | None = None) -> Itera
     module = make_module(config, data)
     learning_curve, runtime = LearningCurve(), MeasureRuntime()
     stopping = make_stopping(module, config.training.patience)
-    callbacks = [learning_curve, runtime, MeasureBusy(), *stopping, SampleProgress(report)]
+    decay = DecayRate(learning_curve, config.training.decay_patience or 0)
+    callbacks = [learning_curve, decay, runtime, MeasureBusy(), *stopping, SampleProgress(report)]
     with quiet_lightning():
         trainer = make_trainer(config, [*callbacks, MarkPreempting()], environment(spec))
         module.captured = use_cuda_graph(config, trainer)
@@ -248,8 +250,7 @@ def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
             raise ValueError(
                 f"model.core makes {name}={made}, not model.{name}={asked}: set model.{name} alone"
             )
-    loss_over_all = config.training.loss == "all"
-    if loss_over_all and not data.has_all_targets:
+    if config.training.loss == "all" and not data.has_all_targets:
         raise ValueError(
             f"training.loss=all cannot be: {config.task.name} has no targets beside its answers"
         )
@@ -266,7 +267,10 @@ def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
         description=describe(config, data.output_size),
         gradient_clip=config.training.gradient_clip,
         warmup_samples=config.training.warmup_samples,
-        loss_over_all=loss_over_all,
+        loss=config.training.loss,
+        optimizer=config.training.get("optimizer") or "adam",  # which earlier runs do not name
+        momentum=config.training.get("momentum") or 0.0,
+        rate_decay=config.training.get("rate_decay") or 1.0,
     )
 
 

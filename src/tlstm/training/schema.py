@@ -26,6 +26,7 @@ MINIMA = {
     "training.samples_per_epoch": 1,
     "training.warmup_samples": 0,
     "training.patience": 0,
+    "training.decay_patience": 1,
     "trainer.devices": 1,
     "trainer.num_nodes": 1,
     "trainer.threads": 1,
@@ -48,6 +49,7 @@ MAXIMA = {
     "training.max_samples": 10**15,
     "training.warmup_samples": 10**15,
     "training.patience": 10**9,
+    "training.decay_patience": 10**9,
     "trainer.devices": 1_000,
     "trainer.num_nodes": 1_000,
     "trainer.threads": 1_000,
@@ -70,6 +72,8 @@ POSITIVE = {
     "training.learning_rate": math.inf,
     "initialization.scale": math.inf,
     "training.threshold": 1,
+    "training.momentum": 1,
+    "training.rate_decay": 1,
 }
 
 # What is a number from 0 on, and 0 where it is not used
@@ -82,10 +86,17 @@ RANGES: dict[str, tuple[str | None, ...]] = {
     "initialization.bias_range": (None,),
 }
 
-OPTIONAL = {"model.core.rank", "model.core.kernel_size", "trainer.threads"}
+# What may be null, and what else must not be null then
+OF_OTHERS = {
+    "training.momentum": "training.optimizer",
+    "training.decay_patience": "training.rate_decay",
+}
+OPTIONAL = {"model.core.rank", "model.core.kernel_size", "trainer.threads", "training.rate_decay"}
+OPTIONAL |= OF_OTHERS.keys()
 AUTOMATIC = {"trainer.steps_per_launch"}  # "auto" leaves them to the machine
 CHOICES: dict[str, tuple[bool | str, ...]] = {
-    "training.loss": ("answer", "all"),
+    "training.loss": ("answer", "all", "sum"),
+    "training.optimizer": (None, "rmsprop", "sgd"),
     "trainer.accelerator": ("auto", "cpu", "gpu"),
     "trainer.precision": ("32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", "16-true"),
     "trainer.float32_matmul_precision": ("highest", "high", "medium"),
@@ -94,6 +105,8 @@ CHOICES: dict[str, tuple[bool | str, ...]] = {
     "logger.tensorboard": (True, False),
     "logger.wandb": (True, False),
 }
+
+WORDS = {None: "null", True: "true", False: "false"}  # as YAML has them
 
 # What a configuration names a class for, of which kind it must be, and where it must lie
 CLASSES = (
@@ -120,7 +133,8 @@ def check_values(config: DictConfig) -> None:
     _check_words(config)
     for key, maximum in POSITIVE.items():
         value = OmegaConf.select(config, key)
-        if not _is_number(value) or not 0 < value <= maximum:
+        is_open = value is None and key in OPTIONAL
+        if not is_open and (not _is_number(value) or not 0 < value <= maximum):
             most = "" if maximum > 1 else f" and at most {maximum}"
             raise ValueError(f"{key} must be a number above 0{most}, got {value!r}")
     for key in (*FROM_ZERO, *RANGES):
@@ -128,6 +142,10 @@ def check_values(config: DictConfig) -> None:
         if value not in others and (not _is_number(value) or value < 0):
             words = "".join(f" or {'null' if other is None else other}" for other in others)
             raise ValueError(f"{key} must be a number from 0 on{words}, got {value!r}")
+    for key, other in OF_OTHERS.items():
+        value = OmegaConf.select(config, key)
+        if value is not None and OmegaConf.select(config, other) is None:
+            raise ValueError(f"{key}={value} needs {other}")
     epoch = config.training.samples_per_epoch
     if config.training.max_samples < epoch:
         raise ValueError(
@@ -151,7 +169,7 @@ def _check_words(config: DictConfig) -> None:
     for key, choices in CHOICES.items():
         value = OmegaConf.select(config, key)
         if (type(value), value) not in [(type(choice), choice) for choice in choices]:
-            words = ", ".join(str(c).lower() if isinstance(c, bool) else c for c in choices)
+            words = ", ".join(WORDS.get(choice, str(choice)) for choice in choices)
             raise ValueError(f"{key} must be one of {words}, got {value!r}")
 
 

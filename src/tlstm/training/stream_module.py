@@ -6,7 +6,7 @@ then. Gradients go back to the beginning of a chunk: truncated back-propagation.
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -116,7 +116,7 @@ class StreamModule(SequenceModule):
         return {"bits_per_character": bits_per_character(loss)}
 
     def loss(self, batch: Batch) -> Tensor:
-        """Compute the mean negative log-likelihood of a chunk's outputs and advance the streams."""
+        """Compute the negative log-likelihood of a chunk's outputs and advance the streams."""
         targets = masked_targets(batch.targets, batch.loss_mask)
         return self._loss(*self._training_streams(batch).read(batch.inputs, targets))
 
@@ -155,10 +155,7 @@ class StreamModule(SequenceModule):
             part.copy_(whole[self.global_rank :: self.trainer.world_size])
 
     def _of_all_devices(self, part: Tensor) -> Tensor:
-        if self.trainer.world_size == 1:
-            return part.contiguous()
-        gathered = cast(Tensor, self.all_gather(part.contiguous()))  # [devices, B of each, ..]
-        return gathered.transpose(0, 1).flatten(0, 1)
+        return self._of_each_device(part.contiguous()).transpose(0, 1).flatten(0, 1)
 
     def _evaluate(self, batch: Batch, metrics: MetricCollection) -> None:
         if self._evaluated is None:

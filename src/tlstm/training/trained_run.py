@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from tlstm.layers.serialization import read_layer
-from tlstm.records.schema import Record
+from tlstm.records.schema import FORMAT_1, Record
 from tlstm.tasks.base import SequenceDataModule
 from tlstm.training.checkpoints import check_checkpoint, load_weights
 from tlstm.training.config import identify, samples_at_most
@@ -128,10 +128,7 @@ def read_config(directory: Path) -> DictConfig:
     try:
         config = read_config_file(path)
         if "training" in config and "initialization" not in config:
-            raise ValueError(
-                f"{directory} is a run of format 1; `python -m tlstm.results migrate --runs "
-                f"{directory.parent.parent}` brings it to format 2"
-            )
+            raise ValueError(f"{directory} is a run of {FORMAT_1}")
         try:
             check_classes(config)
         except ValueError as error:

@@ -4,13 +4,13 @@
     h_t = z ⊙ max(|z| + b, 0) / |z|                  |z| = √(10⁻⁵ + Re² z + Im² z)
     y_t = [Re h_t; Im h_t]
 
-    W = (I + A/2)⁻¹ (I − A/2) W_0,  A = X − X^H      unitary for every X
+    W = (I + A/2)⁻¹ (I − A/2) W_0,  A = (X − X^H)/200      unitary for every X
 
 At first X = 0, W_0 is a random product of the uRNN's factors, b = 0, and V and h_0 begin as in the
 uRNN [code]. [ours] any optimizer may change X. The authors multiply W itself at every step by the
 Cayley transform of A = G W^H − W G^H, where G is the gradient by W over its root mean square, at a
-rate of 10⁻⁶ of its own. Gradient descent on X at half a rate makes the same first step but for that
-division.
+rate of 10⁻⁶, and train all else by RMSprop at 10⁻⁴. RMSprop of X at 10⁻⁴ makes the same first step
+but for that division, which here is of the gradient by X.
 """
 
 import torch
@@ -23,6 +23,8 @@ from tlstm.layers.comparators.urnn import (
     product_of_factors,
     random_factors,
 )
+
+SLOWNESS = 200  # of X beside other weights, so that one rate serves all
 
 
 class FullCapacityURNN(UnitaryRNN):
@@ -60,7 +62,7 @@ class FullCapacityURNN(UnitaryRNN):
     def matrix(self) -> Tensor:
         """Return W."""
         x, first = torch.complex(*self.generator), torch.complex(*self.first)
-        half = (x - x.mH) / 2
+        half = (x - x.mH) / (2 * SLOWNESS)
         one = torch.eye(self.units, device=x.device, dtype=x.dtype)
         # I + A/2 is never singular; the check for it would wait for the GPU
         return torch.linalg.solve_ex(one + half, (one - half) @ first).result

@@ -6,7 +6,7 @@
     h_t = tanh(c_t ⊙ σ(o + b_o) + b_h)               the output gate is within the tanh
 
 At first W_x, W_mx ~ N(0, 0.1²), W_m, W_mh ~ N(0, 0.02²), b_f = 3, other biases 0 [code]. The row's
-softmax has no bias; here it has one.
+softmax has no bias; here it has one. [ours] it is trained as conf/published/table1/mlstm.yaml says.
 """
 
 from collections.abc import Iterable
