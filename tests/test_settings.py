@@ -142,7 +142,7 @@ def test_a_rate_that_falls_is_that_of_the_next_epoch(
         before = weight.detach().clone()
         loss = learn(self, batch)
         assert weight.grad is not None
-        rates.append(float((before - weight).norm() / weight.grad.norm()))
+        rates.append(float((before - weight.detach()).norm() / weight.grad.norm()))
         return loss
 
     monkeypatch.setattr(SequenceModule, "learn", noted)
