@@ -1,5 +1,8 @@
 """The Lightning callbacks of a run: its learning curve, its end, its runtime, its progress."""
 
+# mypy: disable-error-code="override"
+# The hooks are given the module of a run, and no other of Lightning's
+
 import logging
 import math
 import time
@@ -8,7 +11,7 @@ from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor
@@ -41,9 +44,8 @@ class LearningCurve(Callback):
         """Wall time of this attempt and of earlier ones, up to their last checkpoint."""
         return self._earlier_seconds + time.perf_counter() - self._started
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: SequenceModule) -> None:
         """Add a point."""
-        assert isinstance(pl_module, SequenceModule)
         self.curve.append(
             {
                 "samples": pl_module.samples_seen,
@@ -92,13 +94,12 @@ class DecayRate(Callback):
         self._learning_curve = learning_curve
         self._patience = patience
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: SequenceModule) -> None:
         """Continue with the rate of a resumed run."""
-        assert isinstance(pl_module, SequenceModule)
         costs = self._learning_curve.costs(pl_module.selected_by)
         pl_module.rate_factor = pl_module.rate_decay ** falls(costs, self._patience)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: SequenceModule) -> None:
         """Set the rate of the next epoch."""
         self.on_train_start(trainer, pl_module)
 
@@ -122,7 +123,7 @@ class StopEarly(EarlyStopping):
     Lightning would train such a run, interrupted before its record was written, for an epoch more.
     """
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: SequenceModule) -> None:
         """End a decided run at once."""
         trainer.should_stop |= self.stopping_reason != EarlyStoppingReason.NOT_STOPPED
 
@@ -216,9 +217,8 @@ class MeasureRuntime(Callback):
         """Resume from a checkpoint's state."""
         self.milliseconds = state_dict["milliseconds"]
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: SequenceModule) -> None:
         """Measure on the first training batch; the weights stay as they are."""
-        assert isinstance(pl_module, SequenceModule)
         loader = trainer.train_dataloader
         assert loader is not None
         size = pl_module.batch_size // trainer.world_size
@@ -239,13 +239,12 @@ class MeasureBusy(Callback):
     def __init__(self) -> None:
         self._since = time.perf_counter()
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: SequenceModule) -> None:
         """Start the clock."""
         self._since = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: SequenceModule) -> None:
         """Log the share, and restart the clock."""
-        assert isinstance(pl_module, SequenceModule)
         busy = pl_module.busy_seconds()
         now = time.perf_counter()
         if busy is not None:
@@ -265,27 +264,25 @@ class SampleProgress(Callback):
         self._accuracy: float | None = None
         self._started = self._reported = 0.0
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: SequenceModule) -> None:
         """Start counting."""
-        assert isinstance(pl_module, SequenceModule)
         self._first_samples = pl_module.samples_seen
         self._started = time.perf_counter()
         self._send(pl_module)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any
+        self, trainer: Trainer, pl_module: SequenceModule, *_: Any, **__: Any
     ) -> None:
         """Report, unless the last report is recent."""
         if time.perf_counter() - self._reported > DISPLAY_SECONDS:
             self._send(pl_module)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: SequenceModule) -> None:
         """Report the new accuracy."""
         self._accuracy = float(trainer.callback_metrics["validation/accuracy"])
         self._send(pl_module)
 
-    def _send(self, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, SequenceModule)
+    def _send(self, pl_module: SequenceModule) -> None:
         self._reported = time.perf_counter()
         samples = pl_module.samples_seen
         elapsed = max(self._reported - self._started, 1e-9)

@@ -1,7 +1,6 @@
 """The LightningModule: a network, its loss over the loss mask, and its metrics."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -166,11 +165,12 @@ class SequenceModule(LightningModule):
         Devices begin with different ones, so that their dropout masks are different.
         """
         rank = self.global_rank
-        setters = (torch.set_rng_state, partial(torch.cuda.set_rng_state, device=self.device))
-        for state, set_state in zip(self._random_states, setters, strict=False):
-            if rank < len(state):
-                set_state(state[rank])
-        if rank and not self._random_states:
+        states = [state[rank] for state in self._random_states if rank < len(state)]
+        if states:
+            torch.set_rng_state(states[0])
+        if states[1:] and self.device.type == "cuda":
+            torch.cuda.set_rng_state(states[1], self.device)
+        if rank and not states:
             torch.manual_seed(torch.initial_seed() + rank)
 
     def on_train_end(self) -> None:

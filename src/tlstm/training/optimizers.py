@@ -38,9 +38,10 @@ def make_optimizer(
 def device_options(kind: str, device: torch.device) -> dict[str, Any]:
     """Return the options of an optimizer for a device: on a GPU what a CUDA graph can hold."""
     on_gpu = device.type == "cuda"
-    fused = {"fused": True if on_gpu else None}  # SGD's only way to read its rate from a tensor
-    capturable = {"capturable": on_gpu}
-    return {"adam": capturable | fused, "rmsprop": capturable, "sgd": fused}[kind]
+    capturable: dict[str, Any] = {} if kind == "sgd" else {"capturable": on_gpu}
+    # SGD has no other way to read its rate from a tensor
+    fused = {} if kind == "rmsprop" else {"fused": True if on_gpu else None}
+    return capturable | fused
 
 
 def has_whole_state(states: Mapping[str, Any], optimizer: Optimizer) -> bool:

@@ -128,18 +128,8 @@ def setup_run(run: Run, report: Report, spec: WorkerSpec | None = None) -> Itera
             if is_first_process():  # once nothing can be refused any more
                 trainer.loggers = make_loggers(config, directory)
                 OmegaConf.save(config, directory / "config.yaml")
-            yield Job(
-                run=run,
-                directory=directory,
-                data=data,
-                module=module,
-                trainer=trainer,
-                checkpoint=checkpoint,
-                learning_curve=learning_curve,
-                runtime=runtime,
-                stopping=stopping,
-                blank=blank,
-            )
+            parts = (trainer, checkpoint, learning_curve, runtime, stopping, blank)
+            yield Job(run, directory, data, module, *parts)
 
 
 @contextlib.contextmanager

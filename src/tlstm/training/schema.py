@@ -14,61 +14,42 @@ from tlstm.layers.recurrent import RecurrentLayer
 from tlstm.tasks.base import SequenceDataModule
 from tlstm.utils import at_least
 
-# What a whole number in the configuration may be at the least
-MINIMA = {
-    "seed": 0,
-    "model.depth": 1,
-    "model.channels": 1,
-    "model.core.rank": 2,
-    "model.core.kernel_size": 2,
-    "training.batch_size": 1,
-    "training.max_samples": 1,
-    "training.samples_per_epoch": 1,
-    "training.warmup_samples": 0,
-    "training.patience": 0,
-    "training.decay_patience": 1,
-    "trainer.devices": 1,
-    "trainer.num_nodes": 1,
-    "trainer.threads": 1,
-    "trainer.num_workers": 0,
-    "trainer.steps_per_launch": 1,
-}
-
-# What a whole number may be at the most; beyond these a slip of the pen fills the machine
-MAXIMA = {
-    "seed": 2**32 - 1,  # NumPy takes no larger one
-    "model.depth": 1_000,
-    "model.channels": 100_000_000,
-    "model.core.channels": 100_000_000,
-    "model.core.depth": 1_000,
-    "model.core.tensor_size": 1_000,
-    "model.core.rank": 8,
-    "model.core.kernel_size": 100,
-    "training.batch_size": 1_000_000,
-    "training.samples_per_epoch": 10**12,
-    "training.max_samples": 10**15,
-    "training.warmup_samples": 10**15,
-    "training.patience": 10**9,
-    "training.decay_patience": 10**9,
-    "trainer.devices": 1_000,
-    "trainer.num_nodes": 1_000,
-    "trainer.threads": 1_000,
-    "trainer.num_workers": 1_000,
-    "trainer.steps_per_launch": 100_000,
-    "task.digits": 10_000,
-    "task.symbols": 10_000,
-    "task.alphabet": 100_000,
-    "task.timesteps": 1_000_000,
-    "task.validation_samples": 10_000_000,
-    "task.test_samples": 10_000_000,
-    "task.evaluation_streams": 1_000_000,
-    "task.context": 10_000_000,
+# What a whole number may be at the least, if that is said here, and at the most; beyond that a slip
+# of the pen fills the machine
+INTEGERS: dict[str, tuple[int | None, int]] = {
+    "seed": (0, 2**32 - 1),  # NumPy takes no larger one
+    "model.depth": (1, 1_000),
+    "model.channels": (1, 100_000_000),
+    "model.core.rank": (2, 8),
+    "model.core.kernel_size": (2, 100),
+    "training.batch_size": (1, 1_000_000),
+    "training.max_samples": (1, 10**15),
+    "training.samples_per_epoch": (1, 10**12),
+    "training.warmup_samples": (0, 10**15),
+    "training.patience": (0, 10**9),
+    "training.decay_patience": (1, 10**9),
+    "trainer.devices": (1, 1_000),
+    "trainer.num_nodes": (1, 1_000),
+    "trainer.threads": (1, 1_000),
+    "trainer.num_workers": (0, 1_000),
+    "trainer.steps_per_launch": (1, 100_000),
+    "model.core.channels": (None, 100_000_000),
+    "model.core.depth": (None, 1_000),
+    "model.core.tensor_size": (None, 1_000),
+    "task.digits": (None, 10_000),
+    "task.symbols": (None, 10_000),
+    "task.alphabet": (None, 100_000),
+    "task.timesteps": (None, 1_000_000),
+    "task.validation_samples": (None, 10_000_000),
+    "task.test_samples": (None, 10_000_000),
+    "task.evaluation_streams": (None, 1_000_000),
+    "task.context": (None, 10_000_000),
 }
 
 LARGEST = 1e37  # number that float32 can hold, doubled too
 
 # What a number in the configuration is above 0 and may be at the most
-POSITIVE = {
+POSITIVE: dict[str, float] = {
     "training.learning_rate": math.inf,
     "initialization.scale": math.inf,
     "training.threshold": 1,
@@ -94,7 +75,7 @@ OF_OTHERS = {
 OPTIONAL = {"model.core.rank", "model.core.kernel_size", "trainer.threads", "training.rate_decay"}
 OPTIONAL |= OF_OTHERS.keys()
 AUTOMATIC = {"trainer.steps_per_launch"}  # "auto" leaves them to the machine
-CHOICES: dict[str, tuple[bool | str, ...]] = {
+CHOICES: dict[str, tuple[bool | str | None, ...]] = {
     "training.loss": ("answer", "all", "sum"),
     "training.optimizer": (None, "rmsprop", "sgd"),
     "trainer.accelerator": ("auto", "cpu", "gpu"),
@@ -106,7 +87,11 @@ CHOICES: dict[str, tuple[bool | str, ...]] = {
     "logger.wandb": (True, False),
 }
 
-WORDS = {None: "null", True: "true", False: "false"}  # as YAML has them
+WORDS: dict[bool | str | None, str] = {
+    None: "null",
+    True: "true",
+    False: "false",
+}  # as YAML has them
 
 # What a configuration names a class for, of which kind it must be, and where it must lie
 CLASSES = (
@@ -121,22 +106,20 @@ def check_values(config: DictConfig) -> None:
     Raises:
         ValueError: a value is out of its range; the message names it and what it may be.
     """
-    for key, minimum in MINIMA.items():
+    for key, (minimum, maximum) in INTEGERS.items():
         value = OmegaConf.select(config, key)
         left_open = OPTIONAL if value is None else AUTOMATIC if value == "auto" else set()
-        if key not in left_open:
+        if minimum is not None and key not in left_open:
             at_least(key, value, minimum)
-    for key, limit in MAXIMA.items():
-        value = OmegaConf.select(config, key)
-        if isinstance(value, int | float) and value > limit:
-            raise ValueError(f"{key} must be at most {limit}, got {value}")
+        if isinstance(value, int | float) and value > maximum:
+            raise ValueError(f"{key} must be at most {maximum}, got {value}")
     _check_words(config)
-    for key, maximum in POSITIVE.items():
+    for key, most in POSITIVE.items():
         value = OmegaConf.select(config, key)
         is_open = value is None and key in OPTIONAL
-        if not is_open and (not _is_number(value) or not 0 < value <= maximum):
-            most = "" if maximum > 1 else f" and at most {maximum}"
-            raise ValueError(f"{key} must be a number above 0{most}, got {value!r}")
+        if not is_open and (not _is_number(value) or not 0 < value <= most):
+            limit = "" if most > 1 else f" and at most {most}"
+            raise ValueError(f"{key} must be a number above 0{limit}, got {value!r}")
     for key in (*FROM_ZERO, *RANGES):
         value, others = OmegaConf.select(config, key), RANGES.get(key, ())
         if value not in others and (not _is_number(value) or value < 0):
