@@ -152,7 +152,7 @@ def _check_words(config: DictConfig) -> None:
     for key, choices in CHOICES.items():
         value = OmegaConf.select(config, key)
         if (type(value), value) not in [(type(choice), choice) for choice in choices]:
-            words = ", ".join(WORDS.get(choice, str(choice)) for choice in choices)
+            words = ", ".join(YAML.get(choice, str(choice)) for choice in choices)
             raise ValueError(f"{key} must be one of {words}, got {value!r}")
 
 
