@@ -87,11 +87,7 @@ CHOICES: dict[str, tuple[bool | str | None, ...]] = {
     "logger.wandb": (True, False),
 }
 
-WORDS: dict[bool | str | None, str] = {
-    None: "null",
-    True: "true",
-    False: "false",
-}  # as YAML has them
+YAML: dict[bool | str | None, str] = {None: "null", True: "true", False: "false"}
 
 # What a configuration names a class for, of which kind it must be, and where it must lie
 CLASSES = (
