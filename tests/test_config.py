@@ -23,7 +23,6 @@ from tlstm.training.config import (
     plain,
     with_scale,
 )
-from tlstm.training.network import SequenceNetwork
 from tlstm.training.run import make_data, make_module
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -104,16 +103,6 @@ def test_depth_is_what_it_is_called(model: str) -> None:
         assert core.delay == (0 if model.startswith(("s", "grid")) else depth - 1)
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_every_model_answers(model: str) -> None:
-    config = compose(["scale=smoke", f"model={model}", "model.depth=2", "model.channels=4"]).config
-    data = make_data(config)
-    tokens = torch.stack([sample.inputs for sample in data.validation_set[:2]])
-    logits = make_module(config, data).network(tokens)
-    assert logits.shape == (2, data.timesteps, data.vocabulary_size)
-    assert logits.isfinite().all()
-
-
 @pytest.mark.parametrize(
     ("group", "choice"),
     [(group, choice) for group in sorted(GROUPS) for choice in GROUPS[group]],
@@ -122,29 +111,6 @@ def test_every_file_composes(group: str, choice: str) -> None:
     config = compose(with_scale([f"{group}={choice}"])).config
     assert config[group].get("name", choice) == choice
     assert plain(config).keys() >= set(GROUPS)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "parameters"),
-    [
-        ("model=tlstm_3d_cn model.depth=6 model.channels=1200", 52_521_814),
-        ("model=slstm model.channels=1120", 10_500_205),
-        ("model=slstm model.channels=1120 model.depth=1", 10_500_205),
-        ("model=tlstm_2d_no_feedback model.channels=1120", 10_504_687),
-        ("model=tlstm_2d model.channels=901", 10_123_844),
-        ("model=tlstm_2d_no_memory_convolution model.channels=901", 10_115_732),
-        ("model=tlstm_3d model.channels=522", 10_068_550),
-        ("model=tlstm_3d model.channels=522 model.depth=2", 10_068_550),
-        ("model=tlstm_3d_ln model.channels=522", 10_068_550 + 2 * 522),
-    ],
-)
-def test_the_papers_parameter_numbers(overrides: str, parameters: int) -> None:
-    """For the 205 symbols of Wikipedia."""
-    config = compose(["scale=paper", *overrides.split()]).config
-    with torch.device("meta"):
-        core = instantiate(config.model.core, input_size=205)
-        network = SequenceNetwork(core, 205)
-    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
 
 
 @pytest.mark.parametrize(
@@ -260,15 +226,6 @@ def test_what_decides_the_result_changes_the_identifier(override: str) -> None:
     assert identifier(override) != identifier()
 
 
-def test_the_ways_to_multiply_have_identifiers_of_their_own() -> None:
-    ways = [
-        f"trainer.precision={operands} trainer.float32_matmul_precision={products}".split()
-        for operands in ("32-true", "bf16-mixed", "64-true")
-        for products in ("highest", "high", "medium")
-    ]
-    assert len({identifier(*way) for way in ways}) == len(ways)
-
-
 def test_committed_records_are_still_those_of_their_commands() -> None:
     """So that what is recorded is not trained again, and can be repeated."""
     stores = (load(RESULTS, experiment) for experiment in GROUPS["experiment"])
@@ -307,20 +264,6 @@ def test_directories_are_named_by_what_they_hold() -> None:
     assert run.directory.parent == Path("here/fig4").resolve()
     assert run.directory.name == f"addition-tlstm_3d_cn-L7-seed5-{run.identifier[:8]}"
     assert len(run.identifier) == 16
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_flat_keys_are_overrides(model: str) -> None:
-    run = compose(["scale=smoke", f"model={model}", "model.depth=3", "training.learning_rate=0.1"])
-    leaves = flat(run.config)
-    assert leaves["model"] == model
-    overrides = [
-        as_override(key, value)
-        for key, value in leaves.items()
-        if key.startswith(("model.", "training."))
-    ]
-    again = compose(["scale=smoke", f"model={leaves['model']}", *overrides])
-    assert again.identifier == run.identifier
 
 
 def test_overrides_of_a_run_give_it_again() -> None:

@@ -1,27 +1,23 @@
 """Settings of the training beyond the paper's: what each of them does, and that alone."""
 
-import itertools
 import os
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
-from omegaconf import OmegaConf
 from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
 from commands import TINY, files_below, measure_quickly, run_directory, tiny, train_here
-from tlstm.layers.recurrent import RecurrentLayer
 from tlstm.records import provenance
 from tlstm.records.schema import parse_record
 from tlstm.sweeping.grid import SWEEPS, read_runs
 from tlstm.tasks.base import Batch
 from tlstm.training import cores
 from tlstm.training.callbacks import falls
-from tlstm.training.config import CONFIGURATIONS, compose, instantiate, leaves
-from tlstm.training.initialization import initialize
+from tlstm.training.config import CONFIGURATIONS, compose, leaves
 from tlstm.training.module import SequenceModule
 from tlstm.training.run import make_data, make_module, set_up_torch, setup_run
 from tlstm.utils import sentence
@@ -247,33 +243,6 @@ def test_channel_normalization_of_empty_cells_makes_the_first_gradients_large(
     assert zero > 100 * uniform
 
 
-def test_full_first_steps_cut_the_output_off_from_the_input() -> None:
-    """What the README says of addition: a learning rate that rises keeps more of the gradient."""
-    wide = "scale=short", "task=addition", "model=tlstm_3d_cn", "model.depth=7"
-    assert remaining_gradient(*wide) < 1 / 100
-    assert remaining_gradient(*wide, "training.warmup_samples=15_000") > 1 / 40
-
-
-def remaining_gradient(*settings: str) -> float:
-    """Of the input's projection after five steps, by the first."""
-    config = compose([*settings, "trainer.precision=32-true", "trainer.accelerator=cpu"]).config
-    set_up_torch(config)
-    data = make_data(config)
-    module = make_module(config, data)
-    optimizer = Adam(module.parameters(), lr=config.training.learning_rate)
-    rise = max(1, config.training.warmup_samples // config.training.batch_size)
-    schedule = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / rise))
-    norms = []
-    for batch in itertools.islice(data.train_dataloader(), 6):
-        optimizer.zero_grad()
-        module.loss(batch).backward()
-        norms.append(float(module.network.core.get_parameter("weight_input").grad.norm()))
-        optimizer.step()
-        schedule.step()
-    assert (config.task.channels, len(norms)) == (128, 6)
-    return norms[5] / norms[0]
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_the_inputs_projection_may_be_drawn_as_embeddings_are(model: str, tmp_path: Path) -> None:
     wide = f"model={model}", "model.channels=400"
@@ -316,70 +285,6 @@ def test_every_setting_with_any_value_is_refused_or_can_be_recorded(
             said = refusal_or_record([*base, f"{key}={value}"])
             assert said is None or ("http" not in said and files_below(tmp_path) == before)
     torch.set_num_threads(1)
-
-
-def test_a_run_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measure_quickly(monkeypatch)
-    settings = (
-        "training.loss=all",
-        "training.gradient_clip=0.1",
-        "training.warmup_samples=100",
-        "initialization.scale=2",
-        "initialization.hidden_range=0.2",
-        "initialization.input_range=normal",
-        "initialization.bias_range=0",
-    )
-    losses = {
-        name: [point.loss for point in train_here(tiny(tmp_path / str(i), *AS_DRAWN, *given)).curve]
-        for i, (name, given) in enumerate(
-            [("none", ()), ("all", settings), *((each, (each,)) for each in settings)]
-        )
-    }
-    assert len({tuple(curve) for curve in losses.values()}) == len(losses)
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_the_first_weights_of_recorded_runs_are_drawn_as_they_were(model: str) -> None:
-    """Against what drew them when the settings were four of the training's."""
-    config = compose(["scale=smoke", f"model={model}"]).config.model.core
-    core, other = (instantiate(config, input_size=5) for _ in range(2))
-    drawn = {name: value.clone() for name, value in core.state_dict().items()}
-    for bound, scale, reads, biases in itertools.product(
-        [0.0, 0.04, 0.08], [1.0, 2.45], ["uniform", "normal"], ["uniform", "zero"]
-    ):
-        settings = {
-            "hidden_range": bound or None,
-            "input_range": "normal" if reads == "normal" else None,
-            "bias_range": 0 if biases == "zero" else None,
-            "norm_gain": 1.0,
-            "scale": scale,
-        }
-        core.load_state_dict(drawn)
-        other.load_state_dict(drawn)
-        torch.manual_seed(3)
-        initialize(core, OmegaConf.create(settings))
-        torch.manual_seed(3)
-        draw_as_before(other, bound, scale, reads, biases)
-        for after, before in zip(core.parameters(), other.parameters(), strict=True):
-            torch.testing.assert_close(after, before, rtol=0, atol=0)
-
-
-@torch.no_grad()
-def draw_as_before(
-    core: RecurrentLayer, bound: float, scale: float, reads: str, biases: str
-) -> None:
-    """Draw first weights as the code of records of format 1 did."""
-    named = list(core.named_parameters())
-    for weight in [value for name, value in named if name.startswith("weight")]:
-        if bound > 0:
-            weight.uniform_(-bound, bound)
-        weight.mul_(scale)
-    if reads == "normal":
-        core.get_parameter("weight_input").normal_()
-    if biases == "zero":
-        for bias in [value for name, value in named if name.startswith("bias")]:
-            bias.zero_()
-        core.reset_forget_bias()
 
 
 def test_ranges_may_be_given_one_by_one_and_so_may_the_gain(tmp_path: Path) -> None:

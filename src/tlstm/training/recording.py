@@ -183,15 +183,11 @@ def metrics_at(point: CurvePoint, module: SequenceModule) -> dict[str, float | N
 
 def results_by_name(record: Record) -> dict[str, float | None]:
     """Return a record's results by their names in dashboards."""
-    moments = {"best": record.best, "test": record.test}
-    return {
+    results = {
         f"{moment}/{name}": metrics[name]
-        for moment, metrics in moments.items()
+        for moment, metrics in (("best", record.best), ("test", record.test))
         for name in ("accuracy", "bits_per_character")
         if name in metrics
-    } | {
-        "samples_to_threshold": record.samples_to_threshold,
-        "milliseconds_per_timestep": record.milliseconds_per_timestep,
-        "parameters": record.parameters,
-        "wall_seconds": record.wall_seconds,
     }
+    names = ("samples_to_threshold", "milliseconds_per_timestep", "parameters", "wall_seconds")
+    return results | {name: getattr(record, name) for name in names}
