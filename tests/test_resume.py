@@ -366,18 +366,6 @@ def test_a_larger_budget_goes_on_from_a_smaller_ones_checkpoint(
     assert files_below(tmp_path / "small") == files
 
 
-def test_a_checkpoint_without_its_best_one_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    train_here(tiny(tmp_path / "small", "training.max_samples=60"))
-    alone = tmp_path / "alone.ckpt"
-    shutil.copy(run_directory(tmp_path / "small") / "checkpoints" / "last.ckpt", alone)
-    with pytest.raises(SystemExit) as ended:
-        run_command(tiny(tmp_path / "large", f"resume={alone}"))
-    assert ended.value.code == 2
-    assert "best.ckpt: No such file" in capsys.readouterr().err
-
-
 def interrupt_and_go_on(overrides: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         interrupted_at(5, overrides, patch)

@@ -231,18 +231,6 @@ def test_biases_may_begin_with_zero_but_for_the_forget_gates(model: str, tmp_pat
     assert forgetting == gates * core.channels
 
 
-def test_channel_normalization_of_empty_cells_makes_the_first_gradients_large(
-    tmp_path: Path,
-) -> None:
-    """What the README warns of: biases of zero leave cells at zero until something is read."""
-    settings = "model=tlstm_3d_cn", "model.depth=4", "initialization.hidden_range=0.08"
-    zero, uniform = (
-        norm(gradients(*made(tmp_path, *settings, f"initialization.bias_range={bias}")))
-        for bias in ("0", "null")
-    )
-    assert zero > 100 * uniform
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_the_inputs_projection_may_be_drawn_as_embeddings_are(model: str, tmp_path: Path) -> None:
     wide = f"model={model}", "model.channels=400"
@@ -297,22 +285,6 @@ def test_ranges_may_be_given_one_by_one_and_so_may_the_gain(tmp_path: Path) -> N
     assert (core.get_parameter("normalization_gain") == 0.1).all()
     with pytest.raises(ValueError, match=r"norm_gain=0.1 cannot be: .* no normalization"):
         made(tmp_path, "model=slstm", "initialization.norm_gain=0.1")
-
-
-@pytest.mark.parametrize(
-    ("task", "name"),
-    [
-        ("addition", "embedding"),
-        ("memorization", "embedding"),
-        ("mnist", "torch7"),
-        ("wikipedia", "torch7"),
-    ],
-)
-def test_the_generated_tasks_have_a_beginning_of_their_own(task: str, name: str) -> None:
-    """Which the command line may change."""
-    assert compose(["scale=paper", f"task={task}"]).config.initialization.name == name
-    other = compose(["scale=paper", "initialization=zero_bias", f"task={task}"]).config
-    assert other.initialization.name == "zero_bias"
 
 
 def test_threads_are_those_of_the_cores_that_the_process_may_use(

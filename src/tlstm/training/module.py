@@ -84,7 +84,7 @@ class SequenceModule(LightningModule):
         self.description = description
         self.gradient_clip = gradient_clip
         self.warmup_samples = warmup_samples
-        self.loss_is = loss
+        self.loss_kind = loss
         self.optimizer_kind = optimizer
         self.momentum = momentum
         self.rate_decay = rate_decay
@@ -109,7 +109,7 @@ class SequenceModule(LightningModule):
     def loss(self, batch: Batch) -> Tensor:
         """Compute the negative log-likelihood of a batch."""
         targets = batch.targets
-        if self.loss_is != "all":
+        if self.loss_kind != "all":
             targets = masked_targets(targets, batch.loss_mask)
         return self._loss(self.network(batch.inputs), targets)
 
@@ -277,7 +277,7 @@ class SequenceModule(LightningModule):
         progress.increment_completed()
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        of_sum = self.loss_is == "sum"
+        of_sum = self.loss_kind == "sum"
         loss = F.cross_entropy(
             logits.flatten(0, 1),
             targets.flatten(),
