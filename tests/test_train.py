@@ -575,6 +575,12 @@ def test_a_damaged_record_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert f"{path} is not a valid record" in refused(tiny(tmp_path), capsys)
 
 
+def test_a_run_of_format_1_says_what_brings_it_along(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("training: {batch_size: 1}\n")
+    with pytest.raises(ValueError, match=r"format 1; .*results migrate. of commit \w+ brings it"):
+        read_run(tmp_path)
+
+
 def test_many_runs_in_one_process_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
