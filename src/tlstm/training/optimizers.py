@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer, RMSprop
 
-# The share of RMSprop's mean square that stays at a step, as in the uRNNs' and the dilated GRU's code
+# The share of RMSprop's mean square that stays, as in the code of the uRNNs and the dilated GRU
 SMOOTHING = 0.9
 
 
