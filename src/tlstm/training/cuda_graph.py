@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from tlstm.ops.recording import set_recording
 from tlstm.tasks.base import Batch
 
 WARM_UPS = 3  # passes before the capture: kernels are compiled and chosen, workspaces allocated
@@ -171,7 +172,9 @@ def _warm_up(compute: Callable[[], Tensor]) -> None:
     """Run a computation on a side stream, as captures do; the random generators are restored."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.random.fork_rng([torch.cuda.current_device()]), torch.cuda.stream(stream):
+    random = torch.random.fork_rng([torch.cuda.current_device()])
+    # Recordings of the layers would keep memory that the capture does not use
+    with set_recording(0), random, torch.cuda.stream(stream):
         for _ in range(WARM_UPS):
             compute()
     torch.cuda.current_stream().wait_stream(stream)
