@@ -8,11 +8,13 @@ import gc
 import random
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 import variants
@@ -33,7 +35,7 @@ from test_operators import (  # noqa: F401
     test_jacobians,
 )
 from tlstm.ops import recorder, recording
-from tlstm.ops.recorder import CudaRecorder, Results
+from tlstm.ops.recorder import Results
 from tlstm.ops.recording import POOL, set_recording
 from variants import as_tuple, generic_loss, make_layer
 
@@ -44,20 +46,15 @@ RNN = Options(2, 3, 2, gated=False)
 
 
 class Counter:
-    """A recorder that counts what it records and what is replayed.
+    """A recorder that counts: computations that were recorded, and replays of any of them."""
 
-    Attributes:
-        recorded: computations.
-        replayed: times that one of them was computed again.
-    """
-
-    def __init__(self, record: Callable[[Callable[[], Results]], Any]) -> None:
+    def __init__(self) -> None:
         self.recorded = self.replayed = 0
-        self._record = record
+        self.of_device: Callable[[Callable[[], Results]], Any] = record_on_cpu
 
     def record(self, compute: Callable[[], Results]) -> tuple[Results, Callable[[], object]]:
         self.recorded += 1
-        results, replay = self._record(compute)
+        results, replay = self.of_device(compute)
 
         def counted() -> None:
             self.replayed += 1
@@ -80,18 +77,18 @@ def record_on_cpu(compute: Callable[[], Results]) -> tuple[Results, Callable[[],
 
 @pytest.fixture(autouse=True)
 def counter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter]:
-    """Recordings are switched on, on the CPU too; the counter of all."""
-    on_cpu, on_gpu = Counter(record_on_cpu), Counter(CudaRecorder().record)
+    """Recordings are switched on, on the CPU too, and counted."""
+    counter = Counter()
 
     def recorder_for(device: torch.device) -> Any:
-        if device.type == "cpu":
-            return on_cpu
         found = recorder.recorder_for(device)
-        return found and on_gpu
+        if found is not None:
+            counter.of_device = found.record
+        return counter if device.type == "cpu" else found and counter
 
     monkeypatch.setattr(recording, "recorder_for", recorder_for)
     with set_recording(8):
-        yield on_gpu if torch.cuda.is_available() else on_cpu
+        yield counter
     assert not POOL._slots
 
 
@@ -229,12 +226,12 @@ class Session:
 
 @for_each_device
 @pytest.mark.parametrize("limit", [2, 8])
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_a_random_session_is_the_same(seed: int, limit: int, device: str, counter: Counter) -> None:
-    expected = unrecorded(Session(seed, device).run, 150)
+    expected = unrecorded(Session(seed, device).run, 100)
     assert counter.recorded == 0
     with set_recording(limit):
-        found = Session(seed, device).run(150)
+        found = Session(seed, device).run(100)
     assert counter.replayed > 5
     if device == "cpu":
         assert_equal(found, expected)
@@ -340,24 +337,65 @@ def test_what_cannot_be_recorded_is_computed(
     assert POOL.limit == 0
 
 
+def deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+
+
+def products_in_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+
+
+def in_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "recorder_for", lambda device: None)
+
+
 @for_each_device
-@pytest.mark.parametrize("when", ["forward", "backward"])
-def test_a_setting_that_changes_the_arithmetic_is_followed(
-    when: str, device: str, counter: Counter
+@pytest.mark.parametrize("change", [deterministic, products_in_tf32, in_a_capture])
+@pytest.mark.parametrize("forward", [True, False])
+def test_what_was_recorded_otherwise_is_not_replayed(
+    forward: bool, change: Any, device: str, counter: Counter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer = layer_on(device)
     for _ in range(2):
         gradients(layer, inputs_on(device))
-    before, replayed = torch.get_float32_matmul_precision(), counter.replayed
+    replayed = counter.replayed
+    if forward:
+        change(monkeypatch)
+    output, _ = layer(inputs_on(device))
+    change(monkeypatch)
+    output.sum().backward()
+    assert counter.replayed - replayed == (0 if forward else 1)
+
+
+def test_only_nvidia_gpus_that_do_not_capture_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert recorder.recorder_for(torch.device("cpu")) is None
+    for version, capturing, records in (
+        ("13.0", False, True),
+        ("13.0", True, False),
+        (None, False, False),
+    ):
+        monkeypatch.setattr(torch.version, "cuda", version)
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda it=capturing: it)
+        assert (recorder.recorder_for(torch.device("cuda")) is not None) == records
+
+
+@for_each_device
+def test_ddp_gets_the_same_gradients(device: str, counter: Counter, tmp_path: Path) -> None:
+    layer, inputs = layer_on(device), inputs_on(device)
+    expected = unrecorded(gradients, layer, inputs)[3:]
+    backend = "nccl" if device == "cuda" else "gloo"
+    store = (tmp_path / "store").as_uri()
+    torch.distributed.init_process_group(backend, init_method=store, rank=0, world_size=1)
     try:
-        if when == "forward":
-            torch.set_float32_matmul_precision("high")
-        output, _ = layer(inputs_on(device))
-        torch.set_float32_matmul_precision("high")
-        output.sum().backward()
+        model = DistributedDataParallel(layer)
+        for number in range(1, 5):
+            output, last = model(inputs)
+            generic_loss([output, *as_tuple(last)]).backward()
+            summed = [number * each for each in expected]
+            torch.testing.assert_close([each.grad for each in layer.parameters()], summed)
     finally:
-        torch.set_float32_matmul_precision(before)
-    assert counter.replayed - replayed == (0 if when == "forward" else 1)
+        torch.distributed.destroy_process_group()
+    assert counter.replayed == 6
 
 
 @for_each_device
@@ -419,11 +457,3 @@ def test_programs_are_not_recorded(device: str, counter: Counter) -> None:
 def test_a_limit_that_is_none(limit: Any) -> None:
     with pytest.raises(ValueError, match=f"limit must be an integer of at least 0, got {limit}"):
         set_recording(limit)
-
-
-def test_without_the_switch_nothing_is_recorded(counter: Counter) -> None:
-    set_recording(0)
-    layer = layer_on("cpu")
-    for _ in range(3):
-        gradients(layer, inputs_on("cpu"))
-    assert counter.recorded == 0

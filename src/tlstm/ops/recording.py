@@ -290,6 +290,7 @@ def _circumstances(device: torch.device) -> Hashable:
         torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else None,
         torch.are_deterministic_algorithms_enabled(),
         torch.get_float32_matmul_precision(),
+        getattr(matmul, "fp32_precision", None),  # which torch 2.6 has not
         matmul.allow_bf16_reduced_precision_reduction,
         matmul.allow_fp16_reduced_precision_reduction,
         torch.backends.cuda.preferred_blas_library(),
