@@ -36,9 +36,10 @@ class CudaRecorder:
         """Compute once, then capture; the GPU is waited for."""
         compute()  # compiles kernels and starts libraries, which a capture must not do
         graph = torch.cuda.CUDAGraph()
-        # Other threads may allocate memory meanwhile
         with (
+            torch.cuda.stream(torch.cuda.current_stream()),  # restored after a failure too
             _new_workspaces(),
+            # Other threads may allocate memory meanwhile
             torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"),
         ):
             results = compute()

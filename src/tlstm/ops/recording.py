@@ -76,6 +76,7 @@ class Slot:
 
     Attributes:
         call: the calls that it serves.
+        lends: the addresses that it lends.
         used: the time of its last use, in calls.
     """
 
@@ -86,6 +87,7 @@ class Slot:
         self._recorder = recorder
         self._forward = Recording(recorder, partial(compute, read=_aliases(read)), copied)
         self._lent = self._forward.results[COPIED:]
+        self.lends = _addresses(self._lent)
         self._storages = [each.untyped_storage() for each in self._lent]
         self._backward: dict[Hashable, Recording] = {}
 
@@ -93,10 +95,6 @@ class Slot:
         """Return True if nobody else holds the memory that is lent."""
         own = 2  # references: by the tensor, and by Python's object of the storage
         return all(torch._C._storage_Use_Count(each._cdata) <= own for each in self._storages)
-
-    def has_lent(self, saved: Results) -> bool:
-        """Return True if these tensors are the ones that are lent."""
-        return _addresses(saved) == _addresses(self._lent)
 
     def forward(self, copied: Inputs) -> Results:
         """Replay the forward pass; the slot is not free until its last results are dropped."""
@@ -183,8 +181,9 @@ class Pool:
             compute: the computation, from these four.
             device: of the tensors, and the current one.
         """
+        addresses = _addresses(saved)
         with self._lock:
-            slot = next((each for each in self._slots if each.has_lent(saved)), None)
+            slot = next((each for each in self._slots if each.lends == addresses), None)
             if slot is not None and _can_replay(slot.call, read, device):
                 try:
                     return slot.backward(compute, grads, read)
@@ -243,9 +242,10 @@ class set_recording:  # noqa: N801 (as torch.set_grad_enabled)
     and what cannot be replayed (programs of torch.compile, torch.export and torch.jit, the
     caller's own CUDA graphs, transforms of torch.func, other devices) is computed as before.
 
-    A recording takes the time of about three calls, once, and waits for the GPU. It keeps the
-    memory that its forward and backward passes need. A layer needs one for each shape of its
-    input, for its use with and without gradients, and for each further use in one training step.
+    Making a recording takes about as long as three calls and waits for the GPU; it keeps the
+    memory of a forward and a backward pass, even if the layer is gone, until it is dropped. A layer
+    takes one for each shape of its input, one more without gradients, and one for each further call
+    before the backward pass.
 
     Args:
         limit: the most recordings of the process, such as 8; 0 for none. The least recently used
