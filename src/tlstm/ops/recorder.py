@@ -12,7 +12,7 @@ Results = tuple[Tensor, ...]
 
 
 class Recorder(Protocol):
-    """What records computations on a kind of device."""
+    """A way to record computations on a kind of device."""
 
     def record(self, compute: Callable[[], Results]) -> tuple[Results, Callable[[], object]]:
         """Record a computation.
