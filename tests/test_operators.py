@@ -1,6 +1,7 @@
 """The operators among PyTorch's tools: torch.library, compile, export, autocast, transforms."""
 
 import io
+import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -309,6 +310,33 @@ def test_a_layer_exported_without_gradients_has_none(path: Path) -> None:
     assert torch.equal(output, layer(inputs, state)[0])
     with pytest.raises(RuntimeError, match="export it with gradients enabled"):
         output.sum().backward()
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+@for_either
+def test_a_layer_for_onnx_has_no_operators_of_its_own(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    layer, inputs = make_layer(options), random_inputs()
+    program = torch.export.export(layer, (inputs,))
+    assert "tlstm" not in {getattr(node.target, "namespace", "") for node in program.graph.nodes}
+    torch.testing.assert_close(program.module()(inputs)[0], layer(inputs)[0])
+    layer.implementation = "pytorch"
+    with pytest.raises(ValueError, match="'pytorch' has no ONNX operators; 'autograd' has"):
+        layer(inputs)
+
+
+@pytest.mark.filterwarnings("ignore")
+@for_either
+def test_onnx_computes_the_same(options: Options, tmp_path: pathlib.Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    layer, inputs = make_layer(options).float(), random_inputs().float()
+    torch.onnx.export(layer, (inputs,), str(tmp_path / "layer.onnx"), dynamo=True, verbose=False)
+    session = runtime.InferenceSession(tmp_path / "layer.onnx")
+    output, *_ = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
+    torch.testing.assert_close(torch.from_numpy(output), layer(inputs)[0])
 
 
 # Autocast

@@ -309,12 +309,17 @@ class TensorizedLSTM(TensorizedLayer):
             "pytorch" the whole sequence as one operation with its own backward pass; "triton" the
             same in kernels for NVIDIA GPUs. None: the one that the environment variable
             TLSTM_IMPLEMENTATION names, or else the fastest that the tensors allow.
+            torch.onnx.export(dynamo=True) takes "autograd" alone, and makes a program for one
+            number of timesteps.
         device: of the weights.
         dtype: of the weights.
 
     Memory: for the backward pass "triton" keeps, for every timestep, example and location, K^S·M
     numbers of the kernel's input and 4M + K^S of A_t in the compute dtype, and M of C_t in
     float32; "pytorch" about 8M numbers. Without gradients nothing is kept.
+
+    Speed: on a GPU Python launches every kernel of every timestep. A CUDA graph of the training
+    step, or `tlstm.ops.recording.set_recording`, off until measured, launches all at once.
 
     Attributes:
         depth: L = ⌈P / r⌉ with r = ⌊K / 2⌋.

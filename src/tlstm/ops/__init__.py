@@ -3,5 +3,5 @@
 `reference` is one timestep as section 2 of the paper writes it; under autograd it is the oracle of
 all the rest. `operator.sequence` is the fast path that the layers call: a whole sequence forward
 and backward, in PyTorch operations on any device (`eager`) or in kernels for NVIDIA GPUs
-(`triton`).
+(`triton`). `recording` replays sequences that come again, by one launch each.
 """

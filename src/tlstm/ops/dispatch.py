@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from functools import cache
 from importlib.util import find_spec
 from typing import Literal, get_args
@@ -77,6 +78,13 @@ def resolve_implementation(
             f"implementation {requested!r} takes no torch.func transforms and no forward-mode "
             "derivatives; 'autograd' does"
         )
+    if _being_exported_to_onnx():
+        if requested is None:
+            return "autograd"
+        raise ValueError(
+            f"implementation {requested!r} has no ONNX operators; 'autograd' has, "
+            "for one number of timesteps"
+        )
     if requested == "pytorch":
         return requested
     obstacle = _obstacle_to_kernels(device, compute_dtype, rank, taps)
@@ -97,6 +105,13 @@ def report(layer: str, device: torch.device, chosen: Implementation) -> None:
 def _being_transformed() -> bool:
     """Return True if the tensors may carry derivatives that a custom operator would drop."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+@torch.compiler.assume_constant_result
+def _being_exported_to_onnx() -> bool:
+    """Return True in torch.onnx.export, which imports its module."""
+    onnx = sys.modules.get("torch.onnx")
+    return onnx is not None and onnx.is_in_onnx_export()
 
 
 @torch.compiler.assume_constant_result

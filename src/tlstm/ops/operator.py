@@ -14,6 +14,7 @@ Dimension letters of this file:
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,6 +22,8 @@ from torch import Tensor
 
 from tlstm.ops import eager
 from tlstm.ops.dispatch import may_need_gradients
+from tlstm.ops.recorder import Results
+from tlstm.ops.recording import POOL, may_record
 from tlstm.ops.shapes import Sizes, Weights
 
 Kernels = Literal["pytorch", "triton"]
@@ -59,7 +62,7 @@ def sequence(
         argument is not None and argument.requires_grad for argument in arguments
     )
     output, last_hidden, last_cell, *_ = _forward(
-        *arguments, lengths, delay, compute_dtype, normalization, kernels, keep
+        *arguments, lengths, delay, compute_dtype, normalization, kernels, keep, may_record()
     )
     return output, (last_hidden,) if cell is None else (last_hidden, last_cell)
 
@@ -108,25 +111,42 @@ def _forward(
     normalization: str,
     kernels: str,
     keep: bool,
+    record: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    inputs = _contiguous(projected, hidden, cell, weight, bias, norm_gain, norm_bias, lengths)
+    copied = _contiguous(projected, hidden, cell, lengths)
+    read = _contiguous(weight, bias, norm_gain, norm_bias)
+    options = (delay, compute_dtype, normalization, kernels, keep)
+    compute = partial(_compute_forward, options)
     with device_and_autocast_off(hidden):
-        output, last_hidden, last_cell, saved = _module(kernels).forward_sequence(
-            *inputs[:3],
-            Weights(*inputs[3:7]),
-            inputs[7],
-            len(projected) - delay,
-            compute_dtype,
-            normalization,
-            keep,
-        )
+        if record:
+            return POOL.forward(options, copied, read, compute, hidden.device)  # type: ignore[return-value]
+        return compute(copied, read)  # type: ignore[return-value]
+
+
+def _compute_forward(
+    options: tuple[Any, ...], copied: tuple[Any, ...], read: tuple[Any, ...]
+) -> Results:
+    """Return the operator's results from its inputs that differ by call, and from the weights."""
+    delay, compute_dtype, normalization, kernels, keep = options
+    projected, hidden, cell, lengths = copied
+    output, last_hidden, last_cell, saved = _module(kernels).forward_sequence(
+        projected,
+        hidden,
+        cell,
+        Weights(*read),
+        lengths,
+        len(projected) - delay,
+        compute_dtype,
+        normalization,
+        keep,
+    )
     last_cell = hidden.new_empty([0]) if last_cell is None else last_cell
     return output, last_hidden, last_cell, *_filled(saved, hidden)
 
 
 @_forward.register_fake
 def _(projected: Tensor, hidden: Tensor, cell: Tensor | None, *others: Any) -> Outputs:
-    weight, *_, delay, compute_dtype, _, kernels, keep = others
+    weight, *_, delay, compute_dtype, _, kernels, keep, _ = others
     sizes = Sizes.of(projected, hidden, cell, weight, projected.shape[0] - delay)
     output = projected.new_empty(
         [sizes.time, sizes.batch_size, sizes.channels], dtype=compute_dtype
@@ -160,21 +180,37 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     # One by one: vectorized jacobians call an operator again and again, but take no lists
     saved = (saved_1, saved_2, saved_3, saved_4, saved_5)
-    module = _module(kernels)
-    inputs = _contiguous(projected, hidden, cell, weight, bias, norm_gain, norm_bias, lengths)
+    grads = _contiguous(grad_output, grad_hidden, grad_cell)
+    copied = _contiguous(projected, hidden, cell, lengths)
+    read = _contiguous(weight, bias, norm_gain, norm_bias)
+    compute = partial(_compute_backward, (delay, normalization, kernels))
     with device_and_autocast_off(hidden):
-        gradients = module.backward_sequence(
-            *_contiguous(grad_output, grad_hidden, grad_cell),
-            *inputs[:3],
-            Weights(*inputs[3:7]),
-            inputs[7],
-            len(projected) - delay,
-            normalization,
-            module.SavedTensors(*saved[: len(module.SavedTensors._fields)]),
-        )
-    return tuple(  # type: ignore[return-value]
-        hidden.new_empty([0]) if one is None else one.contiguous() for one in gradients
+        return POOL.backward(grads, copied, read, saved, compute, hidden.device)  # type: ignore[return-value]
+
+
+def _compute_backward(
+    options: tuple[Any, ...],
+    grads: tuple[Any, ...],
+    copied: tuple[Any, ...],
+    read: tuple[Any, ...],
+    saved: Results,
+) -> Results:
+    """Return the gradients of the operator's inputs, empty for those that are absent."""
+    delay, normalization, kernels = options
+    projected, hidden, cell, lengths = copied
+    module = _module(kernels)
+    gradients = module.backward_sequence(
+        *grads,
+        projected,
+        hidden,
+        cell,
+        Weights(*read),
+        lengths,
+        len(projected) - delay,
+        normalization,
+        module.SavedTensors(*saved[: len(module.SavedTensors._fields)]),
     )
+    return tuple(hidden.new_empty([0]) if one is None else one.contiguous() for one in gradients)
 
 
 @_backward.register_fake
@@ -187,7 +223,7 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     """Keep the arguments and the saved tensors for the backward pass."""
-    delay, _, normalization, kernels, ctx.kept = inputs[8:]
+    delay, _, normalization, kernels, ctx.kept, _ = inputs[8:]
     ctx.options = (delay, normalization, kernels)
     ctx.present = [argument is not None for argument in inputs[:8]]
     ctx.save_for_backward(*(each for each in inputs[:8] if each is not None), *output[3:])
@@ -214,7 +250,7 @@ def _differentiate(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]
         *saved,
     )
     of_inputs = zip(gradients, ctx.present[:7], strict=True)
-    return (*(gradient if present else None for gradient, present in of_inputs), *[None] * 6)
+    return (*(gradient if present else None for gradient, present in of_inputs), *[None] * 7)
 
 
 def refuse_double_backward(ctx: Any, *grads: Tensor | None) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from tlstm.ops.recording import set_recording
 from tlstm.tasks.base import Batch
 
 WARM_UPS = 3  # passes before the capture: kernels are compiled and chosen, workspaces allocated
@@ -177,7 +178,8 @@ def _warm_up(compute: Callable[[], Tensor]) -> None:
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     device = torch.device("cuda", torch.cuda.current_device())
-    with restore_random_numbers(device), torch.cuda.stream(stream):
+    # Recordings of the layers would keep memory that the capture does not use
+    with set_recording(0), restore_random_numbers(device), torch.cuda.stream(stream):
         for _ in range(WARM_UPS):
             compute()
     torch.cuda.current_stream().wait_stream(stream)
