@@ -324,7 +324,7 @@ def test_copies_with_another_order_within_classes_are_the_same_data(tmp_path: Pa
         write(tmp_path / "one"),
         write(tmp_path / "other", **{FILES[0]: images_file(images)}),
     ]
-    one, other = (mnist.read_mnist(place) for place in places)
+    one, other = (MNISTDataModule(place).read() for place in places)
     assert torch.equal(one[0].pixels, other[0].pixels)
     assert fingerprint(*one) == fingerprint(*other)
     changed = (one[0], one[1]._replace(labels=one[1].labels.flip(0)))
@@ -336,10 +336,10 @@ def test_other_data_are_refused_under_mnists_name(
 ) -> None:
     """Nothing is read to know a run; that the files are others shows when they are read."""
     data_dir = write(tmp_path / "data")
-    own = fingerprint(*mnist.read_mnist(data_dir))
+    own = fingerprint(*MNISTDataModule(data_dir).read())
     places = ["task=mnist", f"task.data_dir={data_dir}"]
     line = refused(tiny(tmp_path / "runs", *places), capsys)
-    assert f"{data_dir}/MNIST/raw holds other images" in line
+    assert f"{data_dir} holds other images" in line
     assert f"task.name=my_images task.sha256={own}" in line
     line = refused(tiny(tmp_path / "runs", *places, f"task.sha256={own}"), capsys)
     assert f"task.sha256={own} is not that of mnist" in line

@@ -28,7 +28,8 @@ from commands import (
 from test_captured import HostGraph
 from texts_for_tests import TINY, words, write_text
 from tlstm.tasks.base import Batch, ConsecutiveSampler
-from tlstm.tasks.text_streams import StreamDataModule, Text, encode
+from tlstm.tasks.text_streams import encode
+from tlstm.tasks.wikipedia import WikipediaDataModule
 from tlstm.training import callbacks
 from tlstm.training import cuda_graph as captured
 from tlstm.training import run as job
@@ -42,25 +43,13 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 MODELS = ["tlstm_2d", "tlstm_2d_no_feedback", "tlstm_3d_cn", "trnn_2d", "slstm", "srnn"]
 
 
-class Words(StreamDataModule):
-    """Streams through words."""
+class Words(WikipediaDataModule):
+    """Streams through words that are in no file."""
 
     def __init__(self, length: int, **options: int) -> None:
-        super().__init__(num_workers=0, **options)
+        super().__init__("text_file", **options)
         self.bytes = words(length)
-        self._text = encode(self.bytes)
-
-    @property
-    def characters(self) -> int:
-        return len(self.bytes)
-
-    @property
-    def input_size(self) -> int:
-        return len(self._text.alphabet)
-
-    @property
-    def text(self) -> Text:
-        return self._text
+        self.text = encode(self.bytes)
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +78,7 @@ def make_network(model: str, symbols: int = 6, depth: int = 3) -> SequenceNetwor
     return network
 
 
-def on_device(data: StreamDataModule, rank: int, devices: int) -> StreamDataModule:
+def on_device(data: Words, rank: int, devices: int) -> Words:
     data.trainer = Mock(global_rank=rank, world_size=devices)
     return data
 
