@@ -37,9 +37,13 @@ class SweepDisplay:
 
     Where the output is no terminal, it prints a line for every run that ends, and from time to
     time one with the progress of the others.
+
+    Attributes:
+        throughput: of the runs so far.
     """
 
     def __init__(self, rows: Sequence[RunRow], console: Console) -> None:
+        self.throughput = Throughput()
         self._rows = rows
         self._console = console
         self._done = 0
@@ -75,6 +79,7 @@ class SweepDisplay:
 
     def show(self, index: int, status: Status) -> None:
         """Draw the progress of a run."""
+        self.throughput.note(index, status)
         row = self._rows[index]
         if index not in self._tasks:
             self._tasks[index] = self._active.add_task(
