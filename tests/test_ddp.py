@@ -293,6 +293,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_does_not_outlive_another(tmp_path: Path) -> None:
     """As one does that waits for a GPU which is gone."""
     script = tmp_path / "hangs.py"

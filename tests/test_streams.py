@@ -178,7 +178,7 @@ def test_training_streams_go_on_from_batch_to_batch_and_from_epoch_to_epoch(
     for stream, chunks in enumerate(read):
         assert len(chunks) == 27
         beginning = symbols[97 * stream : 97 * stream + 95]
-        expected = (beginning + beginning)[: 27 * 5]  # the second pass begins anew
+        expected = (beginning + beginning)[: 27 * 5]  # the second pass starts again
         assert list(chain.from_iterable(chunks)) == expected
 
 
@@ -396,7 +396,7 @@ def test_an_interrupted_run_ends_the_same(
 def test_captured_training_is_the_same(
     model: str, device: str, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The state lives where a recording reads and writes it, and begins anew between replays."""
+    """The state lives where a recording reads and writes it, and starts again between replays."""
     if device == "cpu":
         monkeypatch.setattr(captured, "CudaGraph", HostGraph)
         monkeypatch.setattr(callbacks, "CudaGraph", HostGraph)
