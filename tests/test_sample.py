@@ -31,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         measure_quickly(patch)
         text = f"task.path={write_text(place, 4000)}"
-        more = ["model.channels=16", "training.learning_rate=0.02", "training.max_samples=960"]
+        more = ["model.channels=16", "training.learning_rate=0.02", "training.max_samples=240"]
         train_here([*TINY, f"output_dir={place / 'runs'}", text, *more])
     return run_directory(place / "runs")
 
