@@ -151,7 +151,7 @@ class Recorder:
 
 def _with_kernels(measurement: Measurement, kernels: dict[Kind, float]) -> Measurement:
     update = {
-        kind: found.model_copy(update={"kernels": count})
+        str(kind): found.model_copy(update={"kernels": count})
         for kind, count in kernels.items()
         if (found := getattr(measurement, kind)).timing is not None
     }

@@ -18,7 +18,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tlstm.sweeping.gpus import least_busy, use_devices
+from tlstm.sweeping.gpus import use_devices
 from tlstm.training.config import Run, compose
 from tlstm.training.distributed import end_with_parent, exit_reason
 from tlstm.training.recording import find_record, train
@@ -120,7 +120,7 @@ def run_all(
         requests: the work, in order.
         jobs: the number at a time.
         devices: GPUs to spread them over, as CUDA_VISIBLE_DEVICES names them; may be empty. A
-            process starts on those that have the fewest.
+            process starts on those that have the fewest, the first of equals.
         show: called with a request's index and a message of its process.
         ended: called with a request's index when it has ended, and the reason if it failed.
         work: called in a process with a request's content and the way to send messages.
@@ -132,7 +132,7 @@ def run_all(
             while waiting and len(active) < jobs:
                 index, request = waiting.pop()
                 taken = [device for run in active for device in run.devices]
-                chosen = least_busy(devices, taken, request.devices)
+                chosen = sorted(devices, key=taken.count)[: request.devices]
                 active.append(_begin(context(devices), index, work, request.content, chosen))
             wait([channel for run in active for channel in (run.connection, run.process.sentinel)])
             for run in list(active):
