@@ -116,7 +116,8 @@ def announcement(plan: Plan) -> str:
         else f"{provenance.processor()}, {cores()} cores, {max(threads)} thread(s) a process"
     )
     several, shared = plan.devices_per_run, plan.runs_per_device
-    sharing = f", {several} devices each" * (several > 1) + f", {shared} on a GPU" * (shared > 1)
+    sharing = f", {several} devices each" if several > 1 else ""
+    sharing += f", {shared} on a GPU" if shared > 1 else ""
     return (
         f"{said}; {len(plan.runs)} to train at {' and '.join(sorted(scales))} scale, "
         f"{plan.jobs} at a time{sharing}, on {machine}: {time_in_words(plan)}"
