@@ -15,10 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from tlstm.records.schema import (
-    Record,
-    read_record,
-)
+from tlstm.records.schema import Record, read_record
+from tlstm.tasks import download
 from tlstm.training import callbacks
 from tlstm.training.config import compose
 from tlstm.training.recording import train
@@ -73,6 +71,21 @@ def measure_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let runs measure their runtime in next to no time."""
     quick = functools.partial(callbacks.milliseconds_per_timestep, seconds=0.01)
     monkeypatch.setattr(callbacks, "milliseconds_per_timestep", quick)
+
+
+def forbid_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no server be asked for data."""
+    monkeypatch.setattr(download, "reachable", lambda _: False)
+
+
+def refused(command: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a command is refused with, after exit code 2."""
+    with pytest.raises(SystemExit) as ended:
+        command()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    return line
 
 
 def run_directory(output_dir: Path) -> Path:

@@ -93,7 +93,7 @@ def main() -> None:
             if kill(killed, chance, longest):
                 kills += 1
             else:
-                print(f"{compare(killed, whole)} runs, the same bits; anew", flush=True)
+                print(f"{compare(killed, whole)} runs, the same bits; once more", flush=True)
                 shutil.rmtree(killed)
         assert start(killed).wait() == 0, (killed / "output.log").read_text()
         print(f"{compare(killed, whole)} runs, the same bits after {kills} kills")

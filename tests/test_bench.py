@@ -145,9 +145,9 @@ def test_operations_are_those_that_torch_counts(model: str) -> None:
         layer(x, stream=True)
     counted = counter.get_total_flops()
     rows, taps = case.batch_size * case.tensor_size, case.kernel_size
-    beside = 2 * case.batch_size * case.input_size * case.channels
-    beside += 2 * rows * taps * case.channels if case.memory_convolution else 0
-    assert counted == case.timesteps * (case.operations + beside)
+    more = 2 * case.batch_size * case.input_size * case.channels
+    more += 2 * rows * taps * case.channels if case.memory_convolution else 0
+    assert counted == case.timesteps * (case.operations + more)
 
 
 # Competitors
@@ -190,8 +190,6 @@ def test_errors_are_of_all_draws_together(wrong: int) -> None:
     sizes: list[float] = []
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        if not torch.is_grad_enabled():  # asks for the output's type only
-            return made.forward(x)
         factor = 1.1 if len(sizes) == wrong else 1.0
         sizes.append(float(exact.forward(x.double()).detach().square().sum()))
         return factor * made.forward(x)
@@ -282,10 +280,11 @@ def test_precisions_hold_for_as_long_as_they_are_asked_for() -> None:
 # Measuring
 
 
-@pytest.mark.parametrize("calls", [1, 3])
-def test_time_is_of_one_call(calls: int) -> None:
-    found = timing.time_calls(lambda: time.sleep(0.01), calls, CPU)
-    assert found == pytest.approx(0.01, rel=0.5)
+def test_time_is_of_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that each call turns on by two seconds."""
+    calls: list[None] = []
+    monkeypatch.setattr(time, "perf_counter", lambda: 2.0 * len(calls))
+    assert timing.time_calls(lambda: calls.append(None), 3, CPU) == 2
 
 
 def test_rounds_spend_the_seconds_and_call_slow_things_seldom() -> None:
@@ -441,14 +440,6 @@ def test_a_line_that_cannot_be_read_is_named(tmp_path: Path, line: str, sentence
         read(path)
 
 
-def test_the_store_takes_in_what_is_new(tmp_path: Path) -> None:
-    found = everything()[:5]
-    assert append(found[:3], tmp_path) == 3
-    assert append(found, tmp_path) == 2
-    assert append(found, tmp_path) == 0
-    assert load(tmp_path) == found
-
-
 def test_the_last_run_of_every_case_is_shown() -> None:
     first, second = everything()[:2]
     again = first.model_copy(update={"run": START + timedelta(hours=1)})
@@ -468,6 +459,7 @@ def test_files_and_directories_are_collected(
     assert "runtime: 3 records, 3 of them new" in capsys.readouterr().out
     assert results.main([*collect, "--runs", str(tmp_path / "brought.jsonl")]) == 0
     assert "runtime: 4 records, 1 of them new" in capsys.readouterr().out
+    assert load(tmp_path / "results") == found
     assert results.main([*collect, "--runs", str(tmp_path / "none"), "runtime"]) == 2
     assert "holds no record of runtime" in capsys.readouterr().err
 
@@ -587,9 +579,12 @@ def run(arguments: list[str], output: Path) -> int:
 def test_the_command_measures_records_and_says(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    output = tmp_path / "runtime.jsonl"
+    """After the lines that its file holds, which stay in it."""
+    output, earlier = tmp_path / "runtime.jsonl", everything()[:3]
+    write(earlier, output)
     assert run(["--suite", "step", "--case", "mnist-tlstm_2d-*"], output) == 0
-    found = read(output)
+    assert read(output)[:3] == earlier
+    found = read(output)[3:]
     assert [each.competitor.implementation for each in found] == [
         "pytorch",
         "autograd",
@@ -597,7 +592,6 @@ def test_the_command_measures_records_and_says(
     ]
     assert all(each.microseconds > 0 and each.quick for each in found)
     said = capsys.readouterr().out
-    assert "QUICK" in said
     assert re.search(r"\d (s|min|h) to [\d.]+ (s|min|h)\. QUICK", said)
     assert "3 measurements, 0 of them failed" in said
 
@@ -618,20 +612,6 @@ def test_kernels_are_recorded_of_the_same_computation(tmp_path: Path) -> None:
     assert [earlier] == everything()[:1]
     assert [each.training.kernels for each in new] == [4, 4, None]
     assert [each.forward.kernels for each in new] == [1.5, 1.5, None]
-
-
-def test_what_a_file_holds_stays_in_it(tmp_path: Path) -> None:
-    output, store = tmp_path / "runtime.jsonl", str(tmp_path / "results")
-    earlier = everything()[:3]
-    write(earlier, output)
-    arguments = ["--suite", "step", "--case", "mnist-tlstm_2d-*", "--implementation", "pytorch"]
-    for number in (1, 2):
-        assert run(arguments, output) == 0
-        found = read(output)
-        assert found[:3] == earlier
-        assert len(found) == len({each.key for each in found}) == 3 + number
-    assert results.main(["collect", "--results", store, "--runs", str(output)]) == 0
-    assert load(tmp_path / "results") == found
 
 
 def test_dry_run_measures_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

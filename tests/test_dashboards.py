@@ -17,8 +17,8 @@ from commands import measure_quickly, run_directory, tiny, train_here
 from tlstm import dashboards
 from tlstm.training import loggers
 from tlstm.training.config import compose
+from wandb_backend import ENTITY, View
 from wandb_server import WandbServer
-from wandb_state import ENTITY, View
 
 ROOT = Path(__file__).parents[1]
 

@@ -262,9 +262,10 @@ def test_mnist_is_checked_by_its_hashes(
     hashes = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
     monkeypatch.setattr(mnist.MNIST, "mirrors", [f"{server.url}/"])
     with pytest.raises(ValueError, match=r"train-images.*\.gz is not MNIST's: its MD5 is not f68b"):
-        mnist.fetch_mnist(tmp_path)
+        mnist.MNISTDataModule(tmp_path).read()
     monkeypatch.setattr(mnist, "MD5", hashes)
-    mnist.fetch_mnist(tmp_path)
+    with pytest.raises(ValueError, match="no file of MNIST"):  # which it asks for next
+        mnist.MNISTDataModule(tmp_path).read()
     assert files_below(tmp_path) == set(files)
     for name, content in files.items():
         assert (tmp_path / "MNIST" / "raw" / name).read_bytes() == content

@@ -14,13 +14,11 @@ from safetensors import safe_open
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from commands import load, measure_quickly, run_directory, tiny, train_here
+from commands import load, measure_quickly, refused, run_directory, tiny, train_here
 from tlstm import TensorizedLSTM, TensorizedRNN, export
 from tlstm.layers.serialization import read_about, read_head
 from tlstm.layers.stacked import StackedLSTM, StackedRNN
-from tlstm.records.schema import (
-    read_record,
-)
+from tlstm.records.schema import read_record
 from tlstm.training.config import compose
 from tlstm.training.run import make_data, make_module
 from variants import randomize
@@ -146,21 +144,27 @@ def test_a_damaged_file(length: int, file: Path) -> None:
         TensorizedLSTM.from_file(file)
 
 
-def test_a_file_of_something_else(file: Path) -> None:
-    safetensors.torch.save_file({"weight": torch.zeros(2)}, file)
+def test_a_file_of_something_else_or_of_another_version(file: Path) -> None:
+    changed(file, {}, format="tlstm 2")
     with pytest.raises(ValueError, match="holds no layer of tlstm"):
         TensorizedLSTM.from_file(file)
-
-
-def test_a_file_of_another_version(file: Path) -> None:
-    changed(file, {}, format="tlstm 2")
+    safetensors.torch.save_file({"weight": torch.zeros(2)}, file)
     with pytest.raises(ValueError, match="holds no layer of tlstm"):
         TensorizedLSTM.from_file(file)
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"channels": 5}, {"tensor_size": 0}, {"colour": "red"}, {"kernel_size": 2}, {"rank": "3"}],
+    [
+        *[
+            {"channels": 5},
+            {"tensor_size": 0},
+            {"colour": "red"},
+            {"kernel_size": 2},
+            {"rank": "3"},
+        ],
+        *({name: 10**9} for name in ("rank", "channels", "input_size", "kernel_size")),
+    ],
     ids=str,
 )
 def test_arguments_that_do_not_fit_the_weights(arguments: dict[str, Any], file: Path) -> None:
@@ -249,14 +253,6 @@ def test_a_head_comes_back_bit_by_bit(bias: bool, file: Path) -> None:
     assert TensorizedLSTM.from_file(file).forget_bias == 2
 
 
-@pytest.mark.parametrize("argument", ["rank", "channels", "input_size", "kernel_size"])
-def test_sizes_without_end(argument: str, file: Path) -> None:
-    own = {"input_size": 3, "channels": 4, "tensor_size": 2}
-    changed(file, {}, arguments=json.dumps(own | {argument: 10**9}))
-    with pytest.raises(ValueError, match="does not make a TensorizedLSTM"):
-        TensorizedLSTM.from_file(file)
-
-
 @pytest.mark.parametrize("about", ["[1]", "[" * 100_000, "{"])
 def test_metadata_of_another_form(about: str, file: Path) -> None:
     changed(file, {}, about=about)
@@ -291,8 +287,5 @@ def test_export_says_in_a_sentence_what_cannot_be(
             f"there is no directory {tmp_path / 'no'} to write file",
         ),
     ]:
-        with pytest.raises(SystemExit) as ended:
-            export.main([str(run), str(file)])
-        assert ended.value.code == 2
-        (line,) = capsys.readouterr().err.splitlines()
+        line = refused(lambda run=run, file=file: export.main([str(run), str(file)]), capsys)
         assert line.startswith(f"error: {said}")

@@ -127,27 +127,24 @@ def test_one_loss_that_is_not_finite_makes_the_mean_so(broken: float) -> None:
     assert not np.isfinite(found["loss"])
 
 
-def test_the_first_pass_is_kept() -> None:
-    metric = SamplesToThreshold(0.9)
-    assert metric.reached is None
-    for accuracy, samples_seen in [(0.5, 100), (0.95, 200), (0.99, 300), (0.2, 400)]:
-        metric.update(torch.tensor(accuracy), samples_seen)
-    assert metric.reached == metric.compute() == 200
+def samples_to(threshold: float, *validations: tuple[float | Tensor, int]) -> int | None:
+    """The samples to a threshold after validations of (accuracy, samples)."""
+    metric = SamplesToThreshold(threshold)
+    for accuracy, seen in validations:
+        metric.update(accuracy, seen)
+    return metric.reached
 
 
 @pytest.mark.parametrize("accuracy", [0.99, torch.tensor(0.99), float("nan")])
 def test_the_threshold_itself_is_not_a_pass(accuracy: float | Tensor) -> None:
-    metric = SamplesToThreshold(0.99)
-    metric.update(accuracy, 100)
-    assert metric.reached is None
-    metric.update(0.990001, 200)
-    assert metric.reached == 200
+    assert samples_to(0.99, (accuracy, 100)) is None
+    assert samples_to(0.99, (accuracy, 100), (0.990001, 200)) == 200
 
 
-def test_a_pass_before_any_training_counts() -> None:
-    metric = SamplesToThreshold(0.5)
-    metric.update(0.6, 0)
-    assert metric.reached == 0
+def test_the_first_pass_is_kept_also_before_any_training() -> None:
+    assert samples_to(0.9) is None
+    assert samples_to(0.9, (0.5, 100), (torch.tensor(0.95), 200), (0.99, 300), (0.2, 400)) == 200
+    assert samples_to(0.5, (0.6, 0)) == 0
 
 
 def test_the_pass_survives_a_checkpoint() -> None:
@@ -155,7 +152,7 @@ def test_the_pass_survives_a_checkpoint() -> None:
     metric.update(0.95, 5_000_000_000)
     other.load_state_dict(metric.state_dict())
     other.update(0.99, 6_000_000_000)
-    assert other.reached == 5_000_000_000
+    assert other.reached == other.compute() == 5_000_000_000
 
 
 def test_a_modules_checkpoint_keeps_the_pass_and_no_half_taken_metric() -> None:

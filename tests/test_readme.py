@@ -31,7 +31,7 @@ from tlstm import (
 )
 from tlstm.bench import command as bench
 from tlstm.reporting.pages import BEGIN, END
-from tlstm.sweeping.grid import points, read_runs, read_sweep_file, values_at_scale
+from tlstm.sweeping.grid import at_scale, points, read_runs, read_sweep_file
 from tlstm.training.config import CONFIGURATIONS, compose
 from tlstm.training.distributed import TORCHRUN
 from tlstm.training.run import check_devices, make_data
@@ -109,9 +109,7 @@ def test_every_figure_and_table_has_a_row_with_its_numbers_of_runs() -> None:
 
 
 def number_of_points(file: Path, scale: str) -> int:
-    content = read_sweep_file(file)
-    values = values_at_scale(content, [f"scale={scale}"])
-    return len(points(content, [], values))
+    return len(points(at_scale(read_sweep_file(file), [f"scale={scale}"]), []))
 
 
 @pytest.mark.parametrize("command", sorted({*commands("make"), "make help"}))

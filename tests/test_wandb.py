@@ -17,8 +17,8 @@ import yaml
 
 from commands import TINY, record_of
 from tlstm.records.schema import Record, read_record
+from wandb_backend import ENTITY, Run
 from wandb_server import WandbServer
-from wandb_state import ENTITY, Run
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 300.0  # seconds until a test gives up waiting

@@ -2,14 +2,14 @@
 
 import gzip
 import hashlib
+import itertools
 import math
 import os
 import platform
 import subprocess
 import sys
-import urllib.error
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import torch
 
-from commands import measure_quickly, record_of, train_here
+from commands import forbid_network, measure_quickly, record_of, refused, train_here
 from test_download import zipped
 from texts_for_tests import TINY, WORDS, words, write_text
 from tlstm.sweeping.grid import points, read_sweep_file
 from tlstm.tasks import download, wikipedia
 from tlstm.tasks.wikipedia import ENWIK8, python_topics
-from tlstm.train import main
+from tlstm.train import run_command
 from tlstm.training.config import compose, flat
 from tlstm.training.run import make_data, make_module
 
@@ -44,30 +44,12 @@ PARAMETERS = {
 }
 
 
-def no_network(*_: Any, **__: Any) -> None:
-    raise urllib.error.URLError("there is no network")
-
-
 @pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Runs measure their runtime in next to no time, and no test asks a server of others."""
     measure_quickly(monkeypatch)
+    forbid_network(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(download, "urlopen", no_network)
-    download.reachable.cache_clear()
-    yield
-    download.reachable.cache_clear()
-
-
-def refused(overrides: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> str:
-    """Run the command, which ends with exit code 2, and return its one line."""
-    monkeypatch.setattr("sys.argv", ["train", *overrides])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 def tiny(output_dir: Path, *more: str) -> list[str]:
@@ -77,7 +59,7 @@ def tiny(output_dir: Path, *more: str) -> list[str]:
 # What the paper has
 
 
-@pytest.mark.parametrize("point", points(SWEEP, [], {}), ids=" ".join)
+@pytest.mark.parametrize("point", points(SWEEP, []), ids=" ".join)
 def test_figure_3_has_the_papers_parameters(point: list[str]) -> None:
     config = compose(["scale=paper", *point]).config
     with torch.device("meta"):
@@ -90,12 +72,10 @@ def test_figure_3_has_the_papers_parameters(point: list[str]) -> None:
 
 
 def test_the_sweep_is_figure_3() -> None:
-    of_paper = ["scale=paper"]
-    composed = [compose([*of_paper, *point]) for point in points(SWEEP, [], {})]
-    assert {run.config.model.name for run in composed} == {*PARAMETERS, "tlstm_3d_cn"}
-    assert {run.config.model.depth for run in composed} == {1, 2, 3, 4}
-    assert len({run.identifier for run in composed}) == 28
-    assert {run.config.experiment.name for run in composed} == {"fig3"}
+    drawn = [dict(text.split("=") for text in point) for point in points(SWEEP, [])]
+    grid = {(point["model"], point["model.depth"]) for point in drawn}
+    assert grid == set(itertools.product([*PARAMETERS, "tlstm_3d_cn"], "1234"))
+    assert {point["experiment"] for point in drawn} == {"fig3"}
     assert (SWEEP.metric.name, SWEEP.metric.goal) == ("validation/bits_per_character", "minimize")
 
 
@@ -123,7 +103,8 @@ def test_models_of_a_scale_have_about_as_many_parameters(scale: str, task: str) 
     numbers = []
     for model in (*PARAMETERS, "tlstm_3d_cn"):
         config = compose([f"scale={scale}", f"task={task}", f"model={model}"]).config
-        module = make_module(config, make_data(config))
+        with torch.device("meta"):
+            module = make_module(config, make_data(config))
         numbers.append(sum(parameter.numel() for parameter in module.network.parameters()))
     assert max(numbers) < 1.05 * min(numbers)
 
@@ -145,7 +126,7 @@ def test_pythons_own_text_is_a_task() -> None:
 def test_wikipedia_is_composed_without_asking_for_a_network(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(download, "urlopen", lambda *_: pytest.fail("a server was asked"))
+    monkeypatch.setattr(download, "reachable", lambda _: pytest.fail("a server was asked"))
     config = compose(["scale=smoke", "task=wikipedia"]).config
     assert (config.task.source, config.task.name) == ("wikipedia", "wikipedia")
     assert config.task.text == "sha256-2b49720ec4d78c3c"
@@ -314,25 +295,24 @@ def test_a_sentence_says_what_is_wrong(
     said: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write_text(tmp_path)
     (tmp_path / "empty").touch()
     (tmp_path / "cut.gz").write_bytes(gzip.compress(SMALL)[:-20])
     before = {*tmp_path.rglob("*")}
     filled = [override.format(tmp_path) for override in overrides]
-    line = refused(tiny(tmp_path / "runs", *filled), capsys, monkeypatch)
+    line = refused(lambda: run_command(tiny(tmp_path / "runs", *filled)), capsys)
     assert said.format(tmp_path) in line
     assert {*tmp_path.rglob("*")} == before
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
 def test_a_file_that_may_not_be_read_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write_text(tmp_path)
     file.chmod(0)
-    line = refused(tiny(tmp_path / "runs", f"task.path={file}"), capsys, monkeypatch)
+    line = refused(lambda: run_command(tiny(tmp_path / "runs", f"task.path={file}")), capsys)
     assert line == f"error: {file}: Permission denied"
 
 
@@ -340,12 +320,9 @@ def test_a_file_that_may_not_be_read_is_refused(
 
 
 def test_a_run_says_what_it_was_trained_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        "sys.argv", ["train", *tiny(tmp_path / "runs", f"task.path={write_text(tmp_path)}")]
-    )
-    main()
+    run_command(tiny(tmp_path / "runs", f"task.path={write_text(tmp_path)}"))
     said = capsys.readouterr().out
     assert "\ntext_file, 2D tLSTM, L=3: " in said
     assert "bits per character on the test split" in said

@@ -8,17 +8,99 @@ import itertools
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import yaml
 
-from wandb_state import ENTITY, Json, Run, Sweep, View
+ENTITY = "tester"
+HISTORY, EVENTS, OUTPUT = "wandb-history.jsonl", "wandb-events.jsonl", "output.log"
+MOMENT = "2026-01-01T00:00:00Z"
+LAST_PAGE = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
 
-STREAMED = {
-    "wandb-history.jsonl": "history",
-    "wandb-events.jsonl": "events",
-    "output.log": "output",
-}
+Json = dict[str, Any]
+
+
+@dataclass
+class Run:
+    """A run on the server.
+
+    Attributes:
+        name: its id, as clients say.
+        values: of its configuration by name, also those that W&B adds.
+        lines: of the files that it streams.
+        stopped: by its button, or terminated early: its agent is told to stop it.
+        state: "pending" (handed to an agent), "running", "finished", "failed", "preempted".
+    """
+
+    project: str
+    name: str
+    sweep: str | None = None
+    group: str | None = None
+    display_name: str | None = None
+    values: Json = field(default_factory=dict)
+    summary: Json = field(default_factory=dict)
+    lines: dict[str, list[str]] = field(
+        default_factory=lambda: {name: [] for name in (HISTORY, EVENTS, OUTPUT)}
+    )
+    files: dict[str, bytes] = field(default_factory=dict)
+    state: str = "running"
+    exit_code: int | None = None
+    preempting: bool = False
+    stopped: bool = False
+
+    @property
+    def config(self) -> Json:
+        """The values without those that W&B adds."""
+        return {key: value for key, value in self.values.items() if key != "_wandb"}
+
+    @property
+    def raw_config(self) -> str:
+        """The values as clients write them."""
+        return json.dumps({key: {"value": value} for key, value in self.values.items()})
+
+    @property
+    def history(self) -> list[Json]:
+        """A row per logged step."""
+        return [json.loads(line) for line in self.lines[HISTORY]]
+
+
+@dataclass
+class Sweep:
+    """A grid and what of it is still to be handed out."""
+
+    project: str
+    name: str
+    config: Json
+    waiting: Iterator[Json]
+    again: list[str] = field(default_factory=list)
+
+
+@dataclass
+class View:
+    """A saved workspace (of the type "project-view") or report ("runs")."""
+
+    id: str
+    project: str
+    name: str
+    type: str
+    display_name: str
+    spec: Json
+
+    def described(self) -> Json:
+        return {
+            "id": self.id,
+            "name": self.name,
+            "type": self.type,
+            "displayName": self.display_name,
+            "description": "",
+            "project": _project(self.project),
+            "spec": json.dumps(self.spec),
+            "user": {"username": ENTITY, "photoUrl": "", "email": ""},
+            "createdAt": MOMENT,
+            "updatedAt": MOMENT,
+        }
 
 
 class Backend:
@@ -30,7 +112,6 @@ class Backend:
     Attributes:
         runs, sweeps, agents, views: what clients have told, by name; an agent's are its runs.
         project_names: of the projects that were made for dashboards.
-        operations: every GraphQL operation by name, in order.
         status: what every request is answered with from now on; None for a healthy server.
         fails_after: the operation after which the status is 500.
     """
@@ -42,10 +123,9 @@ class Backend:
         self.agents: dict[str, list[str]] = {}
         self.views: dict[str, View] = {}
         self.project_names: list[str] = []
-        self.operations: list[str] = []
         self.status: int | None = None
         self.fails_after: str | None = None
-        self.lock = threading.Lock()
+        self._lock = threading.Lock()
         self._agents_of: dict[str, Sweep] = {}
 
     def answer(self, query: str, variables: Json) -> Json:
@@ -55,42 +135,30 @@ class Backend:
             LookupError: the operation is not known here.
         """
         found = re.search(r"\b(?:query|mutation)\s+(\w+)", query)
-        name = found.group(1) if found else query
-        operation = OPERATIONS.get(name)
+        operation = OPERATIONS.get(found.group(1)) if found else None
         if operation is None:
             raise LookupError(f"unknown operation: {' '.join(query.split())} {variables}")
-        with self.lock:
-            self.operations.append(name)
-            if name == self.fails_after:
+        with self._lock:
+            if found.group(1) == self.fails_after:
                 self.status = 500
             return operation(self, variables)
 
     def stream(self, project: str, name: str, body: Json) -> None:
-        """Take in what a run's file stream says."""
-        with self.lock:
+        """Take in what a run's file stream says; a KeyError names a file that is not known."""
+        known = {"files", "preempting", "uploaded", "dropped", "complete", "exitcode"}
+        assert body.keys() <= known, body
+        with self._lock:
             run = self.runs[name]
             assert run.project == project
-            for file, chunk in body.pop("files", {}).items():
-                self._stream_file(run, file, chunk["offset"], chunk["content"])
-            run.preempting |= body.pop("preempting", False)
-            for ignored in ("uploaded", "dropped"):
-                body.pop(ignored, None)
-            if body.pop("complete", False):
-                self._end(run, body.pop("exitcode"))
-            if body:
-                raise LookupError(f"unknown in a file stream: {body}")
-
-    def _stream_file(self, run: Run, file: str, offset: int, content: list[str]) -> None:
-        if file == "wandb-summary.json":
-            run.summary = json.loads(content[-1])
-        elif file in STREAMED:
-            lines = getattr(run, STREAMED[file])
-            is_json = file.endswith(".jsonl")
-            lines[offset : offset + len(content)] = (
-                [json.loads(line) for line in content] if is_json else content
-            )
-        else:
-            raise LookupError(f"unknown streamed file: {file}")
+            for file, chunk in body.get("files", {}).items():
+                offset, content = chunk["offset"], chunk["content"]
+                if file == "wandb-summary.json":
+                    run.summary = json.loads(content[-1])
+                else:
+                    run.lines[file][offset : offset + len(content)] = content
+            run.preempting |= body.get("preempting", False)
+            if body.get("complete", False):
+                self._end(run, body["exitcode"])
 
     def _end(self, run: Run, exit_code: int) -> None:
         run.exit_code = exit_code
@@ -104,57 +172,40 @@ class Backend:
 
     # GraphQL: queries
 
-    def viewer(self, variables: Json) -> Json:
+    def viewer(self, _: Json) -> Json:
+        names = dict.fromkeys(("id", "entity", "username", "name", "email"), ENTITY)
         teams = {"edges": [{"node": {"name": ENTITY}}]}
-        return {
-            "viewer": {
-                "id": "viewer",
-                "entity": ENTITY,
-                "username": ENTITY,
-                "email": f"{ENTITY}@localhost",
-                "flags": "{}",
-                "teams": teams,
-                "name": ENTITY,
-                "admin": False,
-                "deletedAt": None,
-                "apiKeys": {"edges": []},
-            }
-        }
+        rest = {"flags": "{}", "admin": False, "deletedAt": None, "apiKeys": {"edges": []}}
+        return {"viewer": names | rest | {"teams": teams}}
 
-    def server_features(self, variables: Json) -> Json:
+    def server_features(self, _: Json) -> Json:
         return {"serverInfo": {"features": []}}
 
-    def organization(self, variables: Json) -> Json:
+    def organization(self, _: Json) -> Json:
         return {"entity": {"organization": {"coreWeaveOrganizationId": None}}}
 
     def run_resume_status(self, variables: Json) -> Json:
         run = self.runs.get(variables["name"])
-        model = {"id": variables["project"], "name": variables["project"], "entity": _entity()}
-        if run is None or run.state == "pending":
-            return {"model": model | {"bucket": None}}
-        bucket = {
-            "id": run.name,
-            "name": run.name,
-            "summaryMetrics": json.dumps(run.summary),
-            "displayName": run.display_name,
-            "logLineCount": len(run.output),
-            "historyLineCount": len(run.history),
-            "eventsLineCount": len(run.events),
-            "historyTail": json.dumps([json.dumps(row) for row in run.history[-1:]]),
-            "eventsTail": json.dumps([json.dumps(row) for row in run.events[-1:]]),
-            "config": run.raw_config,
-            "tags": [],
-            "notes": None,
-            "wandbConfig": json.dumps({"t": 1}),
-        }
-        return {"model": model | {"bucket": bucket}}
+        bucket = None
+        if run is not None and run.state != "pending":
+            bucket = _bucket(run) | {
+                "summaryMetrics": json.dumps(run.summary),
+                "logLineCount": len(run.lines[OUTPUT]),
+                "eventsLineCount": len(run.lines[EVENTS]),
+                "historyTail": json.dumps(run.lines[HISTORY][-1:]),
+                "eventsTail": json.dumps(run.lines[EVENTS][-1:]),
+                "tags": [],
+                "notes": None,
+                "wandbConfig": json.dumps({"t": 1}),
+            }
+        return {"model": _project(variables["project"]) | {"bucket": bucket}}
 
     def sweep_with_runs(self, variables: Json) -> Json:
         sweep = self.sweeps[variables["sweep"]]
         found = {"id": sweep.name, "name": sweep.name, "config": yaml.safe_dump(sweep.config)}
         return {"project": {"sweep": found | {"state": "RUNNING", "runs": {"edges": []}}}}
 
-    def projects(self, variables: Json) -> Json:
+    def projects(self, _: Json) -> Json:
         edges = [{"node": _project(name)} for name in self.project_names]
         return {"models": {"pageInfo": LAST_PAGE, "edges": edges}}
 
@@ -189,13 +240,10 @@ class Backend:
     def upsert_view(self, variables: Json) -> Json:
         assert variables["projectName"] in self.project_names
         given = variables.get("id")
-        inserted = not given
-        view = self.views[given] if given else View(f"view{len(self.views)}")
-        view.name, view.type = variables["name"], variables["type"]
-        view.display_name, view.project = variables["displayName"], variables["projectName"]
-        view.spec = json.loads(variables["spec"])
+        own = (variables[key] for key in ("projectName", "name", "type", "displayName"))
+        view = View(given or f"view{len(self.views)}", *own, json.loads(variables["spec"]))
         self.views[view.id] = view
-        return {"upsertView": {"view": view.described(), "inserted": inserted}}
+        return {"upsertView": {"view": view.described(), "inserted": not given}}
 
     # GraphQL: runs, sweeps, agents
 
@@ -207,25 +255,14 @@ class Backend:
         run.group = variables.get("groupName") or run.group
         run.display_name = variables.get("displayName") or run.display_name
         if variables.get("config"):
-            run.raw_config = variables["config"]
-            values = {key: part["value"] for key, part in json.loads(run.raw_config).items()}
-            run.config = {key: value for key, value in values.items() if key != "_wandb"}
+            config = json.loads(variables["config"])
+            run.values = {key: part["value"] for key, part in config.items()}
         if variables.get("summaryMetrics"):
             run.summary = json.loads(variables["summaryMetrics"])
         if run.state in ("pending", "preempted"):
             run.state = "running"
-        project = {"id": run.project, "name": run.project, "entity": _entity()}
-        bucket = {
-            "id": name,
-            "name": name,
-            "displayName": run.display_name,
-            "description": None,
-            "config": run.raw_config,
-            "sweepName": run.sweep,
-            "project": project,
-            "historyLineCount": len(run.history),
-        }
-        return {"upsertBucket": {"bucket": bucket, "inserted": inserted}}
+        own = {"description": None, "sweepName": run.sweep, "project": _project(run.project)}
+        return {"upsertBucket": {"bucket": _bucket(run) | own, "inserted": inserted}}
 
     def create_run_files(self, variables: Json) -> Json:
         place = f"{self.url}/storage/{variables['run']}"
@@ -237,17 +274,16 @@ class Backend:
         return {"project": {"run": {"stopped": self.runs[variables["runId"]].stopped}}}
 
     def upsert_sweep(self, variables: Json) -> Json:
-        config = yaml.safe_load(variables["config"])
+        config, project = yaml.safe_load(variables["config"]), variables["projectName"]
         name = f"sweep{len(self.sweeps)}"
-        project = variables["projectName"]
-        self.sweeps[name] = Sweep(project, name, config, iter(list(_grid(config["parameters"]))))
-        described = {"id": project, "name": project, "entity": _entity()}
-        return {
-            "upsertSweep": {
-                "sweep": {"name": name, "project": described},
-                "configValidationWarnings": [],
-            }
-        }
+        choices = [part.get("values") or [part["value"]] for part in config["parameters"].values()]
+        grid = (
+            dict(zip(config["parameters"], point, strict=True))
+            for point in itertools.product(*choices)
+        )
+        self.sweeps[name] = Sweep(project, name, config, grid)
+        made = {"name": name, "project": _project(project)}
+        return {"upsertSweep": {"sweep": made, "configValidationWarnings": []}}
 
     def create_agent(self, variables: Json) -> Json:
         agent = f"agent{len(self.agents)}"
@@ -269,23 +305,26 @@ class Backend:
         sweep = self._agents_of[agent]
         if sweep.again:
             name, kind = sweep.again.pop(0), "resume"
-            config = json.loads(self.runs[name].raw_config)  # all of it, W&B's own too
-            values = {key: part["value"] for key, part in config.items()}
-        else:
-            values = next(sweep.waiting, {})
-            name, kind = f"{sweep.name}run{len(self.runs)}", "run" if values else "exit"
-        if kind == "exit":
-            return {"type": "exit"}
-        if kind == "run":
+            values = self.runs[name].values  # all of it, W&B's own too
+        elif values := next(sweep.waiting, {}):
+            name, kind = f"{sweep.name}run{len(self.runs)}", "run"
             self.runs[name] = Run(sweep.project, name, sweep.name, state="pending")
+        else:
+            return {"type": "exit"}
         self.agents[agent].append(name)
         arguments = {key: {"value": value} for key, value in values.items()}
         program = sweep.config["program"]
         return {"type": kind, "run_id": name, "program": program, "args": arguments}
 
 
-def _entity() -> Json:
-    return {"id": ENTITY, "name": ENTITY}
+def _bucket(run: Run) -> Json:
+    return {
+        "id": run.name,
+        "name": run.name,
+        "displayName": run.display_name,
+        "config": run.raw_config,
+        "historyLineCount": len(run.lines[HISTORY]),
+    }
 
 
 def _project(name: str) -> Json:
@@ -293,21 +332,13 @@ def _project(name: str) -> Json:
         "__typename": "Project",
         "id": name,
         "name": name,
+        "entity": {"id": ENTITY, "name": ENTITY},
         "entityName": ENTITY,
-        "createdAt": "2026-01-01T00:00:00Z",
+        "createdAt": MOMENT,
         "isBenchmark": False,
         "user": None,
     }
 
-
-def _grid(parameters: Mapping[str, Json]) -> Iterator[Json]:
-    """Every point of a sweep's parameters."""
-    choices = [part.get("values") or [part["value"]] for part in parameters.values()]
-    for point in itertools.product(*choices):
-        yield dict(zip(parameters, point, strict=True))
-
-
-LAST_PAGE = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
 
 OPERATIONS: dict[str, Callable[[Backend, Json], Json]] = {
     "Viewer": Backend.viewer,

@@ -13,29 +13,23 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import PurePosixPath
-from types import TracebackType
 from typing import Any, Self
 
-from wandb_backend import Backend
-from wandb_state import ENTITY, Json
+from wandb_backend import ENTITY, Backend, Json
 
 KEY = "0123456789abcdef" * 2 + "01234567"  # forty digits, as W&B's keys have
 
 
 class WandbServer(Backend):
-    """The server, running while the context lasts.
-
-    Args:
-        key: what clients must present; another is refused with status 401.
+    """The server, running while the context lasts; it refuses other keys with status 401.
 
     Attributes:
         complaints: requests that it does not know.
     """
 
-    def __init__(self, key: str = KEY) -> None:
+    def __init__(self) -> None:
         self._http = _Server(("127.0.0.1", 0), _handler(self))
         super().__init__(f"http://127.0.0.1:{self._http.server_port}")
-        self.key = key
         self.complaints: list[str] = []
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,))
 
@@ -43,7 +37,7 @@ class WandbServer(Backend):
         """The variables that lead a client here."""
         return {
             "WANDB_BASE_URL": self.url,
-            "WANDB_API_KEY": self.key,
+            "WANDB_API_KEY": KEY,
             "WANDB_MODE": "online",
             "WANDB_ERROR_REPORTING": "false",
         }
@@ -52,16 +46,11 @@ class WandbServer(Backend):
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
-        if error is None:
+        if kind is None:
             assert not self.complaints, self.complaints
 
 
@@ -115,10 +104,10 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
 
         def _refused(self) -> bool:
             """Refuse a request where the server is out of order or the key is wrong."""
-            key = self.headers["Authorization"]
+            expected = "Basic " + base64.b64encode(f"api:{KEY}".encode()).decode()
             if server.status is not None:
                 self._answer(server.status, {"error": "out of order"})
-            elif key != authorization(server.key):
+            elif self.headers["Authorization"] != expected:
                 self._answer(401, {"errors": [{"message": "user is not logged in"}]})
             else:
                 return False
@@ -144,8 +133,3 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
             pass
 
     return Handler
-
-
-def authorization(key: str) -> str:
-    """The header by which clients present a key."""
-    return "Basic " + base64.b64encode(f"api:{key}".encode()).decode()

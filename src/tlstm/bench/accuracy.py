@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tlstm.bench.competitors import Program, reference_program
-from tlstm.bench.cuda_graphs import compute, output_dtype
+from tlstm.bench.cuda_graphs import compute
 from tlstm.records.measurement import Case, Errors
 
 OUTPUTS = 10  # compared timesteps whose output depends on an input
@@ -54,10 +54,8 @@ class Reference:
 
 def _compute_all(program: Program, draws: Sequence[Draw]) -> dict[str, list[Tensor]]:
     """Return the output, named "", and the gradients by parameter, each for all draws."""
-    dtype = output_dtype(program, draws[0][0].to(program.dtype))
     results = [
-        compute(program, "training", x.to(program.dtype), cotangent.to(dtype))
-        for x, cotangent in draws
+        compute(program, "training", x.to(program.dtype), cotangent) for x, cotangent in draws
     ]
     names = ["", *program.parameters]
     return {name: list(of_name) for name, *of_name in zip(names, *results, strict=True)}

@@ -1,6 +1,6 @@
 """The cases of the benchmark: the configurations at the paper's sizes, by suite."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from tlstm.ops import geometry
@@ -66,35 +66,35 @@ def make_case(
     return Case.model_validate(values | structure._asdict() | changes)
 
 
-def target_cases() -> Iterator[Case]:
-    """Yield the configurations that have a target."""
-    for task, model, depth, channels, required, goal in TARGETS:
-        target = Target(required=required, goal=goal)
-        yield make_case("targets", task, model, depth, channels, target=target)
+def cases_of(suite: Suite) -> list[Case]:
+    """Return the cases of a suite.
 
-
-def task_cases() -> Iterator[Case]:
-    """Yield the seven configurations of Figures 3 to 5 at every depth and task."""
-    for task, sizes in TASKS.items():
-        for model in MODELS:
-            for depth in sizes.depths:
-                yield make_case("tasks", task, model, depth)
-
-
-def size_cases() -> Iterator[Case]:
-    """Yield the 2D tLSTM with its number of parameters fixed, over P."""
-    for task in ("memorization", "addition"):
-        for tensor_size in TENSOR_SIZES:
-            yield make_case("size", task, "tlstm_2d", tensor_size)
-
-
-def step_cases() -> Iterator[Case]:
-    """Yield single timesteps for use in real time."""
-    for model in ("tlstm_2d", "tlstm_3d_cn"):
-        yield make_case("step", "mnist", model, 5, batch_size=1, timesteps=1)
-
-
-MAKERS = {"targets": target_cases, "tasks": task_cases, "size": size_cases, "step": step_cases}
+    targets: the configurations that have a target. tasks: the seven of Figures 3 to 5 at every
+    depth and task. size: the 2D tLSTM with its number of parameters fixed, over P. step: single
+    timesteps for use in real time.
+    """
+    if suite == "targets":
+        return [
+            make_case(suite, task, model, depth, channels, target=Target(required=most, goal=goal))
+            for task, model, depth, channels, most, goal in TARGETS
+        ]
+    if suite == "tasks":
+        return [
+            make_case(suite, task, model, depth)
+            for task, sizes in TASKS.items()
+            for model in MODELS
+            for depth in sizes.depths
+        ]
+    if suite == "size":
+        return [
+            make_case(suite, task, "tlstm_2d", tensor_size)
+            for task in ("memorization", "addition")
+            for tensor_size in TENSOR_SIZES
+        ]
+    return [
+        make_case(suite, "mnist", model, 5, batch_size=1, timesteps=1)
+        for model in ("tlstm_2d", "tlstm_3d_cn")
+    ]
 
 
 def select_cases(
@@ -112,7 +112,7 @@ def select_cases(
         ValueError: no case matches, or all are too large.
     """
     names = [name for name in SUITES if name in suites or "all" in suites]
-    every = [case for name in names for case in MAKERS[name]()]
+    every = [case for name in names for case in cases_of(name)]
     wanted = [f"*{pattern}*" for pattern in patterns or [""]]
     matching = [case for case in every if any(fnmatchcase(case.name, w) for w in wanted)]
     if not matching:

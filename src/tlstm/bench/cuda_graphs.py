@@ -11,14 +11,14 @@ from tlstm.bench.competitors import Program
 Kind = Literal["forward", "training"]
 
 
-def compute(program: Program, kind: Kind, x: Tensor, cotangent: Tensor | None) -> list[Tensor]:
+def compute(program: Program, kind: Kind, x: Tensor, cotangent: Tensor) -> list[Tensor]:
     """Compute one pass.
 
     Args:
         program: the computation.
         kind: "forward", without gradients, or "training", with those of all parameters.
         x: the input, [T, B, I], or [B, I] for single timesteps.
-        cotangent: of the output's shape and type; the loss is the sum of output · cotangent.
+        cotangent: of the output's shape; the loss is the sum of output · cotangent.
 
     Returns:
         The output and, in training, the gradients.
@@ -27,14 +27,11 @@ def compute(program: Program, kind: Kind, x: Tensor, cotangent: Tensor | None) -
         with torch.no_grad():
             return [program.forward(x)]
     output = program.forward(x)
-    assert cotangent is not None
-    gradients = torch.autograd.grad(output, list(program.parameters.values()), cotangent)
-    return [output.detach(), *gradients]
-
-
-def output_dtype(program: Program, x: Tensor) -> torch.dtype:
-    """Return the type of a program's output, which autocast may change."""
-    return compute(program, "forward", x, None)[0].dtype
+    parameters = list(program.parameters.values())
+    return [
+        output.detach(),
+        *torch.autograd.grad(output, parameters, cotangent.to(output.dtype)),
+    ]
 
 
 class Call:

@@ -1,7 +1,6 @@
 """The benchmark's text on the terminal."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -64,9 +63,3 @@ def case_table(measurements: Sequence[Measurement]) -> RenderableType:
         table.add_row(each.competitor.name, *texts)
     failed = [f"failed: {m.competitor.name}: {m.failure}" for m in measurements if m.failure]
     return Group(table, *failed)
-
-
-def outcome(measurements: Sequence[Measurement], output: Path) -> str:
-    """Return the number of measurements and of failures, and the path of the records."""
-    failed = sum(each.failure is not None for each in measurements)
-    return f"{len(measurements)} measurements, {failed} of them failed, in {output}"

@@ -79,8 +79,9 @@ def run(options: argparse.Namespace) -> int:
     _measure_all(works, record, rate, options.seconds, console)
     if options.kernels and on_gpu:
         _count_kernels(record, console)
-    console.print(format.outcome(record.measurements, output))
-    return 1 if any(each.failure for each in record.measurements) else 0
+    failed = sum(each.failure is not None for each in record.measurements)
+    console.print(f"{len(record.measurements)} measurements, {failed} of them failed, in {output}")
+    return 1 if failed else 0
 
 
 def _device(name: str | None) -> torch.device:
@@ -149,11 +150,10 @@ class Recorder:
 
 
 def _with_kernels(measurement: Measurement, kernels: dict[Kind, float]) -> Measurement:
-    passes = {str(kind): getattr(measurement, kind) for kind in kernels}
     update = {
-        kind: found.model_copy(update={"kernels": count})
-        for (kind, found), count in zip(passes.items(), kernels.values(), strict=True)
-        if found.timing is not None
+        str(kind): found.model_copy(update={"kernels": count})
+        for kind, count in kernels.items()
+        if (found := getattr(measurement, kind)).timing is not None
     }
     return measurement.model_copy(update=update)
 

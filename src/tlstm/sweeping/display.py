@@ -4,7 +4,6 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 from rich.console import Console, Group
@@ -37,9 +36,13 @@ class SweepDisplay:
 
     Where the output is no terminal, it prints a line for every run that ends, and from time to
     time one with the progress of the others.
+
+    Attributes:
+        throughput: of the runs so far.
     """
 
     def __init__(self, rows: Sequence[RunRow], console: Console) -> None:
+        self.throughput = Throughput()
         self._rows = rows
         self._console = console
         self._done = 0
@@ -65,16 +68,12 @@ class SweepDisplay:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
 
     def show(self, index: int, status: Status) -> None:
         """Draw the progress of a run."""
+        self.throughput.note(index, status)
         row = self._rows[index]
         if index not in self._tasks:
             self._tasks[index] = self._active.add_task(

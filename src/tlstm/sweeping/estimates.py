@@ -1,11 +1,10 @@
 """Estimates of the time that runs take at the most, from a few measured passes of each."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from omegaconf import DictConfig
 
-from tlstm.sweeping.pool import Failure, Send, run_all
+from tlstm.sweeping.pool import Failure, Request, Send, run_all
 from tlstm.training.callbacks import milliseconds_per_timestep
 from tlstm.training.config import Run, samples_at_most
 from tlstm.training.cores import cores
@@ -26,13 +25,6 @@ RUN_SECONDS = 5.0
 ESTIMATES_PER_GPU = 6  # at a time
 
 
-class EstimateRequest(NamedTuple):
-    """A run that is to be measured, on one device."""
-
-    config: DictConfig
-    devices: int = 1
-
-
 def estimate_all(runs: Sequence[Run], jobs: int, devices: Sequence[str]) -> list[float | None]:
     """Return the seconds that each run takes at the most, from a few measured passes of each.
 
@@ -51,16 +43,15 @@ def estimate_all(runs: Sequence[Run], jobs: int, devices: Sequence[str]) -> list
 
     per_gpu = max(1, min(ESTIMATES_PER_GPU, cores() // (len(devices) or 1)))
     at_a_time = per_gpu * len(devices) or min(jobs, cores())
-    requests = [EstimateRequest(run.config) for run in runs]
+    requests = [Request(run.config) for run in runs]
     run_all(requests, at_a_time, devices, seconds.__setitem__, ended, _estimate)
     if runs and len(failures) == len(runs) and all(failure.refused for failure in failures):
         raise ValueError(failures[0].reason)
     return seconds
 
 
-def _estimate(request: EstimateRequest, send: Send) -> None:
-    """Measure in this process; the run itself will say what is wrong with it."""
-    send(estimate(request.config))
+def _estimate(config: DictConfig, send: Send) -> None:
+    send(estimate(config))
 
 
 def estimate(config: DictConfig) -> float:

@@ -71,17 +71,6 @@ def visible_gpus() -> list[str]:
     return [str(name).strip() for name in names][:count]
 
 
-def least_busy(devices: Sequence[str], taken: Sequence[str], number: int) -> list[str]:
-    """Return the devices with the fewest runs, the first of equals; none where there are none.
-
-    Args:
-        devices: to choose from.
-        taken: the devices of every run in progress.
-        number: of devices to return.
-    """
-    return sorted(devices, key=taken.count)[:number]
-
-
 def use_devices(devices: Sequence[str]) -> None:
     """Let this process see these GPUs alone; called before it has seen any."""
     if devices:

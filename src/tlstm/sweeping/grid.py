@@ -20,8 +20,6 @@ from tlstm.training.config import Run, compose
 from tlstm.training.settings import CONFIGURATIONS
 
 Value = bool | int | float | str
-Row = tuple[Value, ...]  # of one point
-Values = Mapping[str, Sequence[Any]]  # of each parameter
 Number = Annotated[int | float, Field(allow_inf_nan=False)]
 
 SWEEPS = CONFIGURATIONS.parent / "sweeps"  # of this repository
@@ -81,18 +79,18 @@ class Parameter(BaseModel):
 
     @property
     def is_range(self) -> bool:
-        """Return whether the parameter has bounds instead of values."""
+        """True where the parameter has bounds instead of values."""
         return self.min is not None or self.max is not None
 
-    def choices(self, at_scale: Sequence[Any] | None) -> Sequence[Any]:
-        """Return the values of a grid, or those at the chosen scale where there are several."""
-        return [self.value] if self.values is None else at_scale or self.values
+    @property
+    def choices(self) -> list[Any]:
+        """The values of a grid."""
+        return self.values or [self.value]
 
-    def draw(self, quantile: float, at_scale: Sequence[Any] | None) -> Value:
+    def draw(self, quantile: float) -> Value:
         """Return the value at a quantile of the distribution, from 0 to below 1."""
         if self.min is None or self.max is None:
-            values = self.choices(at_scale)
-            return values[math.floor(quantile * len(values))]
+            return self.choices[math.floor(quantile * len(self.choices))]
         if self.distribution == "int_uniform":
             return int(self.min) + math.floor(quantile * (self.max - self.min + 1))
         if self.distribution == "log_uniform_values":
@@ -157,31 +155,25 @@ def read_sweep_file(path: Path) -> SweepFile:
         raise ValueError(f"{path} is no sweep file: {where}: {first['msg']}") from error
 
 
-def points(sweep: SweepFile, overrides: Sequence[str], values_at_scale: Values) -> list[list[str]]:
+def points(sweep: SweepFile, overrides: Sequence[str]) -> list[list[str]]:
     """Return the command line of every point, the first `run_cap` of them where the file has one.
 
     Args:
         sweep: the file.
         overrides: `key=value` for all points; one whose key is a parameter of the file replaces
             that parameter's values.
-        values_at_scale: the values of a parameter at the chosen scale, where the file has several.
     """
     given = {override.partition("=")[0] for override in overrides}
     free = {key: parameter for key, parameter in sweep.parameters.items() if key not in given}
-    rows = (_random_rows if sweep.method == "random" else _grid_rows)(sweep, free, values_at_scale)
+    grid = itertools.product(*(parameter.choices for parameter in free.values()))
+    rows = _random_rows(sweep, free) if sweep.method == "random" else grid
     return [
         [*(f"{key}={value}" for key, value in zip(free, row, strict=True)), *overrides]
         for row in itertools.islice(rows, sweep.run_cap)
     ]
 
 
-def _grid_rows(_: SweepFile, free: Mapping[str, Parameter], values: Values) -> Iterator[Row]:
-    return itertools.product(
-        *(parameter.choices(values.get(key)) for key, parameter in free.items())
-    )
-
-
-def _random_rows(sweep: SweepFile, free: Mapping[str, Parameter], values: Values) -> Iterator[Row]:
+def _random_rows(sweep: SweepFile, free: Mapping[str, Parameter]) -> Iterator[tuple[Value, ...]]:
     """Draw points without end; a longer search begins with the points of a shorter one."""
     content = json.dumps(
         {key: parameter.model_dump() for key, parameter in sweep.parameters.items()},
@@ -189,10 +181,7 @@ def _random_rows(sweep: SweepFile, free: Mapping[str, Parameter], values: Values
     )
     streams = {key: random.Random(f"{key} {content}") for key in free}
     while True:
-        yield tuple(
-            parameter.draw(streams[key].random(), values.get(key))
-            for key, parameter in free.items()
-        )
+        yield tuple(parameter.draw(streams[key].random()) for key, parameter in free.items())
 
 
 def read_runs(file: Path, overrides: Sequence[str]) -> list[Run]:
@@ -207,10 +196,9 @@ def read_runs(file: Path, overrides: Sequence[str]) -> list[Run]:
     """
     sweep = read_sweep_file(file)
     try:
-        values: Values = {}
         if is_of_repository(file, sweep):
-            sweep, values = with_stand_ins(sweep, overrides), values_at_scale(sweep, overrides)
-        return [compose(point) for point in points(sweep, overrides, values)]
+            sweep = at_scale(sweep, overrides)
+        return [compose(point) for point in points(sweep, overrides)]
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 
@@ -223,34 +211,29 @@ def is_of_repository(file: Path, sweep: SweepFile) -> bool:
     return sweep.name == "-".join(place.relative_to(SWEEPS).with_suffix("").parts)
 
 
-def with_stand_ins(sweep: SweepFile, overrides: Sequence[str]) -> SweepFile:
-    """Return a sweep with the tasks that stand in for its own at the chosen scale.
+def at_scale(sweep: SweepFile, overrides: Sequence[str]) -> SweepFile:
+    """Return a sweep with the values of the scale that is among the overrides.
 
-    A task on the command line is not the file's, and stays.
-    """
-    (scale,) = [override for override in overrides if override.startswith("scale=")]
-    stand_ins = compose([scale]).config.scale.get("stand_ins", {})
-    task = sweep.parameters.get("task")
-    if task is None or not stand_ins:
-        return sweep
-    named = [stand_ins.get(name, name) for name in task.choices(None)]
-    return sweep.model_copy(
-        update={"parameters": sweep.parameters | {"task": Parameter(values=named)}}
-    )
-
-
-def values_at_scale(sweep: SweepFile, overrides: Sequence[str]) -> dict[str, Sequence[Any]]:
-    """Return the values of parameters at the chosen scale: the experiment's, or the scale's.
+    Where the experiment or the scale names values of a parameter, they replace several values of
+    the file. Tasks become their stand-ins.
 
     Raises:
         ValueError: the scale or the experiment is unknown.
     """
     (scale,) = [override for override in overrides if override.startswith("scale=")]
     named = sweep.parameters.get("experiment")
-    experiment = [f"experiment={named.value}"] if named else []
-    config = compose([scale, *experiment]).config
+    config = compose([scale, *([f"experiment={named.value}"] if named else [])]).config
     of_experiment = config.experiment.get("sweep", {}).get(config.scale.name, {})
-    return {**config.scale.sweep, **of_experiment}
+    values = {**config.scale.sweep, **of_experiment}
+    stand_ins = config.scale.get("stand_ins", {})
+    changed = {
+        key: Parameter(values=list(values[key]))
+        for key, parameter in sweep.parameters.items()
+        if key in values and parameter.values
+    }
+    if task := sweep.parameters.get("task"):
+        changed["task"] = Parameter(values=[stand_ins.get(name, name) for name in task.choices])
+    return sweep.model_copy(update={"parameters": sweep.parameters | changed})
 
 
 def with_threads(run: Run, threads: int) -> Run:

@@ -11,14 +11,13 @@ from rich.console import Console
 
 from tlstm.records import provenance
 from tlstm.records.schema import Record, read_record
-from tlstm.sweeping.display import RunRow, SweepDisplay, Throughput, failures_text, next_steps
+from tlstm.sweeping.display import RunRow, SweepDisplay, failures_text, next_steps
 from tlstm.sweeping.estimates import estimate_all
 from tlstm.sweeping.gpus import most_devices, number_of_jobs, side_by_side, visible_gpus
 from tlstm.sweeping.grid import read_runs, with_threads
-from tlstm.sweeping.pool import Failure, RunRequest, run_all
+from tlstm.sweeping.pool import Failure, Request, run_all
 from tlstm.training.config import Run, samples_at_most, with_scale
 from tlstm.training.cores import cores, threads_each
-from tlstm.training.display import Status
 from tlstm.training.recording import find_record
 from tlstm.training.run import LOG, fresh_directory
 from tlstm.utils import time_range
@@ -116,13 +115,16 @@ def announcement(plan: Plan) -> str:
         if plan.devices
         else f"{provenance.processor()}, {cores()} cores, {max(threads)} thread(s) a process"
     )
+    several, shared = plan.devices_per_run, plan.runs_per_device
+    sharing = f", {several} devices each" if several > 1 else ""
+    sharing += f", {shared} on a GPU" if shared > 1 else ""
     return (
         f"{said}; {len(plan.runs)} to train at {' and '.join(sorted(scales))} scale, "
-        f"{plan.jobs} at a time{sharing(plan)}, on {machine}: {duration(plan)}"
+        f"{plan.jobs} at a time{sharing}, on {machine}: {time_in_words(plan)}"
     )
 
 
-def duration(plan: Plan) -> str:
+def time_in_words(plan: Plan) -> str:
     """Return the time of all runs as sentences."""
     # The gain of runs that share a GPU is not known beforehand
     together = min(plan.jobs, len(plan.devices) // plan.devices_per_run or plan.jobs)
@@ -132,13 +134,6 @@ def duration(plan: Plan) -> str:
     said = f"{time_range(wall)}, less where a task is solved early." if known else ""
     more = f" {unknown} could not be measured and take a time of their own." if unknown else ""
     return f"{said}{more}".strip()
-
-
-def sharing(plan: Plan) -> str:
-    """Return a clause on runs that take several devices or share one, if there are any."""
-    several, shared = plan.devices_per_run, plan.runs_per_device
-    words = f", {several} devices each" if several > 1 else ""
-    return words + (f", {shared} on a GPU" if shared > 1 else "")
 
 
 def carry_out(
@@ -158,17 +153,16 @@ def carry_out(
     Returns:
         The number of runs that failed.
     """
-    logs = [run.directory / LOG for run in plan.runs]
     rows = [
-        RunRow(f"{title(run)}, seed {run.config.seed}", samples_at_most(run.config), time or 0, log)
-        for run, time, log in zip(plan.runs, plan.seconds, logs, strict=True)
+        RunRow(
+            title=f"{title(run)}, seed {run.config.seed}",
+            max_samples=samples_at_most(run.config),
+            seconds=seconds or 0.0,
+            log=run.directory / LOG,
+        )
+        for run, seconds in zip(plan.runs, plan.seconds, strict=True)
     ]
     display, failures = SweepDisplay(rows, console), dict[int, str]()
-    throughput = Throughput()
-
-    def show(index: int, status: Status) -> None:
-        throughput.note(index, status)
-        display.show(index, status)
 
     def ended(index: int, failure: Failure | None) -> None:
         record = plan.runs[index].directory / "record.json"
@@ -180,11 +174,8 @@ def carry_out(
         if plan.runs_per_device > 1:
             console.print(SHARING[stack.enter_context(side_by_side())])
         stack.enter_context(display)
-        requests = [
-            RunRequest(run.overrides, log, run.config.trainer.devices)
-            for run, log in zip(plan.runs, logs, strict=True)
-        ]
-        run_all(requests, plan.jobs, plan.devices, show, ended)
-    console.print(f"{throughput.in_words()}, {plan.jobs} at a time.", soft_wrap=True)
+        requests = [Request(run, run.config.trainer.devices) for run in plan.runs]
+        run_all(requests, plan.jobs, plan.devices, display.show, ended)
+    console.print(f"{display.throughput.in_words()}, {plan.jobs} at a time.", soft_wrap=True)
     console.print(failures_text(rows, failures) or next_steps(rows), soft_wrap=True)
     return len(failures)

@@ -18,11 +18,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tlstm.sweeping.gpus import least_busy, use_devices
-from tlstm.training.config import compose
+from tlstm.sweeping.gpus import use_devices
+from tlstm.training.config import Run, compose
 from tlstm.training.distributed import end_with_parent, exit_reason
 from tlstm.training.recording import find_record, train
-from tlstm.training.run import setup_run
+from tlstm.training.run import LOG, setup_run
 from tlstm.utils import printable, sentence
 
 Context = ForkServerContext | SpawnContext
@@ -31,17 +31,15 @@ Send = Callable[[Any], None]
 ENDING_SECONDS = 10.0  # for a run to end by itself where all shall
 
 
-class RunRequest(NamedTuple):
-    """A run that a pool is to train.
+class Request(NamedTuple):
+    """Work for a process of a pool.
 
     Attributes:
-        overrides: its command line.
-        log: the file for its output.
+        content: of the work, which its function takes.
         devices: the number that it takes.
     """
 
-    overrides: list[str]
-    log: Path
+    content: Any
     devices: int = 1
 
 
@@ -77,13 +75,13 @@ class Active:
     failure: Failure | None = None
 
 
-def train_run(request: RunRequest, send: Send) -> None:
+def train_run(planned: Run, send: Send) -> None:
     """Train one run in this process, from its command line to its record.
 
     One that another process has finished in the meantime is not trained again.
     """
-    print_to(request.log)
-    run = compose(request.overrides)
+    print_to(planned.directory / LOG)
+    run = compose(planned.overrides)
     if find_record(run) is None:
         with setup_run(run, send) as job:
             train(job)
@@ -109,23 +107,23 @@ def context(devices: Sequence[str]) -> Context:
 
 
 def run_all(
-    requests: Sequence[Any],
+    requests: Sequence[Request],
     jobs: int,
     devices: Sequence[str],
     show: Callable[[int, Any], None],
     ended: Callable[[int, Failure | None], None],
     work: Callable[[Any, Send], None] = train_run,
 ) -> None:
-    """Serve requests, `jobs` at a time, in the given order; go on past one that fails.
+    """Do what is requested, `jobs` at a time, in the given order; go on past one that fails.
 
     Args:
-        requests: the runs; each names the number of `devices` that it takes.
+        requests: the work, in order.
         jobs: the number at a time.
-        devices: GPUs to spread them over, as CUDA_VISIBLE_DEVICES names them; may be empty. A run
-            starts on those that have the fewest.
+        devices: GPUs to spread them over, as CUDA_VISIBLE_DEVICES names them; may be empty. A
+            process starts on those that have the fewest, the first of equals.
         show: called with a request's index and a message of its process.
         ended: called with a request's index when it has ended, and the reason if it failed.
-        work: called in a process with a request and the way to send messages.
+        work: called in a process with a request's content and the way to send messages.
     """
     waiting = list(enumerate(requests))[::-1]
     active: list[Active] = []
@@ -134,8 +132,8 @@ def run_all(
             while waiting and len(active) < jobs:
                 index, request = waiting.pop()
                 taken = [device for run in active for device in run.devices]
-                chosen = least_busy(devices, taken, request.devices)
-                active.append(_begin(context(devices), index, work, request, chosen))
+                chosen = sorted(devices, key=taken.count)[: request.devices]
+                active.append(_begin(context(devices), index, work, request.content, chosen))
             wait([channel for run in active for channel in (run.connection, run.process.sentinel)])
             for run in list(active):
                 finished = not run.process.is_alive()  # asked first so that no message is missed
@@ -146,12 +144,8 @@ def run_all(
                         show(run.index, message)
                 if finished:
                     active.remove(run)
-                    ended(run.index, run.failure or _failure(run.process))
-
-
-def _failure(process: BaseProcess) -> Failure | None:
-    reason = exit_reason(process)
-    return Failure(reason) if reason else None
+                    reason = exit_reason(run.process)
+                    ended(run.index, run.failure or (Failure(reason) if reason else None))
 
 
 @contextlib.contextmanager
@@ -172,11 +166,11 @@ def _begin(
     context: Context,
     index: int,
     work: Callable[[Any, Send], None],
-    request: Any,
+    content: Any,
     devices: list[str],
 ) -> Active:
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(work, request, theirs, devices))
+    process = context.Process(target=_work, args=(work, content, theirs, devices))
     process.start()
     theirs.close()
     return Active(index, process, ours, devices)
@@ -190,15 +184,15 @@ def _received(connection: Connection) -> Iterator[Any]:
 
 
 def _work(
-    work: Callable[[Any, Send], None], request: Any, connection: Connection, devices: list[str]
+    work: Callable[[Any, Send], None], content: Any, connection: Connection, devices: list[str]
 ) -> None:
-    """Serve a request in this process, and say why where that fails."""
+    """Do the work in this process, and say why where that fails."""
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep ends its processes at Ctrl-C
     use_devices(devices)
     print_to(Path(os.devnull))  # until the work has a file for its output
     try:
-        work(request, connection.send)
+        work(content, connection.send)
     except (ValueError, OSError) as error:
         _fail(connection, sentence(error), refused=True)
     except Exception as error:

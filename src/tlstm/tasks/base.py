@@ -7,6 +7,7 @@ workers, devices and restarts cannot change it.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from lightning import LightningDataModule
@@ -76,8 +77,6 @@ class SequenceDataModule(LightningDataModule, ABC):
         has_all_targets: True where positions outside the loss mask have targets as well.
         batches_at_a_time: training batches that the loader returns as one, concatenated along the
             first axis; the last ones of an epoch may be fewer. The samples stay the same.
-        validation_samples: size of the validation set.
-        test_samples: size of the test set.
         samples_per_pass: training samples until every stream starts again, where samples are
             consecutive chunks of streams; None where samples are independent.
         alphabet: the byte that each token of a text stands for; None for other tasks.
@@ -89,8 +88,6 @@ class SequenceDataModule(LightningDataModule, ABC):
     is_discrete = True
     has_all_targets = False
     batches_at_a_time = 1
-    validation_samples: int
-    test_samples: int
     samples_per_pass: int | None = None
     alphabet: bytes | None = None
 
@@ -146,6 +143,16 @@ class SequenceDataModule(LightningDataModule, ABC):
     def test_set(self) -> Dataset[Batch]:
         """All test samples."""
 
+    @cached_property
+    def validation_samples(self) -> int:
+        """Size of the validation set."""
+        return len(self.validation_set)  # type: ignore[arg-type]  # as all map-style datasets
+
+    @cached_property
+    def test_samples(self) -> int:
+        """Size of the test set."""
+        return len(self.test_set)  # type: ignore[arg-type]
+
     def token_name(self, token: int) -> str:
         """Return the written form of a token or class: its number, unless a task has a name."""
         return str(token)
@@ -196,7 +203,12 @@ class SequenceDataModule(LightningDataModule, ABC):
         sampler = UnrepeatedDistributedSampler(
             dataset, num_replicas=world_size, rank=rank, shuffle=False
         )
-        return DataLoader(dataset, batch_size=self.evaluation_batch_size, sampler=sampler)
+        batch_size = self._evaluation_batch_size_on(world_size)
+        return DataLoader(dataset, batch_size=batch_size, sampler=sampler)
+
+    def _evaluation_batch_size_on(self, world_size: int) -> int:
+        """Return the samples per device and step, where there are `world_size` devices."""
+        return self.evaluation_batch_size
 
     def _on_gpu(self) -> bool:
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"

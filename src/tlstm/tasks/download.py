@@ -50,7 +50,7 @@ PACKED_NAMES = (  # of files that are never plain
 
 
 def fetch(urls: Sequence[str], path: Path, check: Callable[[Path], None], advice: str) -> Path:
-    """Download a file that is missing, whole or not at all.
+    """Return a file; download one that is missing, whole or not at all.
 
     One process downloads the file; others that need it wait.
 
@@ -67,8 +67,10 @@ def fetch(urls: Sequence[str], path: Path, check: Callable[[Path], None], advice
         ValueError: no server is reachable, or none has the file with the expected content.
         OSError: the directory cannot be written.
     """
-    reachable_urls = [] if path.is_file() else [url for url in urls if reachable(url)]
-    if not path.is_file() and not reachable_urls:
+    if path.is_file():
+        return path
+    reachable_urls = [url for url in urls if reachable(url)]
+    if not reachable_urls:
         raise ValueError(f"{path} is missing, and there is no network to download it; {advice}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.parent / ".lock"):

@@ -128,6 +128,8 @@ class ImageDataModule(SequenceDataModule):
     Pixels are from 0 to 1, row by row. The last sixth of the images to learn from validates [ours].
 
     Args:
+        data_dir: directory of the files or of their download, where the images are in files.
+        sha256: the expected `fingerprint` of all images; None accepts any.
         permuted: True for pixels in one random order, the same for all images.
         permutation_seed: 0..2**32-1; chooses this order. 92916 is that of the full-capacity uRNN
             and of the dilated RNN [their code]; papers differ in it.
@@ -150,6 +152,8 @@ class ImageDataModule(SequenceDataModule):
 
     def __init__(
         self,
+        data_dir: str | Path = "data",
+        sha256: str | None = None,
         permuted: bool = False,
         permutation_seed: int = 92916,
         batch_size: int = 50,
@@ -161,6 +165,8 @@ class ImageDataModule(SequenceDataModule):
         evaluation_batch_size: int = 250,
     ) -> None:
         super().__init__(batch_size, samples_per_epoch, seed, num_workers, evaluation_batch_size)
+        self.data_dir = Path(data_dir)
+        self.sha256 = sha256
         self.permuted = true_or_false("permuted", permuted)
         self.permutation_seed = at_least("permutation_seed", permutation_seed, 0)
         if permutation_seed >= 2**32:
@@ -194,21 +200,11 @@ class ImageDataModule(SequenceDataModule):
         """The test images."""
         return ImageDataset(self.splits.test)
 
-    @property
-    def validation_samples(self) -> int:  # type: ignore[override]  # known once they are read
-        """Number of validation images."""
-        return len(self.validation_set)
-
-    @property
-    def test_samples(self) -> int:  # type: ignore[override]
-        """Number of test images."""
-        return len(self.test_set)
-
     def prepare_data(self) -> None:
         """Read everything, after downloading what is missing.
 
         Raises:
-            ValueError, OSError: as for `read`.
+            ValueError, OSError: as for `read`, and for other images than expected.
         """
         _ = self.splits
 
@@ -216,6 +212,8 @@ class ImageDataModule(SequenceDataModule):
     def splits(self) -> Splits:
         """The images of every split, read once."""
         learnt, test = self.read()
+        if self.sha256 is not None:
+            self._check(fingerprint(learnt, test))
         if self.permuted:
             order = pixel_order(self.timesteps, self.permutation_seed)
             learnt, test = (part._replace(pixels=part.pixels[:, order]) for part in (learnt, test))
@@ -227,6 +225,15 @@ class ImageDataModule(SequenceDataModule):
             part_of(test, slice(self._limits[1])),
         )
 
+    def _check(self, found: str) -> None:
+        """Refuse other images than the configuration declares."""
+        if found != self.sha256:
+            raise ValueError(
+                f"{self.data_dir} holds other images than task.sha256={self.sha256} says: theirs "
+                f"is {found}; to train on them, give them a name, as in task.name=my_images "
+                f"task.sha256={found}"
+            )
+
 
 class DigitsDataModule(ImageDataModule):
     """Scikit-learn's digits: 1250, 250 and 297 images of 64 pixels, a stand-in for MNIST [ours]."""
@@ -235,66 +242,36 @@ class DigitsDataModule(ImageDataModule):
 
     def read(self) -> tuple[Images, Images]:
         """Read the first 1500 images, to learn from, and the last 297, to test on."""
-        return read_digits()
+        from sklearn.datasets import load_digits  # takes a second, which MNIST does not need
+
+        pixels, labels = (torch.from_numpy(part) for part in load_digits(return_X_y=True))
+        digits = Images(pixels.to(torch.uint8), labels.long(), DIGITS_WHITE)
+        learnt = len(labels) - DIGITS_TEST_SAMPLES
+        return part_of(digits, slice(learnt)), part_of(digits, slice(learnt, None))
 
 
 class MNISTDataModule(ImageDataModule):
     """MNIST: 50,000, 10,000 and 10,000 images of 784 pixels [paper].
 
-    The files are those of `torchvision.datasets.MNIST`, packed (.gz) or plain. Missing ones are
-    downloaded once, by one process, whole or not at all.
-
-    Args:
-        data_dir: directory of the files MNIST/raw/..., or of their download.
-        sha256: the expected `fingerprint` of the files; None accepts any.
-
-    The other arguments are those of `ImageDataModule`.
-
-    Raises:
-        ValueError: an argument is out of its range.
+    The files MNIST/raw/... are those of `torchvision.datasets.MNIST`, packed (.gz) or plain.
+    Missing ones are downloaded once, by one process, whole or not at all.
     """
 
     timesteps = MNIST_PIXELS
-
-    def __init__(
-        self,
-        data_dir: str | Path = "data",
-        sha256: str | None = None,
-        permuted: bool = False,
-        permutation_seed: int = 92916,
-        batch_size: int = 50,
-        samples_per_epoch: int = 50_000,
-        validation_samples: int = 10_000,
-        test_samples: int = 10_000,
-        seed: int = 0,
-        num_workers: int = 0,
-        evaluation_batch_size: int = 250,
-    ) -> None:
-        super().__init__(
-            permuted,
-            permutation_seed,
-            batch_size,
-            samples_per_epoch,
-            validation_samples,
-            test_samples,
-            seed,
-            num_workers,
-            evaluation_batch_size,
-        )
-        self.data_dir = Path(data_dir)
-        self.sha256 = sha256
 
     def read(self) -> tuple[Images, Images]:
         """Read the training images in their canonical order, and the test images.
 
         Raises:
-            ValueError: files are damaged, or missing and cannot be downloaded, or hold other
-                images than expected.
-            OSError: files cannot be read or written.
+            ValueError: a file is damaged, or missing and cannot be downloaded; the message names
+                it.
+            OSError: a file cannot be read or written.
         """
-        learnt, test = read_mnist(self.data_dir)
-        check_fingerprint(self.data_dir, fingerprint(learnt, test), self.sha256)
-        return learnt, test
+        paths = [file_of(self.data_dir, name) for name in FILES]
+        for path in paths:
+            urls = [f"{mirror}{path.name}" for mirror in MNIST.mirrors]
+            fetch(urls, path, check_md5, ADVICE)
+        return canonical(read_pair(*paths[:2])), read_pair(*paths[2:])
 
 
 def pixel_order(timesteps: int, seed: int) -> Tensor:
@@ -331,20 +308,6 @@ def fingerprint(learnt: Images, test: Images) -> str:
     return digest.hexdigest()
 
 
-def check_fingerprint(data_dir: Path, found: str, declared: str | None) -> None:
-    """Refuse other data than the configuration declares.
-
-    Raises:
-        ValueError: the fingerprints differ.
-    """
-    if declared is not None and found != declared:
-        raise ValueError(
-            f"{_raw(data_dir)} holds other images than task.sha256={declared} says: theirs is "
-            f"{found}; to train on them, give them a name, as in task.name=my_images "
-            f"task.sha256={found}"
-        )
-
-
 @lru_cache(maxsize=4)
 def permutation(number: int, seed: int, stream: int) -> npt.NDArray[np.int64]:
     """Draw a random order of 0..number-1, the same on every machine.
@@ -365,45 +328,23 @@ def part_of(images: Images, part: slice) -> Images:
     return images._replace(pixels=images.pixels[part], labels=images.labels[part])
 
 
-def read_digits() -> tuple[Images, Images]:
-    """Read scikit-learn's digits: the first 1500 to learn from, and the last 297."""
-    from sklearn.datasets import load_digits  # takes a second, which MNIST does not need
-
-    pixels, labels = (torch.from_numpy(part) for part in load_digits(return_X_y=True))
-    digits = Images(pixels.to(torch.uint8), labels.long(), DIGITS_WHITE)
-    learnt = len(labels) - DIGITS_TEST_SAMPLES
-    return part_of(digits, slice(learnt)), part_of(digits, slice(learnt, None))
-
-
-def read_mnist(data_dir: Path) -> tuple[Images, Images]:
-    """Read the training images in their canonical order and the test images.
-
-    Raises:
-        ValueError: a file is damaged, or missing and cannot be downloaded; the message names it.
-        OSError: a file cannot be read or written.
-    """
-    fetch_mnist(data_dir)
-    return canonical(read_pair(data_dir, *FILES[:2])), read_pair(data_dir, *FILES[2:])
-
-
-def read_pair(data_dir: Path, images: str, labels: str) -> Images:
+def read_pair(images: Path, labels: Path) -> Images:
     """Read the images of one file and the labels of another.
 
     Raises:
         ValueError: a file is damaged, or the two do not match.
         OSError: a file cannot be read.
     """
-    path = _existing(data_dir, images)
-    pixels, classes = read_idx(path, 3), read_idx(_existing(data_dir, labels), 1)
+    pixels, classes = read_idx(images, 3), read_idx(labels, 1)
     if pixels.shape[1:] != (28, 28):
-        raise ValueError(f"{path} must hold images of 28×28 pixels, got {list(pixels.shape[1:])}")
+        raise ValueError(f"{images} must hold images of 28×28 pixels, got {list(pixels.shape[1:])}")
     if len(pixels) != len(classes) or len(classes) < HELD_OUT_SHARE:
         raise ValueError(
-            f"{path} must have as many images as there are labels, and at least "
+            f"{images} must have as many images as there are labels, and at least "
             f"{HELD_OUT_SHARE}, got {len(pixels)} and {len(classes)}"
         )
     if classes.max() >= CLASSES:
-        raise ValueError(f"{_existing(data_dir, labels)} must hold labels from 0 to 9")
+        raise ValueError(f"{labels} must hold labels from 0 to 9")
     return Images(pixels.flatten(1), classes.long(), MNIST_WHITE)
 
 
@@ -434,25 +375,10 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     return torch.from_numpy(values.copy())  # torch's tensors are writable
 
 
-def missing_files(data_dir: Path) -> list[str]:
-    """Return the names of MNIST's files that are neither plain nor packed in their directory."""
-    return [name for name in FILES if not _existing(data_dir, name).is_file()]
-
-
-def fetch_mnist(data_dir: Path) -> None:
-    """Download the files that are missing.
-
-    Raises:
-        ValueError: there is no network, or a downloaded file is not MNIST's.
-        OSError: the directory cannot be written.
-    """
-    for name in missing_files(data_dir):
-        fetch(urls_of(name), _existing(data_dir, name), check_md5, ADVICE)
-
-
-def urls_of(name: str) -> list[str]:
-    """Return the addresses of a file of MNIST, of all servers that torchvision knows."""
-    return [f"{mirror}{name}.gz" for mirror in MNIST.mirrors]
+def file_of(data_dir: Path, name: str) -> Path:
+    """Return the place of a file of MNIST: the plain file if there is one, else the packed one."""
+    plain = data_dir / "MNIST" / "raw" / name
+    return plain if plain.is_file() else plain.with_name(f"{name}.gz")
 
 
 def check_md5(path: Path) -> None:
@@ -463,13 +389,3 @@ def check_md5(path: Path) -> None:
     """
     if not check_integrity(str(path), MD5[path.name]):
         raise ValueError(f"{path.name} is not MNIST's: its MD5 is not {MD5[path.name]}")
-
-
-def _raw(data_dir: Path) -> Path:
-    return data_dir / "MNIST" / "raw"
-
-
-def _existing(data_dir: Path, name: str) -> Path:
-    """Return the plain file if there is one, else the packed one."""
-    plain = _raw(data_dir) / name
-    return plain if plain.is_file() else plain.with_name(f"{name}.gz")

@@ -10,13 +10,19 @@ keywords and types in `pydoc_data.topics`, and `text_file` is a file of yours.
 
 import hashlib
 import platform
+from collections.abc import Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+import numpy as np
+from torch import Tensor
+
+from tlstm.tasks.base import SequenceDataModule
 from tlstm.tasks.download import fetch, read_file
-from tlstm.tasks.text_streams import StreamDataModule, Text, encode
+from tlstm.tasks.text_streams import StreamDataset, Text, encode, every_character, whole_chunks
+from tlstm.utils import at_least
 
 Source = Literal["wikipedia", "wikipedia_sample", "python_topics", "text_file"]
 
@@ -53,8 +59,12 @@ SAMPLE = Published(
 PUBLISHED: dict[str, Published] = {"wikipedia": ENWIK8, "wikipedia_sample": SAMPLE}
 
 
-class WikipediaDataModule(StreamDataModule):
-    """Enwik8 as 100 streams, 50 characters at a time [paper], or a text in its place.
+class WikipediaDataModule(SequenceDataModule):
+    """Enwik8, or a text in its place, as streams: 90 % train, 5 % validate and 5 % test [paper].
+
+    Training reads `batch_size` streams, each from its beginning to its end, then all of them
+    again. Validation and test count every character of their parts once; their streams first read
+    some characters of the text before as context. Each device has its own streams.
 
     The tokens are the different bytes of the whole text: 205 for enwik8. Its sample has 200 of
     them, and still 205 tokens, so that models have the paper's parameter numbers.
@@ -68,9 +78,10 @@ class WikipediaDataModule(StreamDataModule):
             of the download.
         path: another file to read: plain, .gz or .zip.
         batch_size: streams of all devices together; 100 in the paper.
-        timesteps: characters of a chunk; 50 in the paper.
-        samples_per_epoch: chunks of all streams from one validation to the next.
-        evaluation_streams: streams of validation and of test.
+        timesteps: characters of a chunk, through which gradients go back; 50 in the paper.
+        samples_per_epoch: chunks of all streams from one validation to the next, a multiple of
+            `batch_size`.
+        evaluation_streams: streams of validation and of test; the devices must share them evenly.
         context: characters that each of these reads before the first that counts [ours].
         num_workers: processes that cut training samples ahead; 0 cuts them in the trainer's.
 
@@ -91,15 +102,16 @@ class WikipediaDataModule(StreamDataModule):
         context: int = 500,
         num_workers: int = 0,
     ) -> None:
-        super().__init__(
-            batch_size, timesteps, samples_per_epoch, evaluation_streams, context, num_workers
-        )
+        super().__init__(batch_size, samples_per_epoch, 0, num_workers, evaluation_streams)
         if source not in get_args(Source):
             raise ValueError(f"source must be one of {', '.join(get_args(Source))}, got {source!r}")
         self.source = source
         self.fingerprint = text
         self.data_dir = Path(data_dir)
         self.path = None if path is None else Path(path)
+        self._timesteps = at_least("timesteps", timesteps, 1)
+        self.evaluation_streams = at_least("evaluation_streams", evaluation_streams, 1)
+        self.context = at_least("context", context, 0)
 
     @property
     def characters(self) -> int:
@@ -128,6 +140,92 @@ class WikipediaDataModule(StreamDataModule):
                 f"which is task.text={found}"
             )
         return encode(content)
+
+    @property
+    def alphabet(self) -> bytes:  # type: ignore[override]  # known once the text is read
+        """The different bytes of the text; token n is alphabet[n]."""
+        return self.text.alphabet
+
+    @property
+    def parts(self) -> tuple[range, range, range]:
+        """The characters of training, validation and test: 90 %, 5 % and 5 %."""
+        held_out = self.characters // 20
+        test, validation = self.characters - held_out, self.characters - 2 * held_out
+        return range(validation), range(validation, test), range(test, self.characters)
+
+    @property
+    def timesteps(self) -> int:
+        """Length T of every sample: the characters of a chunk."""
+        return self._timesteps
+
+    @property
+    def output_size(self) -> int:
+        """Number of different tokens to predict."""
+        return self.input_size
+
+    @property
+    def samples_per_pass(self) -> int:  # type: ignore[override]  # once the text is read
+        """Training samples from the beginning of the streams to their end."""
+        training = self.parts[0]
+        self._check_length("training", training, "batch_size", self.batch_size)
+        return len(training) // self.batch_size // self.timesteps * self.batch_size
+
+    @property
+    def training_set(self) -> StreamDataset:
+        """The training streams, with any index from 0 on."""
+        stretches = whole_chunks(self.parts[0], self.batch_size, self.timesteps)
+        return StreamDataset(self.text, stretches, self.timesteps, samples=self.samples_per_epoch)
+
+    @property
+    def validation_set(self) -> StreamDataset:
+        """The validation streams."""
+        return self._held_out("validation", self.parts[1])
+
+    @property
+    def test_set(self) -> StreamDataset:
+        """The test streams."""
+        return self._held_out("test", self.parts[2])
+
+    def prepare_data(self) -> None:
+        """Read the text, after downloading it if it is missing, and check its length.
+
+        Raises:
+            ValueError: the text is missing, damaged or too short.
+            OSError: it cannot be read or written.
+        """
+        _ = self.text, self.samples_per_pass, self.validation_set, self.test_set
+
+    def token_name(self, token: int) -> str:
+        """Return the character, or a replacement mark for a byte that is none by itself."""
+        return self.render([token])
+
+    def render(self, tokens: Sequence[int] | Tensor) -> str:
+        """Write tokens [T] as text; a token that does not occur in it is nothing."""
+        alphabet = self.text.alphabet
+        characters = (alphabet[token : token + 1] for token in np.asarray(tokens).tolist())
+        return b"".join(characters).decode(errors="replace")
+
+    def _held_out(self, name: str, part: range) -> StreamDataset:
+        self._check_length(name, part, "evaluation_streams", self.evaluation_streams)
+        stretches = every_character(part, self.evaluation_streams)
+        return StreamDataset(self.text, stretches, self.timesteps, self.context)
+
+    def _check_length(self, name: str, part: range, argument: str, streams: int) -> None:
+        """Refuse a part that is too short for one chunk of every stream."""
+        if len(part) < streams * self.timesteps:
+            raise ValueError(
+                f"the text has {len(part):,} characters for {name}, and {argument}={streams} of "
+                f"{self.timesteps} characters need {streams * self.timesteps:,}: take a longer "
+                "text or fewer streams"
+            )
+
+    def _evaluation_batch_size_on(self, world_size: int) -> int:
+        if self.evaluation_streams % world_size:
+            raise ValueError(
+                "evaluation_streams must be a multiple of the number of devices "
+                f"({world_size}), got {self.evaluation_streams}"
+            )
+        return self.evaluation_streams // world_size
 
 
 def read_text(source: Source, data_dir: Path, path: Path | None) -> bytes:

@@ -17,7 +17,6 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
-from wandb.sdk.launch.api import LaunchApi
 
 from tlstm.training.config import hyperparameters
 
@@ -53,6 +52,8 @@ def is_stopped(run: wandb.Run) -> bool:
     """
     if run.offline:
         return False
+    from wandb.sdk.launch.api import LaunchApi  # takes a second, and few runs are stopped
+
     try:
         server = LaunchApi(timeout=ANSWER_SECONDS)
         return server.check_stop_requested(run.project, run.entity, run.id)
