@@ -42,6 +42,7 @@ MODELS = [
 # Section 4 of the paper's configurations, those of its Figure 1, and Table 2's Grid LSTM
 LABELS = {
     "grid_lstm_tied": "Grid LSTM, tied",
+    "grid_lstm_tied_published": "Grid LSTM, tied, as published",
     "grid_lstm_untied": "Grid LSTM, untied",
     "slstm": "sLSTM",
     "slstm_unshared": "sLSTM, unshared",
@@ -75,7 +76,8 @@ def as_override(key: str, value: object) -> str:
 
 def test_the_groups_are_all_there() -> None:
     assert set(GROUPS) == {
-        *("task", "model", "initialization", "trainer", "logger", "scale", "experiment")
+        *("task", "model", "initialization", "sampling", "trainer", "logger"),
+        *("scale", "experiment"),
     }
     assert set(MODELS) == set(LABELS)
 

@@ -137,8 +137,8 @@ def test_a_sequence_equals_its_steps(depth: int, shared: bool, as_published: boo
 @pytest.mark.parametrize("shared", [False, True])
 def test_the_published_form_takes_examples_of_different_length(shared: bool) -> None:
     """As every example alone does."""
-    grid, inputs = make_grid(3, shared, as_published=True), random_inputs(max(variants.LENGTHS))
-    state = random_state(grid)
+    grid, number = make_grid(3, shared, as_published=True), len(variants.LENGTHS)
+    inputs, state = random_inputs(max(variants.LENGTHS), number), random_state(grid, number)
     output, last = grid(inputs, state, lengths=variants.LENGTHS)
     expected, expected_last = variants.alone(grid, inputs, state)
     assert_close(output, expected)

@@ -81,6 +81,7 @@ class SequenceDataModule(LightningDataModule, ABC):
         samples_per_pass: training samples until every stream starts again, where samples are
             consecutive chunks of streams; None where samples are independent.
         alphabet: the byte that each token of a text stands for; None for other tasks.
+        answer_positions: timesteps of the loss mask, where they are several and always the same.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -93,6 +94,7 @@ class SequenceDataModule(LightningDataModule, ABC):
     test_samples: int
     samples_per_pass: int | None = None
     alphabet: bytes | None = None
+    answer_positions: range | None = None
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from tlstm.tasks.base import Batch
 from tlstm.training.cuda_graph import GraphedStep
 from tlstm.training.metrics import (
     IGNORE_INDEX,
+    PositionAccuracy,
     SamplesToThreshold,
     masked_targets,
     token_metrics,
@@ -43,6 +44,7 @@ class SequenceModule(LightningModule):
         warmup_samples: training samples over which the learning rate rises, from step to step by as
             much, to its whole; 0 begins with the whole.
         loss_over_all: True for the loss over every position instead of the loss mask.
+        answer_positions: timesteps at which validation measures one by one; None for none.
 
     Attributes:
         captured: True where optimizer steps replay from a CUDA graph.
@@ -65,6 +67,7 @@ class SequenceModule(LightningModule):
         gradient_clip: float = 0.0,
         warmup_samples: int = 0,
         loss_over_all: bool = False,
+        answer_positions: range | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -77,6 +80,8 @@ class SequenceModule(LightningModule):
         self.loss_over_all = loss_over_all
         self.validation_metrics = token_metrics(network.head.out_features)
         self.test_metrics = token_metrics(network.head.out_features)
+        self.position_accuracy = PositionAccuracy(answer_positions) if answer_positions else None
+        self.position_accuracies: list[float] = []  # of the last validation
         self.samples_to_threshold = SamplesToThreshold(threshold)
         self._graphed_step: GraphedStep | None = None
         self._losses: list[tuple[int, Tensor]] = []
@@ -163,15 +168,26 @@ class SequenceModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Add a batch of validation samples to the metrics."""
-        self._evaluate(batch, self.validation_metrics)
+        logits = self._evaluate(batch, self.validation_metrics)
+        if self.position_accuracy is not None:
+            self.position_accuracy.update(logits, batch.targets)
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics and note the samples if the task is solved."""
         metrics = self._computed(self.validation_metrics)
         self.samples_to_threshold.update(metrics["accuracy"], self.samples_seen)
         self.log_dict({f"validation/{name}": value for name, value in metrics.items()})
+        self._log_positions()
         self.log("samples", float(self.samples_seen))
         self.log("step", float(self.global_step))
+
+    def _log_positions(self) -> None:
+        """Log the accuracy at each position of the answer, from 1 on."""
+        if self.position_accuracy is not None:
+            self.position_accuracies = self.position_accuracy.compute().tolist()
+            self.position_accuracy.reset()
+            named = enumerate(self.position_accuracies, start=1)
+            self.log_dict({f"positions/{number}": accuracy for number, accuracy in named})
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Add a batch of test samples to the metrics."""
@@ -233,9 +249,12 @@ class SequenceModule(LightningModule):
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE_INDEX)
 
-    def _evaluate(self, batch: Batch, metrics: MetricCollection) -> None:
+    def _evaluate(self, batch: Batch, metrics: MetricCollection) -> Tensor:
+        """Add a batch to the metrics and return its logits."""
+        logits = self.network(batch.inputs)
         targets = masked_targets(batch.targets, batch.loss_mask)
-        update_token_metrics(metrics, self.network(batch.inputs), targets)
+        update_token_metrics(metrics, logits, targets)
+        return logits
 
     def _computed(self, metrics: MetricCollection) -> dict[str, Any]:
         """Return the values of the metrics and reset them."""

@@ -23,11 +23,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from tlstm.layers.comparators.comparator import Comparator
 from tlstm.records.schema import Record
+from tlstm.tasks.algorithmic import GeneratedDataModule
 from tlstm.tasks.base import SequenceDataModule
 from tlstm.training.callbacks import (
     LearningCurve,
     MeasureBusy,
     MeasureRuntime,
+    NoteAccuracy,
     SampleProgress,
     Stopping,
     make_stopping,
@@ -115,6 +117,8 @@ def setup_run(run: Run, report: Report, spec: WorkerSpec | None = None) -> Itera
     learning_curve, runtime = LearningCurve(), MeasureRuntime()
     stopping = make_stopping(module, config.training.patience)
     callbacks = [learning_curve, runtime, MeasureBusy(), *stopping, SampleProgress(report)]
+    if isinstance(data, GeneratedDataModule):
+        callbacks.append(NoteAccuracy(data, learning_curve))
     with quiet_lightning():
         trainer = make_trainer(config, [*callbacks, MarkPreempting()], environment(spec))
         module.captured = use_cuda_graph(config, trainer)
@@ -234,7 +238,12 @@ def make_data(config: DictConfig) -> SequenceDataModule:
     """
     module = hydra.utils.get_class(config.task.data_module)
     settings = {**config.task, **config.training, "seed": config.seed, **config.trainer}
+    sampling = {k: v for k, v in config.get("sampling", {}).items() if k != "name"}
+    settings |= {"sampling": sampling} if sampling else {}
     taken = inspect.signature(module).parameters.keys() & settings.keys()
+    if sampling and "sampling" not in taken:
+        name, task = config.sampling.name, config.task.name
+        raise ValueError(f"sampling={name} cannot be: {task} draws no samples of its own")
     data: SequenceDataModule = module(**{name: settings[name] for name in taken})
     return data
 
@@ -267,6 +276,7 @@ def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
         gradient_clip=config.training.gradient_clip,
         warmup_samples=config.training.warmup_samples,
         loss_over_all=loss_over_all,
+        answer_positions=data.answer_positions,
     )
 
 
