@@ -20,7 +20,7 @@ from tlstm.reporting.style import PEOPLE, draw_heading, one_picture, style
 
 COLUMNS = 200  # of a panel's image
 WIDTH, HEIGHT = 2.6, 1.5  # inches of a panel
-TITLE_CHARACTERS = 44
+TITLE_CHARACTERS = 36
 COLORS = "viridis"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from tlstm.records import table as tables
 from tlstm.records.schema import Record
@@ -15,7 +16,7 @@ from tlstm.reporting.style import draw_heading, one_picture, style
 
 PANELS = 3  # in a row
 WIDTH, HEIGHT = 3.0, 2.2  # inches of a panel
-WIDE = 10  # times the smallest value, from which an axis is logarithmic
+WIDE = 5  # times the smallest value, from which an axis is logarithmic
 LOOK = {"linestyle": "", "marker": "o", "markersize": 4, "alpha": 0.7, "color": "#0072B2"}
 NOT_SEARCHED = ("seed", "training.max_samples")
 
@@ -63,5 +64,8 @@ def _draw_setting(
         panel.plot(numbers, accuracy, **LOOK)
         if min(numbers) > 0 and max(numbers) > WIDE * min(numbers):
             panel.set_xscale("log")
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.xaxis.set_major_formatter("{x:g}")
+            panel.xaxis.set_minor_formatter(NullFormatter())
     else:
         panel.plot([str(value) for value in values], accuracy, **LOOK)

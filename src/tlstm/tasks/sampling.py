@@ -17,6 +17,7 @@ Floats = npt.NDArray[np.float64]
 OperandForm = Literal["uniform", "padded", "log_uniform"]
 
 LEAST_SKEW = 1e-9  # as good as uniform, and no division by zero
+BELOW_ONE = 1 - 2.0**-53  # the largest quantile: 64 random bits may be rounded to 1
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def skewed(
         skews: s of each row, [B].
     """
     s = np.maximum(skews, LEAST_SKEW)[:, np.newaxis]
+    uniform = np.minimum(uniform, BELOW_ONE)
     # P(K < k) = (1 − exp(−s·k)) / (1 − exp(−s·radix)), solved for k
     inverse = -np.log1p(uniform * np.expm1(-s * radices)) / s
     return np.minimum(np.floor(inverse), radices - 1.0).astype(np.int64)
