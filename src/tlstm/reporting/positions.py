@@ -16,7 +16,7 @@ from matplotlib.image import AxesImage
 
 from tlstm.records.schema import Record
 from tlstm.records.store import latest
-from tlstm.reporting.style import PEOPLE, draw_heading, one_picture, style
+from tlstm.reporting.style import PEOPLE, Look, draw_heading, one_picture, style
 
 COLUMNS = 200  # of a panel's image
 WIDTH, HEIGHT = 2.6, 1.5  # inches of a panel
@@ -73,7 +73,7 @@ def draw_positions(panel: Axes, record: Record, end: int) -> AxesImage:
     panel.xaxis.set_major_formatter(PEOPLE)
     panel.tick_params(labelsize=7)
     extent = 0, end, len(image) + 0.5, 0.5
-    look = {"aspect": "auto", "interpolation": "nearest", "cmap": COLORS}
+    look: Look = {"aspect": "auto", "interpolation": "nearest", "cmap": COLORS}
     return panel.imshow(100 * image, extent=extent, vmin=0, vmax=100, **look)
 
 

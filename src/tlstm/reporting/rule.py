@@ -24,22 +24,12 @@ from tlstm.reporting.rows import Row
 FACTOR = 2  # times the published samples, within which a run must reach a row's accuracy
 CLOSE = 0.05  # between scores
 SEEDS, BEST = (0, 1, 2), 3  # the first seed of every candidate, all of so many best ones
-DECIDES = ("tlstm_3d_cn", 7, 298_000)  # on addition: model, L and training samples [paper]
+ADDITION = ("addition", "tlstm_3d_cn", 7)  # task, model and L that decide between close scores
+ADDITION_SAMPLES = 298_000  # after so many [paper]
+ROWS = (("3D tLSTM+CN", "tlstm_3d_cn", 7), ("3D tLSTM+CN", "tlstm_3d_cn", 10))
+ROWS += (("Grid LSTM", "grid_lstm_tied", 43), ("Stacked LSTM", "slstm", 29))  # L of their own texts
 BUDGET = "training.max_samples"  # a longer run is the same up to there
 OF_MODEL = ("model.channels", "model.core.forget_bias")  # which no candidate changes
-
-
-class Target(NamedTuple):
-    """A row of Table 2 that counts: its name there, our model and the L that its text gives."""
-
-    published: str
-    model: str
-    depth: int
-
-    @property
-    def title(self) -> str:
-        """Head of its column."""
-        return f"{self.published}, L = {self.depth}"
 
 
 class Beginning(NamedTuple):
@@ -51,12 +41,6 @@ class Beginning(NamedTuple):
     norm_gain: float = 1.0
 
 
-TARGETS = (
-    Target("3D tLSTM+CN", "tlstm_3d_cn", 7),
-    Target("3D tLSTM+CN", "tlstm_3d_cn", 10),
-    Target("Grid LSTM", "grid_lstm_tied", 43),
-    Target("Stacked LSTM", "slstm", 29),
-)
 CANDIDATES = {
     "torch7": Beginning(None, None, None),
     "torch7_small_gain": Beginning(None, None, None, 0.1),
@@ -66,6 +50,15 @@ CANDIDATES = {
 }
 
 
+class Target(NamedTuple):
+    """A row of Table 2: its column, the task, model and L of our runs, the published numbers."""
+
+    title: str
+    network: tuple[str, str, int]
+    samples: float
+    accuracy: float
+
+
 class Score(NamedTuple):
     """A candidate's runs.
 
@@ -73,20 +66,22 @@ class Score(NamedTuple):
         candidate: its name in `conf/initialization`.
         reached: for each target the training samples until its accuracy by seed, infinite where a
             run has not reached it within `FACTOR` times the published number.
-        distances: of each target |log10(ours / published)|, the mean over seeds; None without runs.
         addition: mean accuracy over seeds of what decides between close ones; None without runs.
     """
 
     candidate: str
     reached: dict[Target, dict[int, float]]
-    distances: list[float | None]
     addition: float | None
 
     @property
-    def value(self) -> float | None:
-        """The score; None where a row has no run."""
-        known = [distance for distance in self.distances if distance is not None]
-        return mean(known) if len(known) == len(self.distances) else None
+    def value(self) -> float:
+        """The score, NaN where a row has no run."""
+        rows = [[_distance(n, t) for n in runs.values()] for t, runs in self.reached.items()]
+        return mean(mean(row) if row else math.nan for row in rows)
+
+
+def _distance(ours: float, target: Target) -> float:
+    return math.log10(FACTOR) if math.isinf(ours) else abs(math.log10(ours / target.samples))
 
 
 def scores(records: Sequence[Record], published: pd.DataFrame) -> list[Score]:
@@ -97,18 +92,26 @@ def scores(records: Sequence[Record], published: pd.DataFrame) -> list[Score]:
             reproduction's count.
         published: the rows of published.csv.
     """
-    runs = [record for record in latest(records) if record.scale == "paper"]
+    runs = _usual([record for record in latest(records) if record.scale == "paper"])
+    runs.sort(key=lambda run: run.finished)
+    rows = targets(published)
     found = []
     for name, beginning in CANDIDATES.items():
-        own = [record for record in _usual(runs) if _begins(record, beginning)]
-        reached, distances = {}, []
-        for target in TARGETS:
-            samples, accuracy = _published(target, published)
-            of_target = [r for r in own if (r.task, *_network(r)) == ("memorization", *target[1:])]
-            reached[target] = _by_seed(of_target, accuracy, FACTOR * samples)
-            each = [_distance(ours, samples) for ours in reached[target].values()]
-            distances.append(mean(each) if each else None)
-        found.append(Score(name, reached, distances, _addition(own)))
+        own = [run for run in runs if _begins(run, beginning)]
+        reached = {target: _by_seed(own, target) for target in rows}
+        found.append(Score(name, reached, _addition(own)))
+    return found
+
+
+def targets(published: pd.DataFrame) -> list[Target]:
+    """Return the rows of the rule with their published samples and accuracy."""
+    table = published[(published["table"] == "table2") & (published["task"] == "memorization")]
+    found = []
+    for name, model, depth in ROWS:
+        same = table[(table["model"] == name) & table["depth"].isin(["", str(depth)])]
+        samples, value = (tables.number(same[column].item()) for column in ("samples", "value"))
+        network = "memorization", model, depth
+        found.append(Target(f"{name}, L = {depth}", network, samples, value / 100))
     return found
 
 
@@ -145,111 +148,85 @@ def _begins(run: Record, beginning: Beginning) -> bool:
     return begun == list(beginning) and settings.get("initialization.scale", 1) == 1
 
 
-def _network(run: Record) -> tuple[str, int]:
-    return run.model, run.depth
+def _network(run: Record) -> tuple[str, str, int]:
+    return run.task, run.model, run.depth
 
 
-def _published(target: Target, published: pd.DataFrame) -> tuple[float, float]:
-    """Return the published samples and accuracy of a target, a fraction."""
-    rows = published[(published["task"] == "memorization") & (published["table"] == "table2")]
-    rows = rows[rows["model"] == target.published]
-    (row,) = rows[rows["depth"].isin(["", str(target.depth)])].to_dict("records")
-    return tables.number(row["samples"]), tables.number(row["value"]) / 100
-
-
-def _by_seed(runs: Sequence[Record], accuracy: float, limit: float) -> dict[int, float]:
-    """Return the samples until an accuracy by seed; runs that end before the limit tell nothing."""
+def _by_seed(runs: Sequence[Record], target: Target) -> dict[int, float]:
+    """Return the samples to a target by seed; a run that ends too early tells nothing."""
     found: dict[int, float] = {}
-    for run in sorted(runs, key=lambda run: run.finished):
-        passed = [p.samples for p in run.curve if p.accuracy > accuracy and p.samples <= limit]
-        if passed or run.samples >= limit or run.outcome in ("solved", "diverged"):
-            found[run.seed] = passed[0] if passed else math.inf
+    limit = FACTOR * target.samples
+    for run in runs:
+        passed = [point.samples for point in run.curve if point.accuracy > target.accuracy]
+        if _network(run) != target.network:
+            continue
+        if passed and passed[0] <= limit:
+            found[run.seed] = passed[0]
+        elif run.samples >= limit or run.outcome == "diverged":
+            found[run.seed] = math.inf
     return dict(sorted(found.items()))
-
-
-def _distance(ours: float, published: float) -> float:
-    return math.log10(FACTOR) if math.isinf(ours) else abs(math.log10(ours / published))
 
 
 def _addition(runs: Sequence[Record]) -> float | None:
     """Return the mean accuracy of what decides between close scores, over seeds."""
-    *network, samples = DECIDES
     found = {}
-    for run in sorted(runs, key=lambda run: run.finished):
-        if (run.task, *_network(run)) == ("addition", *network) and run.curve:
-            before = [point.accuracy for point in run.curve if point.samples <= samples]
-            every = run.curve[0].samples
-            if before and (run.samples > samples - every or run.outcome == "solved"):
-                found[run.seed] = before[-1]
+    for run in runs:
+        before = [point.accuracy for point in run.curve if point.samples <= ADDITION_SAMPLES]
+        whole = run.samples >= ADDITION_SAMPLES or run.outcome == "solved"
+        if _network(run) == ADDITION and before and whole:
+            found[run.seed] = before[-1]
     return mean(found.values()) if found else None
 
 
-def missing(found: Sequence[Score]) -> list[str]:
-    """Return the runs that the rule still needs: "char_rnn, seed 0: Grid LSTM, L = 43"."""
-    needed = [(score, seed) for score, seeds in _needed(found) for seed in seeds]
-    lacking = {
+def decide(found: Sequence[Score]) -> tuple[Score | None, list[str]]:
+    """Return the candidate that the rule chooses, or None and the runs that it still needs."""
+    lacking = _lacking(found, SEEDS[:1])
+    if lacking:
+        return None, lacking
+    ranked = sorted(found, key=lambda score: score.value)
+    lacking = _lacking(ranked[:BEST], SEEDS)
+    close = [score for score in ranked if score.value < ranked[0].value + CLOSE]
+    if not lacking and len(close) > 1:
+        lacking = [f"{score.candidate}: addition" for score in close if score.addition is None]
+    return None if lacking else max(close, key=lambda score: score.addition or 0.0), lacking
+
+
+def _lacking(found: Sequence[Score], seeds: Sequence[int]) -> list[str]:
+    """Return the runs that are not there: "char_rnn, seed 0: Grid LSTM, L = 43"."""
+    absent = {
         f"{score.candidate}, seed {seed}": [
             target.title for target, runs in score.reached.items() if seed not in runs
         ]
-        for score, seed in needed
+        for score in found
+        for seed in seeds
     }
-    return [f"{name}: {'; '.join(titles)}" for name, titles in lacking.items() if titles]
-
-
-def _needed(found: Sequence[Score]) -> list[tuple[Score, Sequence[int]]]:
-    """Return the seeds that each candidate needs: the first, and all seeds of the best ones."""
-    first = [(score, SEEDS[:1]) for score in found]
-    if any(SEEDS[0] not in runs for score in found for runs in score.reached.values()):
-        return list(first)
-    best = sorted(found, key=_value)[:BEST]
-    return [(score, SEEDS if score in best else SEEDS[:1]) for score in found]
-
-
-def _value(score: Score) -> float:
-    return math.inf if score.value is None else score.value
-
-
-def chosen(found: Sequence[Score]) -> Score | None:
-    """Return the candidate that the rule chooses; None while runs are missing."""
-    lowest = min(found, key=_value)
-    close = [score for score in found if _value(score) < _value(lowest) + CLOSE]
-    undecided = len(close) > 1 and any(score.addition is None for score in close)
-    if missing(found) or undecided:
-        return None
-    return max(close, key=lambda score: score.addition or 0.0)
+    return [f"{name}: {'; '.join(titles)}" for name, titles in absent.items() if titles]
 
 
 def section(records: Sequence[Record], published: pd.DataFrame) -> str:
     """Return the section of a page, in Markdown: the rule, its table and its choice."""
     found = scores(records, published)
-    close = [score for score in found if _value(score) < min(map(_value, found)) + CLOSE]
-    lacking = missing(found)
-    if not lacking and len(close) > 1:
-        lacking = [f"{score.candidate}: addition" for score in close if score.addition is None]
+    chosen, lacking = decide(found)
+    ranked = sorted(found, key=lambda score: (math.isnan(score.value), score.value))
     return rendered(
         "rule.md.jinja",
-        rows=[_row(score, published) for score in sorted(found, key=_value)],
+        rows=map(_row, ranked),
         close=CLOSE,
         missing=lacking,
-        chosen=chosen(found),
+        chosen=chosen,
     )
 
 
-def _row(score: Score, published: pd.DataFrame) -> Row:
-    limits = {target: FACTOR * _published(target, published)[0] for target in TARGETS}
-    columns = {
-        target.title: _samples(runs, limits[target]) for target, runs in score.reached.items()
-    }
-    value, addition = score.value, score.addition
+def _row(score: Score) -> Row:
     return {
         "initialization": score.candidate.replace("_", " "),
-        **columns,
-        "score": UNKNOWN if value is None else f"{value:.3f}",
-        "addition (%)": UNKNOWN if addition is None else f"{100 * addition:.1f}",
+        **{target.title: _samples(runs, target) for target, runs in score.reached.items()},
+        "score": UNKNOWN if math.isnan(score.value) else f"{score.value:.3f}",
+        "addition (%)": UNKNOWN if score.addition is None else f"{100 * score.addition:.1f}",
     }
 
 
-def _samples(runs: Mapping[int, float], limit: float) -> str:
+def _samples(runs: Mapping[int, float], target: Target) -> str:
     """Return the samples of every seed: "27K, 41K, > 230K"."""
-    shown = [f"> {people(limit)}" if math.isinf(n) else people(n) for n in runs.values()]
-    return ", ".join(shown) or UNKNOWN
+    never = f"> {people(FACTOR * target.samples)}"
+    return ", ".join(never if math.isinf(n) else people(n) for n in runs.values()) or UNKNOWN

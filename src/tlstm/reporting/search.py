@@ -12,12 +12,12 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from tlstm.records import table as tables
 from tlstm.records.schema import Record
 from tlstm.records.store import latest
-from tlstm.reporting.style import draw_heading, one_picture, style
+from tlstm.reporting.style import Look, draw_heading, one_picture, style
 
 PANELS = 3  # in a row
 WIDTH, HEIGHT = 3.0, 2.2  # inches of a panel
 WIDE = 5  # times the smallest value, from which an axis is logarithmic
-LOOK = {"linestyle": "", "marker": "o", "markersize": 4, "alpha": 0.7, "color": "#0072B2"}
+LOOK: Look = {"linestyle": "", "marker": "o", "markersize": 4, "alpha": 0.7, "color": "#0072B2"}
 NOT_SEARCHED = ("seed", "training.max_samples")
 
 

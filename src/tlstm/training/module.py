@@ -168,9 +168,7 @@ class SequenceModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Add a batch of validation samples to the metrics."""
-        logits = self._evaluate(batch, self.validation_metrics)
-        if self.position_accuracy is not None:
-            self.position_accuracy.update(logits, batch.targets)
+        self._evaluate(batch, self.validation_metrics)
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics and note the samples if the task is solved."""
@@ -249,12 +247,12 @@ class SequenceModule(LightningModule):
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE_INDEX)
 
-    def _evaluate(self, batch: Batch, metrics: MetricCollection) -> Tensor:
-        """Add a batch to the metrics and return its logits."""
+    def _evaluate(self, batch: Batch, metrics: MetricCollection) -> None:
         logits = self.network(batch.inputs)
         targets = masked_targets(batch.targets, batch.loss_mask)
         update_token_metrics(metrics, logits, targets)
-        return logits
+        if self.position_accuracy is not None and metrics is self.validation_metrics:
+            self.position_accuracy.update(logits, targets)
 
     def _computed(self, metrics: MetricCollection) -> dict[str, Any]:
         """Return the values of the metrics and reset them."""
