@@ -42,7 +42,7 @@ MODELS = [
 # Section 4 of the paper's configurations, those of its Figure 1, and Table 2's Grid LSTM
 LABELS = {
     "grid_lstm_tied": "Grid LSTM, tied",
-    "grid_lstm_tied_published": "Grid LSTM, tied, as published",
+    "grid_lstm_published": "Grid LSTM, tied, as published",
     "grid_lstm_untied": "Grid LSTM, untied",
     "slstm": "sLSTM",
     "slstm_unshared": "sLSTM, unshared",
