@@ -23,29 +23,40 @@ from variants import (
     randomize,
 )
 
-GRIDS = [(1, False), (3, True), (3, False)]
+GRIDS = [
+    *((1, False, False), (3, True, False), (3, False, False)),
+    *((1, False, True), (3, True, True), (3, False, True), (7, True, True)),
+]
 for_each_grid = pytest.mark.parametrize(
-    ("depth", "shared"), GRIDS, ids=[f"L{depth}-{shared}" for depth, shared in GRIDS]
+    ("depth", "shared", "as_published"),
+    GRIDS,
+    ids=[f"L{depth}-{shared}-{as_published}" for depth, shared, as_published in GRIDS],
 )
 
 
-def make_grid(depth: int, shared: bool = False, **arguments: Any) -> GridLSTM:
-    return randomize(
-        GridLSTM(INPUT_SIZE, CHANNELS, depth, shared, dtype=torch.float64, **arguments)
+def make_grid(depth: int, shared: bool = False, as_published: bool = False) -> GridLSTM:
+    grid = GridLSTM(
+        INPUT_SIZE, CHANNELS, depth, shared, dtype=torch.float64, as_published=as_published
     )
+    return randomize(grid)
 
 
 # The oracle: H = [h from below; h of the timestep before], (h', m') = LSTM(H, m, W) for each of
-# the two dimensions, with weights of one row per channel
+# the two dimensions, with weights of one row per channel. As published the second h is, along
+# depth, the new one, and h' = tanh(o * m').
 
 
 def block(
-    incoming: dict[str, tuple[Array, Array]], weights: dict[str, tuple[Array, Array]]
+    incoming: dict[str, tuple[Array, Array]],
+    weights: dict[str, tuple[Array, Array]],
+    as_published: bool,
 ) -> dict[str, tuple[Array, Array]]:
-    """(h, m) that leave a block along each dimension, from what comes in along each."""
-    concatenated = np.concatenate([incoming["depth"][0], incoming["time"][0]], axis=1)
-    outgoing = {}
-    for dimension, (weight, bias) in weights.items():
+    """(h, m) that leave a block along each dimension, time first, from what comes in along each."""
+    outgoing: dict[str, tuple[Array, Array]] = {}
+    for dimension in ("time", "depth"):
+        weight, bias = weights[dimension]
+        of_time = (outgoing if as_published and outgoing else incoming)["time"][0]
+        concatenated = np.concatenate([incoming["depth"][0], of_time], axis=1)
         hidden, memory = (np.zeros_like(part) for part in incoming[dimension])
         channels = memory.shape[1]
         for m in range(channels):
@@ -54,7 +65,8 @@ def block(
                 for gate in range(4)
             )
             memory[:, m] = sigmoid(f) * incoming[dimension][1][:, m] + sigmoid(i) * np.tanh(g)
-            hidden[:, m] = sigmoid(o) * np.tanh(memory[:, m])
+            gated = np.tanh(sigmoid(o) * memory[:, m])
+            hidden[:, m] = gated if as_published else sigmoid(o) * np.tanh(memory[:, m])
         outgoing[dimension] = hidden, memory
     return outgoing
 
@@ -75,8 +87,11 @@ def oracle_run(grid: GridLSTM, inputs: Tensor, state: Any) -> tuple[Array, Array
     for x in inputs.numpy():
         projected = x @ weight.T + bias
         upwards = projected, np.zeros_like(projected)
+        if grid.as_published:  # the memory's rows come after those of the hidden state
+            upwards = projected[:, :CHANNELS], projected[:, CHANNELS:]
         for layer in range(grid.depth):
-            out = block({"time": columns[layer], "depth": upwards}, weights_of(grid, layer))
+            incoming = {"time": columns[layer], "depth": upwards}
+            out = block(incoming, weights_of(grid, layer), grid.as_published)
             columns[layer], upwards = out["time"], out["depth"]
         outputs.append(upwards[0])
     hidden, memory = (np.stack(parts) for parts in zip(*columns, strict=True))
@@ -84,8 +99,8 @@ def oracle_run(grid: GridLSTM, inputs: Tensor, state: Any) -> tuple[Array, Array
 
 
 @for_each_grid
-def test_equals_the_equations(depth: int, shared: bool) -> None:
-    grid, inputs = make_grid(depth, shared), random_inputs()
+def test_equals_the_equations(depth: int, shared: bool, as_published: bool) -> None:
+    grid, inputs = make_grid(depth, shared, as_published), random_inputs()
     state = random_state(grid)
     expected = oracle_run(grid, inputs, state)
     for forward in (variants.whole, variants.step_by_step):
@@ -95,8 +110,10 @@ def test_equals_the_equations(depth: int, shared: bool) -> None:
 
 
 @for_each_grid
-def test_gradients_equal_those_of_finite_differences(depth: int, shared: bool) -> None:
-    grid, inputs = make_grid(depth, shared), random_inputs(3).requires_grad_()
+def test_gradients_equal_those_of_finite_differences(
+    depth: int, shared: bool, as_published: bool
+) -> None:
+    grid, inputs = make_grid(depth, shared, as_published), random_inputs(3).requires_grad_()
     state = [part.requires_grad_() for part in random_state(grid)]
     names, parameters = zip(*grid.named_parameters(), strict=True)
 
@@ -109,16 +126,29 @@ def test_gradients_equal_those_of_finite_differences(depth: int, shared: bool) -
 
 
 @for_each_grid
-def test_a_sequence_equals_its_steps(depth: int, shared: bool) -> None:
-    grid, inputs = make_grid(depth, shared), random_inputs()
+def test_a_sequence_equals_its_steps(depth: int, shared: bool, as_published: bool) -> None:
+    grid, inputs = make_grid(depth, shared, as_published), random_inputs()
     state = random_state(grid)
     expected = outcome(grid, variants.step_by_step, inputs, state)
     for forward in (variants.whole, *STREAM_FORMS):
         assert_same(outcome(grid, forward, inputs, state), expected)
 
 
-def test_no_output_depends_on_what_comes_later() -> None:
-    grid, inputs = make_grid(3), random_inputs(6)
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_published_form_takes_examples_of_different_length(shared: bool) -> None:
+    """As every example alone does."""
+    grid, number = make_grid(3, shared, as_published=True), len(variants.LENGTHS)
+    inputs, state = random_inputs(max(variants.LENGTHS), number), random_state(grid, number)
+    output, last = grid(inputs, state, lengths=variants.LENGTHS)
+    expected, expected_last = variants.alone(grid, inputs, state)
+    assert_close(output, expected)
+    for ours, theirs in zip(last, expected_last, strict=True):
+        assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("as_published", [False, True])
+def test_no_output_depends_on_what_comes_later(as_published: bool) -> None:
+    grid, inputs = make_grid(3, as_published=as_published), random_inputs(6)
     changed = inputs.clone()
     changed[4:] += 1
     ours, theirs = grid(inputs)[0], grid(changed)[0]
@@ -128,7 +158,10 @@ def test_no_output_depends_on_what_comes_later() -> None:
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_the_number_of_parameters(depth: int) -> None:
-    """A block has two LSTMs from 2M to 4M numbers; the tied form has one block's."""
+    """A block has two LSTMs from 2M to 4M numbers; the tied form has one block's.
+
+    As published the memory has a projection of the input of its own.
+    """
     channels, symbols = 7, 11
     one_block = 2 * 4 * channels * (2 * channels + 1)
     around = channels * (symbols + 1) + symbols * (channels + 1)
@@ -136,6 +169,9 @@ def test_the_number_of_parameters(depth: int) -> None:
         network = SequenceNetwork(GridLSTM(symbols, channels, depth, shared), symbols)
         found = sum(parameter.numel() for parameter in network.parameters())
         assert found == around + blocks * one_block
+        published = GridLSTM(symbols, channels, depth, shared, as_published=True)
+        found = sum(parameter.numel() for parameter in published.parameters())
+        assert found == 2 * channels * (symbols + 1) + blocks * one_block
 
 
 def test_the_forget_gates_of_both_dimensions_start_with_their_bias() -> None:

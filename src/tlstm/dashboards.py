@@ -71,6 +71,8 @@ PARTS = (
     Part("Depth at the same number of parameters", ("depth",), *ACCURACY),
     Part("Width", ("width",), *ACCURACY),
     Part("What the paper leaves open", ("choices",), *SAMPLES),
+    Part("Addition, digit by digit", ("digits",), *SAMPLES),
+    Part("Addition: a random search", ("search",), *SAMPLES),
     Part("Networks whose weights are in the repository", ("weights",), *BITS),
     Part("Beyond the paper: settings that take fewer samples", ("recipe",), *SAMPLES),
 )

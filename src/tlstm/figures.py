@@ -22,8 +22,10 @@ from tlstm.records import memory_cells as memory_store
 from tlstm.records import table as tables
 from tlstm.records.schema import Record
 from tlstm.records.store import latest, load
-from tlstm.reporting import memory_cells, pages, rows, runtime, runtime_pictures
+from tlstm.reporting import memory_cells, pages, rows, rule, runtime, runtime_pictures
 from tlstm.reporting.learning_curves import learning_curves
+from tlstm.reporting.positions import positions_figure
+from tlstm.reporting.search import search_figure
 from tlstm.reporting.settings import settings_figure
 from tlstm.reporting.style import style
 from tlstm.reporting.sweeps import ablation_figure, sweep_figure
@@ -43,6 +45,8 @@ class Experiment(NamedTuple):
         reference_runs: experiments whose runs of the same models and depths are in its pictures
             too, and from which the settings of its own are named.
         includes: experiments whose runs of the same models and depths count as its own.
+        section: makes the end of its page, in Markdown, of its records and of all those of
+            `reference_runs`, given the published numbers; None for none.
     """
 
     title: str
@@ -52,6 +56,7 @@ class Experiment(NamedTuple):
     shown_by: str | None = None
     reference_runs: tuple[str, ...] = ()
     includes: tuple[str, ...] = ()
+    section: Callable[[Sequence[Record], pd.DataFrame], str] | None = None
 
 
 def _along(size: str, records: Sequence[Record], _: object, times: pd.DataFrame) -> Figure:
@@ -66,9 +71,19 @@ def _settings(records: Sequence[Record], published: pd.DataFrame, _: object) -> 
     return settings_figure(records, published)
 
 
+def _search(records: Sequence[Record], *_: object) -> Figure:
+    return search_figure(records)
+
+
+def _positions(records: Sequence[Record], *_: object) -> Figure:
+    return positions_figure(records)
+
+
 PAGE = "README.md"
 MAKE, SWEEP = "make reproduce-{}", "python -m tlstm.sweep sweeps/{}.yaml"
 SWEEPS = "python -m tlstm.sweep sweeps/{}/*.yaml"
+DIGITS = "python -m tlstm.sweep sweeps/choices/{}.yaml"
+SEARCH = "python -m tlstm.sweep sweeps/choices/addition-{}.yaml"
 ALONG_DEPTH = partial(_along, "depth")
 EXPERIMENTS = {
     "fig3": Experiment("Figure 3: Wikipedia", MAKE, ALONG_DEPTH, "table1", includes=("table1",)),
@@ -92,8 +107,15 @@ EXPERIMENTS = {
     "depth": Experiment("Depth", SWEEP, ALONG_DEPTH),
     "width": Experiment("Width: channels", SWEEP, partial(_along, "channels")),
     "choices": Experiment(
-        "What the paper leaves open", SWEEPS, _settings, "table2", reference_runs=("fig4", "table2")
+        "What the paper leaves open",
+        SWEEPS,
+        _settings,
+        "table2",
+        reference_runs=("fig4", "table2"),
+        section=rule.section,
     ),
+    "digits": Experiment("Addition, digit by digit", DIGITS, _positions),
+    "search": Experiment("Addition: a random search", SEARCH, _search),
     "recipe": Experiment(
         "Beyond the paper: fewer samples",
         SWEEPS,
@@ -166,6 +188,9 @@ def draw(name: str, results_dir: Path) -> list[Path]:
     heading = pages.Heading(name, shown.title, COMMANDS[name], shown.shown_by)
     names = {picture.name for picture in pictures}
     text = pages.experiment_page(own, published, times, names, heading, reference_runs)
+    if shown.section:
+        every = [load(results_dir, other) for other in (name, *shown.reference_runs)]
+        text += "\n\n" + shown.section(list(itertools.chain.from_iterable(every)), published)
     replace_file(directory / PAGE, text.encode())
     return [*pictures, directory / PAGE]
 

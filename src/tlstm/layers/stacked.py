@@ -39,6 +39,7 @@ class Stack(RecurrentLayer):
 
     gates: int = 4
     dimensions: tuple[int, ...] = ()  # axes of the weights after that of the layers
+    projections: int = 1  # of the input, each to M channels
     state_batch_axis = 1
 
     def __init__(
@@ -58,8 +59,8 @@ class Stack(RecurrentLayer):
         self.forget_bias = forget_bias
         parameter = parameter_maker(device, dtype)
         lead = (1 if shared else self.depth, *self.dimensions, self.gates * self.channels)
-        self.weight_input = parameter(self.channels, self.input_size)
-        self.bias_input = parameter(self.channels)
+        self.weight_input = parameter(self.projections * self.channels, self.input_size)
+        self.bias_input = parameter(self.projections * self.channels)
         self.weight_ih = parameter(*lead, self.channels)
         self.weight_hh = parameter(*lead, self.channels)
         self.bias = parameter(*lead)

@@ -26,7 +26,7 @@ from tlstm.utils import printable, read_regular, replace_file
 
 LARGEST = 2**26  # bytes of a record, and of a line of a store
 MOST = 10**15  # of anything counted: tables and pictures compute with it exactly
-NODES = ("task", "model", "model.core", "initialization", "training", "trainer")
+NODES = ("task", "model", "model.core", "initialization", "sampling", "training", "trainer")
 NUMBERS = (  # of a configuration, which pages compute with
     *("task.base", "task.alphabet", "model.core.kernel_size"),
     *("training.batch_size", "training.samples_per_epoch"),
@@ -103,6 +103,7 @@ FIRST, LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 Time = Annotated[AwareDatetime, Field(ge=FIRST, le=LAST)]  # which tables can hold
 Outcome = Literal["solved", "stopped early", "budget spent", "diverged"]
 Loss = Annotated[float | None, BeforeValidator(_none_if_diverged)]
+Positions = Annotated[list[Fraction] | None, Field(exclude_if=lambda value: value is None)]
 Metrics = Annotated[
     dict[Name, float | None], BeforeValidator(_diverged_metrics), AfterValidator(_with_accuracy)
 ]
@@ -122,12 +123,14 @@ class CurvePoint(Frozen):
         accuracy: validation accuracy, a fraction.
         loss: validation loss; None where it was not finite.
         seconds: wall time spent on training so far.
+        positions: validation accuracy at each position of the answer; None where not measured.
     """
 
     samples: Count
     accuracy: Fraction
     loss: Loss
     seconds: Seconds
+    positions: Positions = None
 
 
 class Hardware(Frozen):

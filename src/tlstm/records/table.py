@@ -29,6 +29,9 @@ CONFIGURATIONS = (
 SCALES = ("paper", "short")  # in the order of the page; smoke is always last
 PHRASES = {
     "addition": "addition of {digits}-digit integers in base {base}",
+    "reversed_addition": (
+        "addition of {digits}-digit integers, least significant digit first, in base {base}"
+    ),
     "memorization": "memorization of {symbols} symbols from an alphabet of {alphabet}",
     "mnist": "sequential MNIST, 784 pixels",
     "permuted_mnist": "permuted MNIST, 784 pixels",
@@ -49,17 +52,17 @@ TITLES = {  # of tasks whose names are not words
     "python_topics": "Python's documentation, in place of Wikipedia",
 }
 # Sections of a configuration that decide what is learnt, and those of their leaves that do not.
-DECIDING = ("task", "model", "initialization", "training", "trainer")
+DECIDING = ("task", "model", "initialization", "sampling", "training", "trainer")
 NOT_DECIDING = (
     *("seed", "accelerator", "devices", "threads", "num_workers", "progress", "data_dir", "path"),
     "label",  # which sets runs apart by itself
 )
 OF_NETWORK = ("model.", "task.channels")  # which one model cannot have as another has it
 OF_WAY = tuple(  # which the name of an initialization says
-    f"initialization.{part}_range" for part in ("hidden", "input", "bias")
+    f"initialization.{part}" for part in ("hidden_range", "input_range", "bias_range", "norm_gain")
 )
 # Experiments that are not the reproduction's
-VARIED = ("width", "choices", "recipe", "weights", "scratch")
+VARIED = ("width", "choices", "digits", "search", "recipe", "weights", "scratch")
 MULTIPLES = {"K": 1_000, "M": 1_000_000}
 UNKNOWN = "—"
 LINE = ["model", "label", "depth", "channels", "variant"]
@@ -242,7 +245,7 @@ def settings(record: Record) -> dict[str, object]:
     return {
         name.replace("initialization.name", "initialization"): value
         for name, value in given
-        if value is not None
+        if value is not None and name != "sampling.name"  # its settings say it
     }
 
 

@@ -48,6 +48,11 @@ PHRASES = {  # of settings whose value needs more than their last name; {} is th
     "batch_size": "batch {}",
     "gradient_clip": "clip {}",
     "alignment": "aligned {}",
+    "skew": "digits skewed by {}",
+    "skew_samples": "until {}",
+    "skew_accuracy": "until accuracy {}",
+    "distinct_samples": "{} distinct samples",
+    "operands": "{} operands",
     "loss": "loss over {}",
     "precision": "{}",
 }
@@ -57,7 +62,14 @@ VALUES = {
     "16-mixed": "float16",
     "bf16-mixed": "bfloat16",
 }
-FORMS = {"max_samples": people, "warmup_samples": people, "max_zero_fraction": percent}
+FORMS = {
+    "max_samples": people,
+    "warmup_samples": people,
+    "skew_samples": people,
+    "distinct_samples": people,
+    "max_zero_fraction": percent,
+    "skew_accuracy": percent,
+}
 BUDGET = "max_samples"
 
 

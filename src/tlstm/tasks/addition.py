@@ -1,12 +1,13 @@
 """Addition (Figure 4, Table 2): read two integers digit by digit, then write their sum."""
 
 import string
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
+from torch import Tensor
 
 from tlstm.tasks.algorithmic import (
     GeneratedDataModule,
@@ -18,10 +19,13 @@ from tlstm.tasks.algorithmic import (
     split_of,
 )
 from tlstm.tasks.base import Batch
-from tlstm.utils import at_least, share
+from tlstm.tasks.sampling import OperandForm, Sampling
+from tlstm.utils import at_least, share, true_or_false
 
 DIGITS = string.digits + string.ascii_lowercase
-EASIER = len(Split)  # in the key of a random stream, in the place of a split
+# In the key of a random stream, in the place of a split
+EASIER, FORMS = len(Split), len(Split) + 1
+LEADING = 6  # digits of a number of which the distribution of log-uniform ones can be told
 
 Alignment = Literal["left", "right"]
 
@@ -53,15 +57,24 @@ class AdditionTask(GeneratedTask):
         digits: number n of digits of each operand.
         base: number of different digits; the token after them is the mark.
         alignment: "left" or "right", for sums with one digit fewer than positions.
+        least_significant_first: True to read and write all numbers from their last digit on.
 
     Raises:
         ValueError: ``digits`` is below 1, ``base`` below 2, or ``alignment`` another word.
     """
 
-    def __init__(self, digits: int, base: int = 10, alignment: Alignment = "left") -> None:
+    def __init__(
+        self,
+        digits: int,
+        base: int = 10,
+        alignment: Alignment = "left",
+        least_significant_first: bool = False,
+    ) -> None:
         if alignment not in get_args(Alignment):
             raise ValueError(f"alignment must be left or right, got {alignment!r}")
         self.alignment = alignment
+        first = true_or_false("least_significant_first", least_significant_first)
+        self.least_significant_first = first
         self.digits = at_least("digits", digits, 1)
         self.base = self.mark = at_least("base", base, 2)
         self.description = f"addition of {digits}-digit integers in base {base}"
@@ -84,8 +97,15 @@ class AdditionTask(GeneratedTask):
         operands[:, :, 0] += 1
         return operands
 
+    def choices(self, operands: Integers) -> Integers:
+        """Return the choices of operands [B, 2, n]: the inverse; a first zero is −1 there."""
+        choices = operands.copy()
+        choices[:, :, 0] -= 1
+        return choices.reshape(len(operands), -1)
+
     def read(self, operands: Integers) -> Integers:
         """Return the inputs [B, T] of operands [B, 2, n], which may begin with zeros."""
+        operands = self._in_order(operands)
         tokens = np.full((len(operands), self.timesteps), self.mark, dtype=np.int64)
         tokens[:, 1 : self.digits + 1] = operands[:, 0]
         tokens[:, self.digits + 2 : 2 * self.digits + 2] = operands[:, 1]
@@ -98,9 +118,14 @@ class AdditionTask(GeneratedTask):
         total = add_digits(operands[:, 0], operands[:, 1], self.base)
         carried = total[:, 0] > 0
         shift = 1 if self.alignment == "right" else 0
-        tokens[carried, start:stop] = total[carried]
-        tokens[~carried, start + shift : stop - 1 + shift] = total[~carried, 1:]
+        tokens[carried, start:stop] = self._in_order(total[carried])
+        of_uncarried = slice(start + shift, stop - 1 + shift)
+        tokens[~carried, of_uncarried] = self._in_order(total[~carried, 1:])
         return tokens
+
+    def _in_order(self, digits: Integers) -> Integers:
+        """Return digits in the order of reading and writing, from most significant ones first."""
+        return digits[..., ::-1] if self.least_significant_first else digits
 
     def token_name(self, token: int) -> str:
         """Return the digit, beyond 9 a letter and beyond z a number, or ``-``."""
@@ -109,12 +134,13 @@ class AdditionTask(GeneratedTask):
         return DIGITS[token] if token < len(DIGITS) else str(token)
 
 
-class EasierAddition(GeneratedDataset):
-    """Easier training samples: shorter operands, more zeros, or both [ours].
+class AdditionTrainingSet(GeneratedDataset):
+    """Training samples whose operands may be drawn in another way, shortened or partly zero [ours].
 
-    From the third to the last but one, a digit of the task's sums is independent of any single
-    digit of an operand, because the other operand makes every outcome equally likely. With zeros,
-    it is sometimes a copy of one.
+    Choices are drawn as `sampling` says, operands are made of them, and then made easier. From the
+    third to the last but one, a digit of the task's sums is independent of any single digit of an
+    operand, because the other operand makes every outcome equally likely. With zeros, it is
+    sometimes a copy of one.
 
     Args:
         task: the samples at full length.
@@ -124,6 +150,8 @@ class EasierAddition(GeneratedDataset):
             and this, from 0 to 1.
         seed: 0..2**64-1; chooses the order of the samples.
         samples_per_epoch: value of ``len``; larger indices are valid.
+        sampling: how choices and operands are drawn.
+        accuracy: of the last validation, for the sampling.
     """
 
     def __init__(
@@ -133,19 +161,24 @@ class EasierAddition(GeneratedDataset):
         max_zero_fraction: float,
         seed: int,
         samples_per_epoch: int,
+        sampling: Sampling,
+        accuracy: Tensor,
     ) -> None:
-        super().__init__(task, Split.TRAINING, seed, samples_per_epoch)
+        super().__init__(task, Split.TRAINING, seed, samples_per_epoch, sampling, accuracy)
         self._whole = task
         self._tasks = [
-            AdditionTask(digits, task.base, task.alignment)
+            AdditionTask(digits, task.base, task.alignment, task.least_significant_first)
             for digits in range(min_digits or task.digits, task.digits + 1)
         ]
         self._max_zero_fraction = max_zero_fraction
-        self._easing = RandomStreams(seed, EASIER)
+        self._easing, self._forms = RandomStreams(seed, EASIER), RandomStreams(seed, FORMS)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
+        if len(self._tasks) == 1 and not self._max_zero_fraction:
+            return super().__getitems__(indices)
         operands = self._whole.operands(self._choices(indices))
-        numbers = np.stack([self._easing.numbers(index, 2 + operands[0].size) for index in indices])
+        width = 2 + operands[0].size
+        numbers = self._numbers(self._easing, indices, 0, width)
         kinds = numbers[:, 0] % len(self._tasks)
         samples: dict[int, Batch] = {}
         for kind in np.unique(kinds):
@@ -153,6 +186,15 @@ class EasierAddition(GeneratedDataset):
             easier = self._easier(self._tasks[kind], operands[rows], numbers[rows, 1:])
             samples |= zip(rows, easier, strict=True)
         return [samples[row] for row in range(len(indices))]
+
+    def _attempt(self, indices: Sequence[int], attempt: int) -> Integers:
+        """Draw the choices of the n-th attempt of each stream, with operands of any form."""
+        choices = super()._attempt(indices, attempt)
+        if self.sampling.operands == "uniform":
+            return choices
+        uniform = self._numbers(self._forms, indices, attempt, 4).reshape(-1, 2, 2) / 2**64
+        operands = self._whole.operands(choices)
+        return self._whole.choices(in_form(operands, uniform, self.sampling.operands, self._whole))
 
     def _easier(
         self, task: AdditionTask, operands: Integers, numbers: npt.NDArray[np.uint64]
@@ -182,6 +224,34 @@ class EasierAddition(GeneratedDataset):
         easier = easier.reshape(operands.shape)
         training = [split_of(row) is Split.TRAINING for row in task.read(easier)]
         return np.where(np.reshape(training, (-1, 1, 1)), easier, operands)
+
+
+def in_form(
+    operands: Integers, uniform: npt.NDArray[np.float64], form: OperandForm, task: AdditionTask
+) -> Integers:
+    """Return padded numbers of 1 to n digits, each length as likely, from operands [B, 2, n].
+
+    A padded number keeps the first digit, which is no zero, and the last ones of its operand. The
+    first digits of a log-uniform one are those of base**u with a uniform u (Benford's law).
+
+    Args:
+        operands: most significant digit first.
+        uniform: numbers from 0 to 1 for each operand, of its length and first digits, [B, 2, 2].
+        form: "padded" or "log_uniform".
+        task: with the base and n.
+    """
+    digits, places = task.digits, np.arange(task.digits)
+    start = np.minimum(np.floor(uniform[:, :, :1] * digits), digits - 1).astype(np.int64)
+    padded = np.where(places > start, operands, 0)
+    padded = np.where(places == start, operands[:, :, :1], padded)
+    if form == "padded":
+        return padded
+    mantissa = task.base ** uniform[:, :, 1:]
+    for place in range(min(LEADING, digits)):
+        digit = np.minimum(np.floor(mantissa), task.base - 1)
+        padded = np.where(places == start + place, digit.astype(np.int64), padded)
+        mantissa = (mantissa - digit) * task.base
+    return padded
 
 
 class AdditionDataModule(GeneratedDataModule):
@@ -215,13 +285,17 @@ class AdditionDataModule(GeneratedDataModule):
         num_workers: processes that draw training samples ahead; 0 draws them in the trainer's.
         evaluation_batch_size: validation or test samples per device and step.
         alignment: "left" or "right", of a sum within its positions.
-        min_digits: of an operand of a training sample, see :class:`EasierAddition`.
-        max_zero_fraction: of the digits of a training sample, see :class:`EasierAddition`. Neither
-            changes validation and test samples.
+        min_digits: of an operand of a training sample, see :class:`AdditionTrainingSet`.
+        max_zero_fraction: of the digits of a training sample, see :class:`AdditionTrainingSet`.
+        sampling: settings of `tlstm.tasks.sampling.Sampling` for training samples. None of these
+            three changes validation and test samples.
+        least_significant_first: True to read and write all numbers from their last digit on.
 
     Raises:
         ValueError: if an argument is out of its range.
     """
+
+    operand_forms = get_args(OperandForm)
 
     def __init__(
         self,
@@ -237,8 +311,10 @@ class AdditionDataModule(GeneratedDataModule):
         alignment: Alignment = "left",
         min_digits: int = 0,
         max_zero_fraction: float = 0.0,
+        sampling: Mapping[str, Any] | None = None,
+        least_significant_first: bool = False,
     ) -> None:
-        self._addition = AdditionTask(digits, base, alignment)
+        self._addition = AdditionTask(digits, base, alignment, least_significant_first)
         super().__init__(
             self._addition,
             batch_size=batch_size,
@@ -248,6 +324,7 @@ class AdditionDataModule(GeneratedDataModule):
             seed=seed,
             num_workers=num_workers,
             evaluation_batch_size=evaluation_batch_size,
+            sampling=sampling,
         )
         self.min_digits = at_least("min_digits", min_digits, 0)
         if min_digits > digits:
@@ -257,12 +334,12 @@ class AdditionDataModule(GeneratedDataModule):
     @property
     def training_set(self) -> GeneratedDataset:
         """The training samples, with any index from 0 on."""
-        if not self.min_digits and not self.max_zero_fraction:
-            return super().training_set
-        return EasierAddition(
+        return AdditionTrainingSet(
             self._addition,
             self.min_digits,
             self.max_zero_fraction,
             self.seed,
             self.samples_per_epoch,
+            self.sampling,
+            self._accuracy,
         )

@@ -8,13 +8,15 @@ The paper generates its samples on the fly [paper]; what makes them repeatable i
   sample is ever trained on, whatever the seeds.
 * Validation and test samples are the same for every seed; the seed chooses the training samples.
 * Training never repeats: epoch e of the trainer reads samples e·samples_per_epoch and following.
+
+All choices of a sample are uniform, unless `sampling` draws those of training otherwise.
 """
 
 import hashlib
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from functools import cached_property
 from typing import Any, cast
@@ -26,6 +28,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tlstm.tasks.base import Batch, SequenceDataModule
+from tlstm.tasks.sampling import UNIFORM, Sampling, skewed
 from tlstm.utils import at_least
 
 Integers = npt.NDArray[np.int64]
@@ -143,14 +146,24 @@ class GeneratedDataset(Dataset[Batch]):
         split: training, validation or test.
         seed: 0..2**64-1; chooses the order of the split's contents.
         samples_per_epoch: value of ``len``; larger indices are valid.
+        sampling: how the choices are drawn.
+        accuracy: of the last validation, where the skew of the choices depends on it.
     """
 
     def __init__(
-        self, task: GeneratedTask, split: Split, seed: int, samples_per_epoch: int
+        self,
+        task: GeneratedTask,
+        split: Split,
+        seed: int,
+        samples_per_epoch: int,
+        sampling: Sampling = UNIFORM,
+        accuracy: Tensor | None = None,
     ) -> None:
         self.task = task
         self.split = split
         self.samples_per_epoch = samples_per_epoch
+        self.sampling = sampling
+        self._accuracy = accuracy
         self._streams = RandomStreams(seed, split)
         self._radices = np.array(task.radices, dtype=np.uint64)
 
@@ -177,10 +190,23 @@ class GeneratedDataset(Dataset[Batch]):
 
     def _attempt(self, indices: Sequence[int], attempt: int) -> Integers:
         """Draw the choices of the n-th attempt of each stream, of any split."""
-        # The remainder of 64 random bits is uniform up to radix / 2**64
-        first, last = attempt * len(self._radices), (attempt + 1) * len(self._radices)
-        raw = np.stack([self._streams.numbers(index, last)[first:] for index in indices])
-        return (raw % self._radices).astype(np.int64)
+        width = len(self._radices) + (1 if self.sampling.skew else 0)
+        raw = self._numbers(self._streams, indices, attempt, width)
+        if not self.sampling.skew:
+            # The remainder of 64 random bits is uniform up to radix / 2**64
+            return (raw % self._radices).astype(np.int64)
+        uniform = raw / 2**64
+        accuracy = 0.0 if self._accuracy is None else self._accuracy.item()
+        skews = self.sampling.skews(indices, accuracy) * uniform[:, 0]
+        return skewed(uniform[:, 1:], self._radices, skews)
+
+    def _numbers(
+        self, streams: RandomStreams, indices: Sequence[int], attempt: int, width: int
+    ) -> npt.NDArray[np.uint64]:
+        """Return the numbers of the n-th attempt of each stream, [len(indices), width]."""
+        first, last = attempt * width, (attempt + 1) * width
+        contents = map(self.sampling.content, indices)
+        return np.stack([streams.numbers(index, last)[first:] for index in contents])
 
 
 class GeneratedDataModule(SequenceDataModule):
@@ -196,12 +222,17 @@ class GeneratedDataModule(SequenceDataModule):
         seed: 0..2**64-1; chooses the training samples.
         num_workers: processes that draw training samples ahead; 0 draws them in the trainer's.
         evaluation_batch_size: validation or test samples per device and step.
+        sampling: settings of `Sampling`, by which training samples are drawn; None: uniformly.
+
+    Attributes:
+        sampling: the same as an object.
 
     Raises:
         ValueError: if an argument is out of its range, or the task is too small for three splits.
     """
 
     has_all_targets = True
+    operand_forms: tuple[str, ...] = ("uniform",)
 
     def __init__(
         self,
@@ -213,10 +244,19 @@ class GeneratedDataModule(SequenceDataModule):
         seed: int,
         num_workers: int,
         evaluation_batch_size: int,
+        sampling: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(batch_size, samples_per_epoch, seed, num_workers, evaluation_batch_size)
         require_every_split(task)
         self.task = task
+        self.answer_positions = task.answer_positions
+        self.sampling = Sampling(**(sampling or {}))
+        if self.sampling.operands not in self.operand_forms:
+            raise ValueError(f"sampling.operands must be uniform for {task.description}")
+        # Processes that draw samples ahead see the number change
+        self._accuracy = torch.zeros((), dtype=torch.float64)
+        if self.sampling.skew_accuracy:
+            self._accuracy.share_memory_()
         self.validation_samples = at_least("validation_samples", validation_samples, 1)
         self.test_samples = at_least("test_samples", test_samples, 1)
 
@@ -251,7 +291,18 @@ class GeneratedDataModule(SequenceDataModule):
     @property
     def training_set(self) -> GeneratedDataset:
         """The training samples, with any index from 0 on."""
-        return GeneratedDataset(self.task, Split.TRAINING, self.seed, self.samples_per_epoch)
+        return GeneratedDataset(
+            self.task,
+            Split.TRAINING,
+            self.seed,
+            self.samples_per_epoch,
+            self.sampling,
+            self._accuracy,
+        )
+
+    def note_accuracy(self, accuracy: float) -> None:
+        """Take in the accuracy of the last validation, on which the next samples may depend."""
+        self._accuracy.fill_(accuracy)
 
     @cached_property
     def validation_set(self) -> "Dataset[Batch]":

@@ -80,6 +80,7 @@ class SequenceDataModule(LightningDataModule, ABC):
         samples_per_pass: training samples until every stream starts again, where samples are
             consecutive chunks of streams; None where samples are independent.
         alphabet: the byte that each token of a text stands for; None for other tasks.
+        answer_positions: timesteps of the loss mask, where they are several and always the same.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -90,6 +91,7 @@ class SequenceDataModule(LightningDataModule, ABC):
     batches_at_a_time = 1
     samples_per_pass: int | None = None
     alphabet: bytes | None = None
+    answer_positions: range | None = None
 
     def __init__(
         self,

@@ -1,6 +1,8 @@
 """Memorization (Figure 4, Table 2): read a sequence of tokens, then write it again."""
 
 import string
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -79,6 +81,7 @@ class MemorizationDataModule(GeneratedDataModule):
         seed: 0..2**64-1; chooses the training samples.
         num_workers: processes that draw training samples ahead; 0 draws them in the trainer's.
         evaluation_batch_size: validation or test samples per device and step.
+        sampling: settings of `tlstm.tasks.sampling.Sampling` for training samples.
 
     Raises:
         ValueError: an argument is out of its range, or there are so few different sequences that
@@ -96,6 +99,7 @@ class MemorizationDataModule(GeneratedDataModule):
         seed: int = 0,
         num_workers: int = 0,
         evaluation_batch_size: int = 100,
+        sampling: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
             MemorizationTask(symbols, alphabet),
@@ -106,4 +110,5 @@ class MemorizationDataModule(GeneratedDataModule):
             seed=seed,
             num_workers=num_workers,
             evaluation_batch_size=evaluation_batch_size,
+            sampling=sampling,
         )

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor
 
 from tlstm.records.schema import CurvePoint
+from tlstm.tasks.algorithmic import GeneratedDataModule
 from tlstm.tasks.base import Batch
 from tlstm.training.cuda_graph import CudaGraph, restore_random_numbers, restore_tensors
 from tlstm.training.display import DISPLAY_SECONDS, Report, Status
@@ -31,11 +32,12 @@ class LearningCurve(Callback):
     """Keep every validation, and the training time of all attempts at a run, in checkpoints.
 
     Attributes:
-        curve: a point for each validation: samples, accuracy, loss, seconds.
+        curve: a point for each validation: samples, accuracy, loss, seconds, and the accuracies at
+            the positions of the answer, where the module measures them.
     """
 
     def __init__(self) -> None:
-        self.curve: list[dict[str, float]] = []
+        self.curve: list[dict[str, Any]] = []
         self._earlier_seconds = 0.0
         self._started = time.perf_counter()
 
@@ -46,14 +48,15 @@ class LearningCurve(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: SequenceModule) -> None:
         """Add a point."""
-        self.curve.append(
-            {
-                "samples": pl_module.samples_seen,
-                "accuracy": float(trainer.callback_metrics["validation/accuracy"]),
-                "loss": float(trainer.callback_metrics["validation/loss"]),
-                "seconds": self.seconds,
-            }
-        )
+        point: dict[str, Any] = {
+            "samples": pl_module.samples_seen,
+            "accuracy": float(trainer.callback_metrics["validation/accuracy"]),
+            "loss": float(trainer.callback_metrics["validation/loss"]),
+            "seconds": self.seconds,
+        }
+        if pl_module.position_accuracies:
+            point["positions"] = [round(value, 4) for value in pl_module.position_accuracies]
+        self.curve.append(point)
 
     def best(self, selected_by: Literal["accuracy", "loss"]) -> int:
         """Return the index of the highest accuracy or the lowest loss, the earliest of equals."""
@@ -115,6 +118,23 @@ def falls(costs: Sequence[float], patience: int) -> int:
         if waited == patience:
             waited, count = 0, count + 1
     return count
+
+
+class NoteAccuracy(Callback):
+    """Tell the data the accuracy of the last validation before each epoch reads training samples.
+
+    The accuracy is of the learning curve, which checkpoints hold: a resumed run reads the samples
+    of one that was not interrupted.
+    """
+
+    def __init__(self, data: GeneratedDataModule, learning_curve: LearningCurve) -> None:
+        self._data = data
+        self._learning_curve = learning_curve
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: SequenceModule) -> None:
+        """Tell it; before the first validation there is none."""
+        if self._learning_curve.curve:
+            self._data.note_accuracy(self._learning_curve.curve[-1]["accuracy"])
 
 
 class StopEarly(EarlyStopping):

@@ -31,6 +31,7 @@ DECISIVE = (
     "task",
     "model",
     "initialization",
+    "sampling",
     "training",
     "trainer.precision",
     "trainer.float32_matmul_precision",
@@ -170,13 +171,14 @@ def identify(config: DictConfig | dict[str, Any]) -> str:
 def decisive(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
     """Return the settings that decide a run's result, by their dotted names.
 
-    Names of classes and of ways to begin are none of them, nor are settings of the task that the
-    model and the training take from it. A setting of the training that is null is none: so runs
-    have the identifiers that they had before there was such a setting. A whole number is the same
-    however it is written.
+    Names of classes, of ways to begin and of ways to draw samples are none of them, nor are
+    settings of the task that the model and the training take from it. A setting of the training
+    that is null is none: so runs have the identifiers that they had before there was such a
+    setting. A whole number is the same however it is written.
     """
     taken = [f"task.{key}" for key in (*config["training"], *NOT_OF_DATA)]
-    left_out = ["model.label", "model.core._target_", "initialization.name", *taken]
+    names = ["initialization.name", "sampling.name"]
+    left_out = ["model.label", "model.core._target_", *names, *taken]
     return {
         key: int(value) if isinstance(value, float) and value.is_integer() else value
         for key, value in leaves(config).items()
@@ -219,7 +221,7 @@ def flat(config: DictConfig) -> dict[str, Any]:
     The names of the chosen groups are among them (`model`, `task`, ...), so that what a
     W&B sweep sets and what the run reports are the same keys with the same values.
     """
-    groups = ("task", "model", "initialization", "scale", "experiment")
+    groups = ("task", "model", "initialization", "sampling", "scale", "experiment")
     return leaves(config) | {group: config[group].name for group in groups}
 
 

@@ -45,6 +45,34 @@ def update_token_metrics(metrics: MetricCollection, logits: Tensor, targets: Ten
     metrics["loss"].update(total / number.clamp(min=1), weight=number)
 
 
+class PositionAccuracy(Metric):
+    """The accuracy at each position of the answer, over samples whose answers lie at the same ones.
+
+    Args:
+        positions: timesteps of the answer.
+    """
+
+    full_state_update = False
+    right: Tensor
+    samples: Tensor
+
+    def __init__(self, positions: range) -> None:
+        super().__init__()
+        self.positions = slice(positions.start, positions.stop)
+        self.add_state("right", torch.zeros(len(positions)), dist_reduce_fx="sum")
+        self.add_state("samples", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        """Add a batch: logits [B, T, output_size], targets [B, T]."""
+        found = logits[:, self.positions].argmax(-1)
+        self.right += (found == targets[:, self.positions]).sum(0)
+        self.samples += len(targets)
+
+    def compute(self) -> Tensor:
+        """Return fractions, [positions]."""
+        return self.right / self.samples.clamp(min=1)
+
+
 def bits_per_character(loss: float) -> float:
     """Convert a loss from nats to bits per character (BPC)."""
     return loss / math.log(2)

@@ -15,6 +15,7 @@ from tlstm.tasks.base import Batch
 from tlstm.training.cuda_graph import GraphedStep
 from tlstm.training.metrics import (
     IGNORE_INDEX,
+    PositionAccuracy,
     SamplesToThreshold,
     masked_targets,
     token_metrics,
@@ -48,6 +49,7 @@ class SequenceModule(LightningModule):
         optimizer: "adam" [paper], "rmsprop" or "sgd".
         momentum: of the last two.
         rate_decay: what the learning rate is multiplied by each time that it falls.
+        answer_positions: timesteps at which validation measures one by one; None for none.
 
     Attributes:
         captured: True where optimizer steps replay from a CUDA graph.
@@ -75,6 +77,7 @@ class SequenceModule(LightningModule):
         optimizer: str = "adam",
         momentum: float = 0.0,
         rate_decay: float = 1.0,
+        answer_positions: range | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -90,6 +93,8 @@ class SequenceModule(LightningModule):
         self.rate_decay = rate_decay
         self.validation_metrics = token_metrics(network.head.out_features)
         self.test_metrics = token_metrics(network.head.out_features)
+        self.position_accuracy = PositionAccuracy(answer_positions) if answer_positions else None
+        self.position_accuracies: list[float] = []  # of the last validation
         self.samples_to_threshold = SamplesToThreshold(threshold)
         self._graphed_step: GraphedStep | None = None
         self._losses: list[tuple[int, Tensor]] = []
@@ -199,8 +204,17 @@ class SequenceModule(LightningModule):
         metrics = self._computed(self.validation_metrics)
         self.samples_to_threshold.update(metrics["accuracy"], self.samples_seen)
         self.log_dict({f"validation/{name}": value for name, value in metrics.items()})
+        self._log_positions()
         self.log("samples", float(self.samples_seen))
         self.log("step", float(self.global_step))
+
+    def _log_positions(self) -> None:
+        """Log the accuracy at each position of the answer, from 1 on."""
+        if self.position_accuracy is not None:
+            self.position_accuracies = self.position_accuracy.compute().tolist()
+            self.position_accuracy.reset()
+            named = enumerate(self.position_accuracies, start=1)
+            self.log_dict({f"positions/{number}": accuracy for number, accuracy in named})
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Add a batch of test samples to the metrics."""
@@ -287,8 +301,11 @@ class SequenceModule(LightningModule):
         return loss / len(targets) if of_sum else loss
 
     def _evaluate(self, batch: Batch, metrics: MetricCollection) -> None:
+        logits = self.network(batch.inputs)
         targets = masked_targets(batch.targets, batch.loss_mask)
-        update_token_metrics(metrics, self.network(batch.inputs), targets)
+        update_token_metrics(metrics, logits, targets)
+        if self.position_accuracy is not None and metrics is self.validation_metrics:
+            self.position_accuracy.update(logits, targets)
 
     def _computed(self, metrics: MetricCollection) -> dict[str, Any]:
         """Return the values of the metrics and reset them."""

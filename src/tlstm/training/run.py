@@ -23,12 +23,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from tlstm.layers.comparators.comparator import Comparator
 from tlstm.records.schema import Record
+from tlstm.tasks.algorithmic import GeneratedDataModule
 from tlstm.tasks.base import SequenceDataModule
 from tlstm.training.callbacks import (
     DecayRate,
     LearningCurve,
     MeasureBusy,
     MeasureRuntime,
+    NoteAccuracy,
     SampleProgress,
     Stopping,
     make_stopping,
@@ -117,6 +119,8 @@ def setup_run(run: Run, report: Report, spec: WorkerSpec | None = None) -> Itera
     stopping = make_stopping(module, config.training.patience)
     decay = DecayRate(learning_curve, config.training.decay_patience or 0)
     callbacks = [learning_curve, decay, runtime, MeasureBusy(), *stopping, SampleProgress(report)]
+    if isinstance(data, GeneratedDataModule):
+        callbacks.append(NoteAccuracy(data, learning_curve))
     with quiet_lightning():
         trainer = make_trainer(config, [*callbacks, MarkPreempting()], environment(spec))
         module.captured = use_cuda_graph(config, trainer)
@@ -226,7 +230,12 @@ def make_data(config: DictConfig) -> SequenceDataModule:
     """
     module = hydra.utils.get_class(config.task.data_module)
     settings = {**config.task, **config.training, "seed": config.seed, **config.trainer}
+    sampling = {k: v for k, v in config.get("sampling", {}).items() if k != "name"}
+    settings |= {"sampling": sampling} if sampling else {}
     taken = inspect.signature(module).parameters.keys() & settings.keys()
+    if sampling and "sampling" not in taken:
+        name, task = config.sampling.name, config.task.name
+        raise ValueError(f"sampling={name} cannot be: {task} draws no samples of its own")
     data: SequenceDataModule = module(**{name: settings[name] for name in taken})
     return data
 
@@ -261,6 +270,7 @@ def make_module(config: DictConfig, data: SequenceDataModule) -> SequenceModule:
         optimizer=config.training.get("optimizer") or "adam",  # which earlier runs do not name
         momentum=config.training.get("momentum") or 0.0,
         rate_decay=config.training.get("rate_decay") or 1.0,
+        answer_positions=data.answer_positions,
     )
 
 

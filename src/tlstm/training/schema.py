@@ -139,7 +139,7 @@ def _is_number(value: Any) -> bool:
 
 def _check_words(config: DictConfig) -> None:
     """Refuse before the training what a record or a directory cannot be named with."""
-    for group in ("scale", "task", "model", "initialization", "experiment"):
+    for group in ("scale", "task", "model", "initialization", "sampling", "experiment"):
         name = config[group].name
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
             raise ValueError(

@@ -14,6 +14,7 @@ GROUPS = {
     "task": "addition",
     "model": "tlstm_3d_cn",
     "initialization": "torch7",
+    "sampling": "uniform",
     "trainer": "default",
     "logger": "default",
     "scale": "paper",
