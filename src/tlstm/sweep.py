@@ -67,7 +67,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     given = [text for text in options.files if "=" in text]
     options.overrides = [text for text in given if not os.path.isfile(text)]  # noqa: PTH113 (of any text)
     options.files = [Path(text) for text in options.files if text not in options.overrides]
-    if not options.files:
+    if not options.files or Path() in options.files:
         parser.error("name a sweep file, such as sweeps/depth.yaml")
     return options
 

@@ -13,7 +13,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 ESTIMATE_FACTOR = 1.5  # an estimate may be off by it either way
 
@@ -64,6 +64,19 @@ def true_or_false(name: str, value: bool) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {value!r}")
     return value
+
+
+def project_name(name: str, text: str) -> str:
+    """Return the text where W&B takes it for a project, a user or a team.
+
+    Raises:
+        ValueError: otherwise; the message names the argument.
+    """
+    if not text.strip() or len(text) > 128 or not text.isprintable() or {*text} & {*"/\\#?%:"}:
+        raise ValueError(
+            f"{name} must be at most 128 characters, none of them /, \\, #, ?, % or :, got {text!r}"
+        )
+    return text
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -185,8 +198,26 @@ def complain(sentence: str) -> None:
     print(f"error: {printable(' '.join(sentence.split()))}", file=sys.stderr, flush=True)
 
 
+def given_path(text: str) -> Path:
+    """Return a path as people write it: ~ is the home directory.
+
+    Raises:
+        ArgumentTypeError: it is empty, or no system could have it.
+    """
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError(f"must be a path, got {text!r}")
+    try:
+        return Path(text).expanduser() if text[0] == "~" else Path(text)
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{text}: there is no such user") from error
+
+
 class CommandParser(argparse.ArgumentParser):
-    """A parser of options that refuses wrong ones in one sentence."""
+    """A parser of options that refuses wrong ones in one sentence, an empty path among them."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.register("type", Path, given_path)
 
     def error(self, message: str) -> NoReturn:
         """End the process with exit code 2; --help shows the usage."""

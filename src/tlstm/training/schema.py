@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tlstm.layers.recurrent import RecurrentLayer
 from tlstm.tasks.base import SequenceDataModule
-from tlstm.utils import at_least
+from tlstm.utils import at_least, project_name
 
 # What a whole number in the configuration may be at the least
 MINIMA = {
@@ -101,6 +101,9 @@ CLASSES = (
     ("model.core", RecurrentLayer, "tlstm.layers."),
 )
 
+# What changes how Hydra makes an object
+SPECIAL = {"_partial_", "_args_", "_convert_", "_recursive_"}
+
 
 def check_values(config: DictConfig) -> None:
     """Refuse a configuration that no run can have, before anything is done.
@@ -113,10 +116,7 @@ def check_values(config: DictConfig) -> None:
         left_open = OPTIONAL if value is None else AUTOMATIC if value == "auto" else set()
         if key not in left_open:
             at_least(key, value, minimum)
-    for key, limit in MAXIMA.items():
-        value = OmegaConf.select(config, key)
-        if isinstance(value, int | float) and value > limit:
-            raise ValueError(f"{key} must be at most {limit}, got {value}")
+    check_sizes(config)
     _check_words(config)
     for key, maximum in POSITIVE.items():
         value = OmegaConf.select(config, key)
@@ -136,6 +136,18 @@ def check_values(config: DictConfig) -> None:
         )
 
 
+def check_sizes(config: DictConfig) -> None:
+    """Refuse a configuration with a whole number that fills the machine.
+
+    Raises:
+        ValueError: a value is too large; the message names it.
+    """
+    for key, limit in MAXIMA.items():
+        value = OmegaConf.select(config, key)
+        if isinstance(value, int | float) and value > limit:
+            raise ValueError(f"{key} must be at most {limit}, got {value}")
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -148,6 +160,7 @@ def _check_words(config: DictConfig) -> None:
             raise ValueError(
                 f"{group}.name must be at most 64 letters, digits, _, . and -, got {name!r}"
             )
+    project_name("logger.project", str(config.logger.project))
     for key, choices in CHOICES.items():
         value = OmegaConf.select(config, key)
         if (type(value), value) not in [(type(choice), choice) for choice in choices]:
@@ -184,6 +197,8 @@ def check_classes(config: DictConfig | ListConfig) -> None:
     for key, kind, places in CLASSES:
         node = OmegaConf.select(config, key) if isinstance(config, DictConfig) else None
         whole = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_dict(node) else node
+        if isinstance(whole, dict) and (special := SPECIAL & whole.keys()):
+            raise ValueError(f"{key} takes settings by their names, and no {min(special)}")
         named = [whole] if isinstance(whole, str) else list(targets(whole))
         own = [name for name in named if isinstance(name, str) and name.startswith(places)]
         if len(named) != 1 or own != named or not _is_class(own[0], kind):
