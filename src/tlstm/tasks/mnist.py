@@ -241,8 +241,8 @@ class DigitsDataModule(ImageDataModule):
 class MNISTDataModule(ImageDataModule):
     """MNIST: 50,000, 10,000 and 10,000 images of 784 pixels [paper].
 
-    The files are those of `torchvision.datasets.MNIST`, packed (.gz) or plain. Missing ones are
-    downloaded once, by one process, whole or not at all.
+    The files are those of `torchvision.datasets.MNIST`, plain, or packed under the name
+    of their download, .gz. Missing ones are downloaded once, by one process, whole or not at all.
 
     Args:
         data_dir: directory of the files MNIST/raw/..., or of their download.
@@ -411,7 +411,7 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     """Read a file of MNIST's format: a header of big-endian sizes, then unsigned bytes.
 
     Args:
-        path: plain or packed (.gz).
+        path: plain or packed; see `read_file`.
         dimensions: number of dimensions of the array.
 
     Returns:
