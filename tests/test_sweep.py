@@ -285,7 +285,7 @@ def content(parameters: str, method: str = "grid") -> str:
             content(", ".join(f"k{n}: {{values: [1, 2, 3]}}" for n in range(30))),
             "more than 10,000 runs",
         ),
-        (content("output_dir: {value: ''}"), "output_dir must be a path"),
+        (content("resume: {value: ''}"), "resume must be a path"),
     ],
 )
 def test_bad_sweep_file_ends_at_once_in_one_sentence(
