@@ -14,12 +14,13 @@ import pytest
 
 from commands import assert_same_weights, measure_quickly, record_of, result, run_directory, tiny
 from tlstm.train import run_command
-from tlstm.training import recording
+from tlstm.training import recording, run
 from tlstm.training.checkpoints import KeepCheckpoints
 from tlstm.training.module import SequenceModule
 
 # Before which call of which function, and the file that then cannot be written
 MOMENTS: list[tuple[Any, str, int, str, list[str]]] = [
+    (run, "make_loggers", 1, "config.yaml", ["logger=csv"]),
     (KeepCheckpoints, "on_train_epoch_end", 1, "best.ckpt", ["logger=csv"]),
     (KeepCheckpoints, "on_train_epoch_end", 2, "last.ckpt", ["logger=csv"]),
     (SequenceModule, "on_validation_epoch_end", 1, "", ["logger=csv"]),
@@ -53,11 +54,11 @@ def fill(ballast: Path) -> None:
             file.write(bytes(256))
 
 
-def refusal(run: Callable[[], None]) -> str:
+def refusal(command: Callable[[], None]) -> str:
     """The sentence that a run ends with, after exit code 2."""
     said = StringIO()
     with redirect_stderr(said), pytest.raises(SystemExit) as ended:
-        run()
+        command()
     assert ended.value.code == 2
     return said.getvalue().splitlines()[-1]
 

@@ -97,6 +97,14 @@ def test_a_sign_that_an_encoding_lacks_is_replaced(encoding: str) -> None:
     assert "?" in done.stdout
 
 
+@pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "active"}])
+def test_waiting_threads_sleep_unless_told_otherwise(given: dict[str, str]) -> None:
+    """Beside another process, spinning ones made a run ten times slower than one thread."""
+    own = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = run("print(os.environ['OMP_WAIT_POLICY'])", env=own | given)
+    assert done.stdout == given.get("OMP_WAIT_POLICY", "passive") + "\n"
+
+
 @pytest.mark.parametrize("module", ["tlstm.sweep", "tlstm.bench"])
 def test_help_does_without_what_takes_seconds(module: str) -> None:
     code = f"""

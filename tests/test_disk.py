@@ -21,7 +21,7 @@ def on_a_small_disk(directory: Path, *command: str) -> subprocess.CompletedProce
 
 
 def test_a_run_whose_disk_fills_up_goes_on_when_there_is_room(tmp_path: Path) -> None:
-    """Before its checkpoints, its logs and its record."""
+    """Before its configuration, its checkpoints, its logs and its record."""
     try:
         possible = on_a_small_disk(tmp_path, "true").returncode == 0
     except FileNotFoundError:
@@ -31,5 +31,5 @@ def test_a_run_whose_disk_fills_up_goes_on_when_there_is_room(tmp_path: Path) ->
     script = Path(__file__).with_name("full_disk.py")
     done = on_a_small_disk(tmp_path, sys.executable, str(script), str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("5 moments\n")
+    assert done.stdout.endswith("6 moments\n")
     assert list(tmp_path.iterdir()) == []

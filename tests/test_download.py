@@ -186,6 +186,7 @@ def patched(content: bytes, offset: int, value: int) -> bytes:
         (gzip.compress(tarred(CONTENT)), "holds a tar file"),
         (b"7z\xbc\xaf\x27\x1c" + bytes(50), "is a 7-Zip file"),
         (b"\x28\xb5\x2f\xfd" + bytes(50), "is a zstandard file"),
+        (lzma.compress(CONTENT, lzma.FORMAT_ALONE), "is a lzma file; unpack it"),
         (patched(zipped(CONTENT), 6, 1), "is encrypted; unpack it to plain text first"),
         (patched(zipped(CONTENT), 8, 97), "cannot be unpacked here: That compression method"),
     ],

@@ -101,6 +101,13 @@ def test_other_metrics_than_the_recorded_ones_are_told_by_the_exit_code(
     assert "recorded: 0.5" in capsys.readouterr().out
 
 
+def test_the_device_may_be_chosen(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.main([str(run), "--device", "cpu"]) == 0
+    if not torch.cuda.is_available():
+        assert "No supported gpu backend" in refused(capsys, run, "--device", "cuda")
+    assert "choose from cpu, cuda" in refused(capsys, run, "--device", "tpu").replace("'", "")
+
+
 def test_the_best_checkpoint_is_tested_and_not_the_last(run: Path) -> None:
     (run / "checkpoints" / "last.ckpt").unlink()
     assert evaluate.main([str(run)]) == 0
@@ -193,7 +200,7 @@ def in_torchs_old_format(checkpoint: dict[str, Any], content: Malicious, path: P
 
 
 def as_a_plain_pickle(checkpoint: dict[str, Any], content: Malicious, path: Path) -> None:
-    path.write_bytes(pickle.dumps(content, protocol=2))
+    path.write_bytes(pickle.dumps([content, bytes(10_000)], protocol=2))
 
 
 @pytest.fixture(params=[in_torchs_format, in_torchs_old_format, as_a_plain_pickle])

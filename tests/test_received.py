@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -73,14 +74,46 @@ def test_a_configuration_holds_values_only(
         ("initialization.scale", None),
         ("trainer", []),
         ("training.max_samples", {}),
+        ("model.core._partial_", True),
+        ("model.core._args_", [1]),
+        ("task.symbols", 10**6),
     ],
 )
 def test_values_that_no_run_has_are_refused(key: str, value: object, run: Path) -> None:
     config = OmegaConf.load(run / "config.yaml")
     OmegaConf.update(config, key, value, merge=False)
     OmegaConf.save(config, run / "config.yaml")
-    with pytest.raises(ValueError, match=r"."):  # and no OSError, for want of a checkpoint
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "best.ckpt").write_bytes(bytes(100_000))  # which would be refused, too
+    with pytest.raises(ValueError, match=r".") as caught:
         read_run(run)
+    assert "best.ckpt" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["model=tlstm_3d_cn", "model.channels=20_000"],
+        ["model=tlstm_3d_cn", "model.depth=900"],
+        ["model=slstm", "model.depth=1000", "model.channels=10_000"],
+        ["model=rhn", "model.depth=1000"],
+        ["task=memorization", "task.symbols=10_000", "task.alphabet=100_000"],
+        ["task=addition", "task.digits=10_000"],
+    ],
+    ids=str,
+)
+def test_a_network_larger_than_its_weights_is_refused_at_once(
+    settings: list[str], run: Path, tmp_path: Path
+) -> None:
+    """Sizes that a run may have, and a file that does not have them."""
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "best.ckpt").write_bytes(b"x" * 1000)
+    base = [text for text in tiny(tmp_path) if not text.startswith("task")]
+    OmegaConf.save(compose([*base, *settings]).config, run / "config.yaml")
+    began = time.process_time()
+    with pytest.raises(ValueError, match="too small for a network of"):
+        read_run(run)
+    assert time.process_time() - began < 5
 
 
 def make_pipe(path: Path) -> None:

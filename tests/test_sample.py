@@ -90,7 +90,10 @@ def test_draws_follow_the_chances() -> None:
         (["--characters", "-1"], "--characters must be an integer of at least 0, got -1"),
         (["--temperature", "nan"], "--temperature must be 0 or above, got nan"),
         (["--temperature", "-1"], "--temperature must be 0 or above, got -1.0"),
-        (["--device", "nowhere"], "--device=nowhere cannot be used"),
+        (["--device", "nowhere"], "--device must be cpu or cuda, got nowhere"),
+        (["--device", "meta"], "--device must be cpu or cuda, got meta"),
+        (["--seed", "-1"], "--seed must be from 0"),
+        (["--characters", "10000000000"], "--characters must be at most 1,000,000,000"),
     ],
 )
 def test_refusals(

@@ -267,13 +267,23 @@ def content(parameters: str, method: str = "grid") -> str:
         (content("model.core._target_: {value: os.system}"), "RecurrentLayer of tlstm"),
         (content("seed: {value: '{_target_: os.getcwd}'}"), "_target_"),
         (content("model.core.forget_bias: {value: '{_target_: os.getcwd}'}"), "a single value"),
+        ("a: " + "[" * 2000, "nested more than 20 deep"),
+        ("x" * 2**17 + "x", "has more than 131,072 bytes"),
+        ("a: &a {b: c}\n" + "d: {<<: *a}\n" * 21, "more than 20 aliases"),
+        (content(f"seed: {{value: {'9' * 5000}}}"), "not YAML"),
+        ("name: \udce9", "not YAML"),
+        (
+            content(", ".join(f"k{n}: {{values: [1, 2, 3]}}" for n in range(30))),
+            "more than 10,000 runs",
+        ),
+        (content("resume: {value: ''}"), "resume must be a path"),
     ],
 )
 def test_bad_sweep_file_ends_at_once_in_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, said: str
 ) -> None:
     file = tmp_path / "bad.yaml"
-    file.write_text(content)
+    file.write_text(content, errors="surrogateescape")
     with pytest.raises(SystemExit) as ended:
         sweep.main([str(file), f"output_dir={tmp_path / 'runs'}", "scale=smoke"])
     error = capsys.readouterr().err

@@ -363,7 +363,11 @@ def test_the_wandb_run_is_the_agents_else_the_runs_own(
         ("model.core.normalization=batch", "normalization must be 'channel', 'layer' or None"),
         ("model.core=3", "model.core is not a single value: set one of its _target_"),
         ("task.alphabet=1", "has only 1 different samples"),
-        ("training.batch_size=7", "samples_per_epoch must be a multiple of batch_size=7, got 30"),
+        (
+            "training.batch_size=7",
+            "training.samples_per_epoch must be a multiple of training.batch_size=7",
+        ),
+        ("task.symbols=0", "task.symbols must be an integer of at least 1, got 0"),
         ("trainer.devices=2", "training.batch_size must be a multiple of the number of devices"),
         ("trainer.accelerator=abacus", "abacus"),
         ("trainer.precision=3", "trainer.precision must be one of 32-true"),
@@ -438,10 +442,22 @@ def flipped(own: Path, other: Path) -> None:
     own.write_bytes(bytes(255 - byte for byte in own.read_bytes()))
 
 
-def nan(own: Path, other: Path) -> None:
-    content = torch.load(own, weights_only=True)
-    content["state_dict"]["network.head.bias"][0] = float("nan")
-    torch.save(content, own)
+def with_weight(number: float) -> Callable[[Path, Path], None]:
+    def change(own: Path, other: Path) -> None:
+        content = torch.load(own, weights_only=True)
+        content["state_dict"]["network.head.bias"][0] = number
+        torch.save(content, own)
+
+    change.__name__ = f"with {number}"
+    return change
+
+
+def with_part(part: str, value: object) -> Callable[[Path, Path], None]:
+    def change(own: Path, other: Path) -> None:
+        torch.save(torch.load(own, weights_only=True) | {part: value}, own)
+
+    change.__name__ = f"with {part} {value}"
+    return change
 
 
 def of_first_epoch(own: Path, other: Path) -> None:
@@ -456,7 +472,10 @@ def of_first_epoch(own: Path, other: Path) -> None:
         of_other,
         cut,
         flipped,
-        nan,
+        with_weight(float("nan")),
+        with_weight(float("inf")),
+        with_part("global_step", 4),
+        with_part("global_step", "6"),
         without("optimizer_states"),
         without("optimizer_states", 0),
         without("optimizer_states", 0, "state", 1),
@@ -491,6 +510,38 @@ def test_files_that_are_not_whole_or_another_runs_are_refused_at_the_start(
     if damage is of_other:
         last.unlink()
         assert result(train_here(tiny(tmp_path))) == result(expected)
+
+
+def test_counts_that_contradict_the_curve_are_refused(
+    two_runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = compose(tiny(tmp_path)).directory
+    shutil.copytree(two_runs[0], directory)
+    (directory / "record.json").unlink()
+    with_part("epoch", 50)(directory / "checkpoints" / "last.ckpt", directory)
+    assert "last.ckpt is no checkpoint of tlstm.train" in refused(tiny(tmp_path), capsys)
+
+
+def test_a_label_decides_nothing_about_a_checkpoint(
+    two_runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """As it decides nothing about the run: one that was called otherwise goes on."""
+    directory = compose(tiny(tmp_path)).directory
+    shutil.copytree(two_runs[0], directory)
+    (directory / "record.json").unlink()
+    assert train_here(tiny(tmp_path, "model.label=mine")).label == "mine"
+    assert read_run(directory).config.model.label == "mine"
+
+
+def test_a_file_where_the_checkpoints_go_is_refused_at_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = compose(tiny(tmp_path)).directory
+    directory.mkdir(parents=True)
+    (directory / "checkpoints").touch()
+    files = files_below(tmp_path)
+    assert f"{directory / 'checkpoints'}: File exists" in refused(tiny(tmp_path), capsys)
+    assert files_below(tmp_path) == files
 
 
 def test_a_best_checkpoint_of_another_moment_is_refused(

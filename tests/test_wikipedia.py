@@ -264,6 +264,7 @@ def test_a_text_of_enwik8s_size_takes_little(tmp_path: Path) -> None:
         (["task.path={}/nowhere"], "{}/nowhere: there is no such file to train on"),
         (["task.path={}"], "{}: there is no such file to train on"),
         (["task.path={}/empty"], "{}/empty is empty"),
+        (["task.path={}/wide"], "{}/wide is no plain text: it has bytes of zero"),
         (["task.path={}/cut.gz"], "{}/cut.gz is damaged or not whole"),
         (["task.path=3"], "3: there is no such file to train on"),
         (["task=wikipedia", "task.data_dir={}/nowhere"], "{}/nowhere/enwik8/enwik8.zip is missing"),
@@ -298,6 +299,7 @@ def test_a_sentence_says_what_is_wrong(
 ) -> None:
     write_text(tmp_path)
     (tmp_path / "empty").touch()
+    (tmp_path / "wide").write_text("a text " * 200, encoding="utf-16")
     (tmp_path / "cut.gz").write_bytes(gzip.compress(SMALL)[:-20])
     before = {*tmp_path.rglob("*")}
     filled = [override.format(tmp_path) for override in overrides]

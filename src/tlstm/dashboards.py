@@ -15,7 +15,7 @@ import wandb_workspaces.workspaces as workspace_api
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 from wandb_workspaces._graphql import execute_graphql, get_app_url
 
-from tlstm.utils import CommandParser, refuse, run_main
+from tlstm.utils import CommandParser, project_name, refusals, refuse, run_main
 
 NAME = "Tensorized LSTMs"
 GROUPING = ("task", "label", "depth")
@@ -84,9 +84,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--project", default="tlstm", help="of W&B, as logger.project [tlstm]")
     parser.add_argument("--entity", help="user or team [the account's own]")
     options = parser.parse_args(arguments)
+    with refusals(ValueError):
+        project = project_name("--project", options.project)
+        entity = None if options.entity is None else project_name("--entity", options.entity)
     try:
-        entity = options.entity or default_entity()
-        urls = [save_workspace(entity, options.project), save_report(entity, options.project)]
+        entity = entity or default_entity()
+        urls = [save_workspace(entity, project), save_report(entity, project)]
     except (wandb.Error, WandbApiFailedError, ValueError) as error:
         refuse(f"W&B: {error}")
     print("\n".join(urls))

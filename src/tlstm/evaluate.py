@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # they take seconds to import, and --help takes none of them
     from tlstm.records.schema import Record
     from tlstm.training.trained_run import TrainedRun
 
+DEVICES = {"cpu": "cpu", "cuda": "gpu"}  # as Lightning names them
 ROUNDING = 1e-3  # relative; another device or number of threads sums up in another order
 
 
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--data", type=Path, metavar="PLACE", help="the data's directory or file, if elsewhere now"
     )
+    parser.add_argument(
+        "--device", choices=DEVICES, help="to test on (that of the run, where there is one)"
+    )
     chosen = parser.parse_args(arguments)
 
     with leaving_at_once():
@@ -48,21 +52,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ):
         run = read_run(chosen.run, chosen.data)
         print(introduction(run), flush=True)
-        metrics = evaluate(run)
+        metrics = evaluate(run, chosen.device)
     print(report(metrics, run.record))
     return 0 if run.record is None or is_recorded(metrics, run.record) else 1
 
 
-def evaluate(run: "TrainedRun") -> dict[str, float]:
+def evaluate(run: "TrainedRun", device: str | None = None) -> dict[str, float]:
     """Return the test metrics of a run's best network, by their names in a record.
 
+    Args:
+        run: with its network and data.
+        device: "cpu" or "cuda"; None for that of the run, or another one where it is not there.
+
     Raises:
-        OSError, ValueError: the data cannot be read.
+        OSError, ValueError: the data cannot be read, or there is no such device.
         MisconfigurationException: the machine lacks what the run's precision needs.
     """
     from tlstm.training.run import make_trainer, quiet_lightning, set_up_torch
 
-    if run.config.trainer.accelerator == "gpu":
+    if device is not None:
+        run.config.trainer.accelerator = DEVICES[device]
+    elif run.config.trainer.accelerator == "gpu":
         run.config.trainer.accelerator = "auto"  # here there may be none
     set_up_torch(run.config)
     with quiet_lightning():

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tlstm.training.trained_run import TrainedRun, read_run
-from tlstm.utils import CommandParser, check_directory, refusals, run_main
+from tlstm.utils import CommandParser, check_directory, printable, refusals, run_main
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         network = run.module.network
         network.core.to_file(chosen.file, network.head, about(run))
     name, size = type(network.core).__name__, chosen.file.stat().st_size
-    print(f"{chosen.file}, {size:,} bytes: {name}.from_file({str(chosen.file)!r}) loads it")
+    loads = f"{name}.from_file({str(chosen.file)!r}) loads it"
+    print(printable(f"{chosen.file}, {size:,} bytes: {loads}"))
     return 0
 
 

@@ -29,7 +29,7 @@ from tlstm.reporting.search import search_figure
 from tlstm.reporting.settings import settings_figure
 from tlstm.reporting.style import style
 from tlstm.reporting.sweeps import ablation_figure, sweep_figure
-from tlstm.utils import CommandParser, complain, replace_file, run_main, sentence
+from tlstm.utils import CommandParser, complain, printable, replace_file, run_main, sentence
 
 
 class Experiment(NamedTuple):
@@ -320,7 +320,8 @@ def _draw_all(experiments: Sequence[str], results_dir: Path) -> int:
             failed.setdefault(sentence(error), []).append(name)
             continue
         for picture in drawn[name]:
-            print(f"wrote {picture}" if picture.name == PAGE else f"drew {picture}.svg and .png")
+            shown = printable(picture)
+            print(f"wrote {shown}" if picture.name == PAGE else f"drew {shown}.svg and .png")
     missing = [name for name, pictures in drawn.items() if not pictures]
     if missing and (experiments or len(missing) == len(names)):
         failed[_nothing_to_draw(missing if experiments else missing[:1], results_dir)] = []

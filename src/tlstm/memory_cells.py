@@ -22,7 +22,15 @@ from tlstm.records.memory_cells import MemoryCells, write
 from tlstm.records.schema import Record, read_record
 from tlstm.tasks.base import Batch
 from tlstm.training.trained_run import TrainedRun, read_run
-from tlstm.utils import CommandParser, complain, refuse, run_main, sentence
+from tlstm.utils import (
+    CommandParser,
+    complain,
+    printable,
+    refusals,
+    refuse,
+    run_main,
+    sentence,
+)
 
 DIGITS = 4  # of the numbers that are stored
 LEFT_OUT = "scratch"  # runs for their own sake
@@ -44,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, nargs="*", metavar="RUN", help="runs' directories")
     chosen = parser.parse_args(arguments)
-    runs = chosen.run or best_runs(chosen.runs)
+    with refusals(OSError):
+        runs = chosen.run or best_runs(chosen.runs)
     if not runs:
         refuse(
             f"there is no finished run of a TensorizedLSTM with P > 1 and its checkpoint in "
@@ -63,7 +72,8 @@ def store(directory: Path, results_dir: Path, data: Path | None) -> bool:
         complain(f"{directory} is left out: {sentence(error)}")
         return False
     record = cells.record
-    print(f"{path}: {record.task}, {record.label}, L={record.depth}, from {directory}")
+    what = f"{record.task}, {record.label}, L={record.depth}"
+    print(printable(f"{path}: {what}, from {directory}"))
     return True
 
 

@@ -27,7 +27,15 @@ from tlstm.records.store import latest, load_all
 from tlstm.reporting import charts, pages, rows, runtime
 from tlstm.reporting.claims import counted, judge_all, summary, told_apart
 from tlstm.reporting.comparison import LABELS
-from tlstm.utils import CommandParser, check_directory, complain, replace_file, run_main, sentence
+from tlstm.utils import (
+    CommandParser,
+    check_directory,
+    complain,
+    printable,
+    replace_file,
+    run_main,
+    sentence,
+)
 
 PICTURES = {".svg": "image/svg+xml", ".png": "image/png"}  # types of memory-cell pictures
 MEMORY_CELLS = "fig6"
@@ -308,7 +316,8 @@ def write_report(results_dir: Path, output: Path) -> list[str]:
     published = tables.read_published(results_dir / "published.csv")
     text = render(records, measurements, published, memory_cells(results_dir))
     replace_file(output, text.encode())
-    print(f"wrote {output}: {len(records)} runs, {len(text.encode()) / 1e6:.1f} MB")
+    size = len(text.encode()) / 1e6
+    print(f"wrote {printable(output)}: {len(records)} runs, {size:.1f} MB")
     return problems
 
 

@@ -16,9 +16,11 @@ import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import nn
 
 from tlstm.layers.recurrent import RecurrentLayer
+from tlstm.ops.device import named_device
 from tlstm.training.trained_run import read_run
 from tlstm.utils import CommandParser, at_least, interruptions, refusals, run_main
 
+MOST_CHARACTERS = 10**9
 PROMPT = "The history of "
 
 
@@ -61,7 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         at_least("--characters", chosen.characters, 0)
         if not 0 <= chosen.temperature < float("inf"):
             raise ValueError(f"--temperature must be 0 or above, got {chosen.temperature}")
-        device = chosen.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if chosen.characters > MOST_CHARACTERS:
+            raise ValueError(f"--characters must be at most {MOST_CHARACTERS:,}")
+        if not 0 <= chosen.seed < 2**64:
+            raise ValueError(f"--seed must be from 0 to 2**64 - 1, got {chosen.seed}")
+        device = named_device(chosen.device)
         model = read_model(chosen.model, chosen.data, device)
         check_prompt(chosen.prompt, model.alphabet)
         generator = torch.Generator().manual_seed(chosen.seed)
@@ -79,21 +85,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read_model(path: Path, data: Path | None, device: str) -> TextModel:
+def read_model(path: Path, data: Path | None, device: torch.device) -> TextModel:
     """Read a model of characters from a run's directory or a file of weights.
 
     Raises:
-        OSError, ValueError: it cannot be read, is a model of something else, or there is no such
-            device.
+        OSError, ValueError: it cannot be read, or is a model of something else.
     """
     run = read_run(path, data)
     alphabet = run.alphabet or run.data.alphabet
     if alphabet is None:
         raise ValueError(f"{path} was trained on {run.config.task.name}, which is no text")
-    try:
-        network = run.module.network.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device={device} cannot be used: {error}") from error
+    network = run.module.network.to(device)
     return TextModel(network.core, network.head, alphabet)
 
 

@@ -60,14 +60,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
     options = parser.parse_intermixed_args(arguments)
-    for name in ("jobs", "jobs_per_device"):
-        if isinstance(getattr(options, name), list):  # argparse's own, of `--jobs=--`
-            parser.error(f"--{name.replace('_', '-')} must be a whole number")
     # A file's name may have the sign of a setting in it
     given = [text for text in options.files if "=" in text]
     options.overrides = [text for text in given if not os.path.isfile(text)]  # noqa: PTH113 (of any text)
     options.files = [Path(text) for text in options.files if text not in options.overrides]
-    if not options.files:
+    if not options.files or Path() in options.files:
         parser.error("name a sweep file, such as sweeps/depth.yaml")
     return options
 

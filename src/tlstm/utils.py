@@ -11,10 +11,11 @@ import signal
 import stat
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
+WAIT_POLICY = "OMP_WAIT_POLICY"
 ESTIMATE_FACTOR = 1.5  # an estimate may be off by it either way
 
 
@@ -64,6 +65,19 @@ def true_or_false(name: str, value: bool) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {value!r}")
     return value
+
+
+def project_name(name: str, text: str) -> str:
+    """Return the text where W&B takes it for a project, a user or a team.
+
+    Raises:
+        ValueError: otherwise; the message names the argument.
+    """
+    if not text.strip() or len(text) > 128 or not text.isprintable() or {*text} & {*"/\\#?%:"}:
+        raise ValueError(
+            f"{name} must be at most 128 characters, none of them /, \\, #, ?, % or :, got {text!r}"
+        )
+    return text
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -185,8 +199,36 @@ def complain(sentence: str) -> None:
     print(f"error: {printable(' '.join(sentence.split()))}", file=sys.stderr, flush=True)
 
 
+def given_path(text: str) -> Path:
+    """Return a path as people write it: ~ is the home directory.
+
+    Raises:
+        ArgumentTypeError: it is empty, or no system could have it.
+    """
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError(f"must be a path, got {text!r}")
+    try:
+        return Path(text).expanduser() if text[0] == "~" else Path(text)
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{text}: there is no such user") from error
+
+
 class CommandParser(argparse.ArgumentParser):
-    """A parser of options that refuses wrong ones in one sentence."""
+    """A parser of options that refuses wrong ones in one sentence, an empty path among them."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.register("type", Path, given_path)
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse what the parser knows; argparse takes the value of `--option=--` for none."""
+        found, rest = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            if action.nargs is None and getattr(found, action.dest, None) == []:
+                self.error(f"argument {'/'.join(action.option_strings)}: must have a value, not --")
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         """End the process with exit code 2; --help shows the usage."""
@@ -226,9 +268,12 @@ def interruptions(advice: str) -> Iterator[None]:
 def start_command() -> None:
     """Prepare the process of a command, before its imports.
 
-    A sign that the encoding of the output lacks is replaced. Ctrl-C ends the process at once, since
+    OpenMP's threads sleep while they wait for each other: spinning ones take turns with those that
+    they wait for where another process has a core, which makes a run ten times slower. A sign that
+    the encoding of the output lacks is replaced. Ctrl-C ends the process at once, since
     there is nothing to clean up yet, and an interrupted import may fail in any way.
     """
+    os.environ.setdefault(WAIT_POLICY, "passive")  # which OpenMP reads once, as torch is imported
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored

@@ -1,7 +1,6 @@
 """A session of the benchmark: from the chosen cases to their records."""
 
 import argparse
-import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from tlstm.bench.cases import select_cases
 from tlstm.bench.competitors import competitors
 from tlstm.bench.cuda_graphs import Kind
 from tlstm.bench.roofline import expected_seconds, multiplication_rate, roofline
-from tlstm.ops.device import gpu_name
+from tlstm.ops.device import gpu_name, named_device
 from tlstm.records import provenance
 from tlstm.records.measurement import (
     IMPLEMENTATIONS,
@@ -46,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         OSError: the records cannot be read or written.
         DeviceLostError: the device stopped working.
     """
-    device = _device(options.device)
+    device = named_device(options.device)
     on_gpu = device.type == "cuda"
     quick = not on_gpu if options.quick is None else options.quick
     cases = select_cases(options.suite, options.case, options.timesteps, quick)
@@ -84,16 +83,6 @@ def run(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise ValueError(f"--device must be cpu or cuda, got {name}")
-    if name != "cpu" and not torch.cuda.is_available():
-        raise ValueError("--device is cuda, and there is no NVIDIA GPU that PyTorch can use")
-    return torch.device(name)
-
-
 def _select(case: Case, device: torch.device, only: Sequence[str] | None) -> list[Competitor]:
     default = [name for name in IMPLEMENTATIONS if name not in NOT_BY_DEFAULT_ON_CPU]
     wanted = only or (default if device.type == "cpu" else IMPLEMENTATIONS)
@@ -107,7 +96,7 @@ class Recorder:
         measurements: those of this run, in the order in which they were made.
 
     Raises:
-        OSError: the file exists and could not be read.
+        OSError: the file could not be read or written.
         ValueError: a line of it is not a valid measurement; the message names file and line.
     """
 
@@ -117,6 +106,7 @@ class Recorder:
         self._path = path
         self._earlier = read(path) if path.is_file() else []
         self._same = _provenance(device) | {"run": started, "quick": quick}
+        self._write([])  # where that fails, before anything is measured
 
     def add(self, case: Case, entry: timing.Entry, roof: Roofline) -> Measurement:
         """Record one competitor's measurement of a case."""

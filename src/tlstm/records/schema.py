@@ -186,7 +186,7 @@ class Record(Frozen):
         finished: with its time zone.
         commit: of the code, None outside of a repository.
         modified: whether the code had changes that no commit holds.
-        versions: of the packages that matter.
+        versions: of the packages that matter; "openmp" is how its threads wait, if that was set.
         hardware: what it ran on.
         overrides: arguments of `python -m tlstm.train` that repeat the run.
         config: the full resolved configuration.

@@ -17,11 +17,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tlstm.training.config import Run, compose
+from tlstm.training.received import read_yaml
 from tlstm.training.settings import CONFIGURATIONS
 
 Value = bool | int | float | str
 Number = Annotated[int | float, Field(allow_inf_nan=False)]
 
+MOST_RUNS = 10_000
 SWEEPS = CONFIGURATIONS.parent / "sweeps"  # of this repository
 
 
@@ -144,7 +146,7 @@ def read_sweep_file(path: Path) -> SweepFile:
             the place.
     """
     try:
-        return SweepFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return SweepFile.model_validate(read_yaml(path))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}," if mark else ""
@@ -158,6 +160,8 @@ def read_sweep_file(path: Path) -> SweepFile:
 def points(sweep: SweepFile, overrides: Sequence[str]) -> list[list[str]]:
     """Return the command line of every point, the first `run_cap` of them where the file has one.
 
+    There are at most MOST_RUNS + 1.
+
     Args:
         sweep: the file.
         overrides: `key=value` for all points; one whose key is a parameter of the file replaces
@@ -169,7 +173,7 @@ def points(sweep: SweepFile, overrides: Sequence[str]) -> list[list[str]]:
     rows = _random_rows(sweep, free) if sweep.method == "random" else grid
     return [
         [*(f"{key}={value}" for key, value in zip(free, row, strict=True)), *overrides]
-        for row in itertools.islice(rows, sweep.run_cap)
+        for row in itertools.islice(rows, min(sweep.run_cap or MOST_RUNS + 1, MOST_RUNS + 1))
     ]
 
 
@@ -198,7 +202,10 @@ def read_runs(file: Path, overrides: Sequence[str]) -> list[Run]:
     try:
         if is_of_repository(file, sweep):
             sweep = at_scale(sweep, overrides)
-        return [compose(point) for point in points(sweep, overrides)]
+        found = points(sweep, overrides)
+        if len(found) > MOST_RUNS:
+            raise ValueError(f"it has more than {MOST_RUNS:,} runs; run_cap limits them")
+        return [compose(point) for point in found]
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 

@@ -31,6 +31,7 @@ BEGINNINGS: dict[str, tuple[bytes, ...]] = {  # of packed files
         for block in (b"1AY&SY", b"\x17rE8P\x90")
     ),
     "xz": (b"\xfd7zXZ\0",),
+    "lzma": (b"]\0\0",),  # without a checksum
     "zip": (b"PK\3\4", b"PK\5\6", b"PK\7\x08"),
     "zstandard": (b"\x28\xb5\x2f\xfd",),
     "7-Zip": (b"7z\xbc\xaf\x27\x1c",),

@@ -253,8 +253,9 @@ class DigitsDataModule(ImageDataModule):
 class MNISTDataModule(ImageDataModule):
     """MNIST: 50,000, 10,000 and 10,000 images of 784 pixels [paper].
 
-    The files MNIST/raw/... are those of `torchvision.datasets.MNIST`, packed (.gz) or plain.
-    Missing ones are downloaded once, by one process, whole or not at all.
+    The files MNIST/raw/... are those of `torchvision.datasets.MNIST`, plain, or packed under the
+    name of their download, .gz. Missing ones are downloaded once, by one process, whole or not at
+    all.
     """
 
     timesteps = MNIST_PIXELS
@@ -352,7 +353,7 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     """Read a file of MNIST's format: a header of big-endian sizes, then unsigned bytes.
 
     Args:
-        path: plain or packed (.gz).
+        path: plain or packed; see `read_file`.
         dimensions: number of dimensions of the array.
 
     Returns:

@@ -76,7 +76,7 @@ class WikipediaDataModule(SequenceDataModule):
         text: the expected `fingerprint` of the text; None accepts any.
         data_dir: directory of enwik8/enwik8 or enwik8/enwik8-first-4154000, plain, .zip or .gz, or
             of the download.
-        path: another file to read: plain, .gz or .zip.
+        path: another file to read: plain, or packed as for `read_file`.
         batch_size: streams of all devices together; 100 in the paper.
         timesteps: characters of a chunk, through which gradients go back; 50 in the paper.
         samples_per_epoch: chunks of all streams from one validation to the next, a multiple of
@@ -260,10 +260,10 @@ def python_topics() -> bytes:
 
 
 def read_text_file(path: Path) -> bytes:
-    """Read a text, unpacked if its name ends in .gz or .zip.
+    """Read a text, plain or packed; see `read_file`.
 
     Raises:
-        ValueError: the file is missing, empty, damaged, or a .zip of several files.
+        ValueError: the file is missing, empty, damaged, packed in another way or no text.
         OSError: it cannot be read.
     """
     if not path.is_file():
@@ -271,6 +271,8 @@ def read_text_file(path: Path) -> bytes:
     text = read_file(path)
     if not text:
         raise ValueError(f"{path} is empty")
+    if b"\0" in text:  # as of UTF-16, or packed in a way without a beginning of its own
+        raise ValueError(f"{path} is no plain text: it has bytes of zero")
     return text
 
 

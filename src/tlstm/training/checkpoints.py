@@ -144,6 +144,9 @@ def check_resumption(
         last = _whole(path, module, callbacks, samples_at_most(run.config))
         best = _whole(best_path, module, callbacks, samples_at_most(run.config))
         curve = _curve(last)
+        steps = curve.curve[-1]["samples"] // module.batch_size
+        if (last.get("epoch"), last["global_step"]) != (len(curve.curve) - 1, steps):
+            raise ValueError(_no_checkpoint(path))
         epoch, best_step = curve.curve[0]["samples"], curve.curve[curve.best(module.selected_by)]
         # The best one is written first: an interruption may have left it an epoch ahead
         expected = best_step["samples"], last["global_step"] * module.batch_size + epoch
@@ -179,10 +182,10 @@ def _whole(
             and STEPS_COUNTED in checkpoint["loops"]["fit_loop"]
         )
         diverged = not math.isfinite(_curve(checkpoint).curve[-1]["loss"])
-        is_nan = any(weight.isnan().any() for weight in checkpoint["state_dict"].values())
+        finite = all(weight.isfinite().all() for weight in checkpoint["state_dict"].values())
     except DAMAGE as error:
         raise ValueError(_no_checkpoint(path)) from error
-    if not whole or (is_nan and not diverged):
+    if not whole or not (finite or diverged):
         raise ValueError(_no_checkpoint(path))
     return checkpoint
 
@@ -212,9 +215,10 @@ def check_checkpoint(path: Path, module: SequenceModule, max_samples: int) -> in
     try:
         found, samples = checkpoint["description"], checkpoint["global_step"] * module.batch_size
         _check_description(path, found, description)
+        too_many = samples > max_samples
     except DAMAGE as error:
         raise ValueError(_no_checkpoint(path)) from error
-    if samples > max_samples:
+    if too_many:
         raise ValueError(
             f"{path} has seen {samples} samples, more than training.max_samples={max_samples}"
         )
@@ -222,18 +226,24 @@ def check_checkpoint(path: Path, module: SequenceModule, max_samples: int) -> in
 
 
 def _check_description(path: Path, found: dict[str, Any], description: dict[str, Any]) -> None:
-    if (found["model"], found["symbols"]) != (description["model"], description["symbols"]):
+    if _network(found) != _network(description):
         raise ValueError(
             f"{path} is a checkpoint of another model: {_in_words(found)}; "
             f"this run's is {_in_words(description)}"
         )
-    if found != description:
-        theirs, ours = found["settings"], description["settings"]
+    theirs, ours = found["settings"], description["settings"]
+    if theirs != ours:
         key = next(key for key in ours | theirs if theirs.get(key) != ours.get(key))
         raise ValueError(
             f"{path} is a checkpoint of another run: its {key} is {theirs.get(key)}, "
             f"this run's is {ours.get(key)}"
         )
+
+
+def _network(description: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """Return what makes a network of a description: its label, as of a run, decides nothing."""
+    model = description["model"].items()
+    return {key: value for key, value in model if key != "label"}, description["symbols"]
 
 
 def adopt_best(checkpoint: Path, directory: Path) -> None:

@@ -40,8 +40,8 @@ SENTENCE_LENGTH, TRACE_LENGTH = 1_000, 14_000
 # What torchrun tells its processes; a shell or a notebook that it started has only some of them
 TORCHRUN = ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
-# Beginnings of variables from which Lightning and cuBLAS would take settings that no record has
-FOREIGN = ("PL_TRAINER_", "SLURM_", "NVIDIA_TF32_OVERRIDE")
+# Beginnings of variables that would bring settings which no record has
+FOREIGN = ("PL_TRAINER_", "SLURM_", "NVIDIA_TF32_OVERRIDE", "TLSTM_IMPLEMENTATION")
 
 
 def by_torchrun() -> bool:

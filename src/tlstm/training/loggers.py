@@ -6,6 +6,7 @@ with a warning, unless WANDB_MODE=online demands otherwise.
 """
 
 import os
+import re
 import sys
 import uuid
 from collections.abc import Mapping
@@ -19,9 +20,13 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from tlstm.training.config import hyperparameters
+from tlstm.utils import read_regular, replace_file
 
 # Seconds for W&B to begin and to end a run, where its own variables are not set
 WANDB_SECONDS = {"WANDB_INIT_TIMEOUT": "60", "WANDB_FINISH_TIMEOUT": "120"}
+
+RUN_ID = re.compile(r"[^\s/\\#?%:\ufffd]{1,128}")  # as W&B takes them
+LARGEST_ID = 1000  # bytes of its file
 
 ANSWER_SECONDS = 5  # that a process which is told to end waits for W&B's server
 
@@ -129,13 +134,20 @@ def _start_wandb(config: DictConfig, directory: Path, mode: str) -> WandbLogger:
 
 
 def wandb_run_id(directory: Path) -> str:
-    """Return the id of a run's W&B run: the one of an agent, otherwise the run's own."""
+    """Return the id of a run's W&B run: the one of an agent, otherwise the run's own.
+
+    Raises:
+        OSError, ValueError: the file of its own id cannot be read or written; the message names it.
+    """
     file = directory / "wandb_run_id"
     given = os.environ.get("WANDB_RUN_ID")
     if given is None and file.exists():
-        return file.read_text(encoding="utf-8").strip()
+        found = RUN_ID.fullmatch(read_regular(file, LARGEST_ID).decode(errors="replace").strip())
+        if found is None:
+            raise ValueError(f"{file} holds no id of a W&B run; delete it, and it gets a new one")
+        return found[0]
     run_id = given or uuid.uuid4().hex[:8]
-    file.write_text(f"{run_id}\n", encoding="utf-8")
+    replace_file(file, f"{run_id}\n".encode())
     return run_id
 
 

@@ -1,5 +1,6 @@
 """The record of a run: made without its results before the first step, and found again."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tlstm.records import provenance
 from tlstm.records.schema import Record, read_record
 from tlstm.training.config import Run, identify, plain
 from tlstm.training.module import SequenceModule
+from tlstm.utils import WAIT_POLICY
 
 SELECTED_BY = {
     "accuracy": "highest validation accuracy, the earliest where equal",
@@ -27,6 +29,7 @@ def blank_record(run: Run, module: SequenceModule, trainer: Trainer) -> Record:
     """
     config, now = run.config, datetime.now(UTC)
     commit, modified = provenance.commit()
+    waiting = os.environ.get(WAIT_POLICY)
     device, devices = gpu_name(trainer.strategy.root_device), trainer.world_size
     try:
         return Record(
@@ -56,7 +59,7 @@ def blank_record(run: Run, module: SequenceModule, trainer: Trainer) -> Record:
             finished=now,
             commit=commit,
             modified=modified,
-            versions=provenance.versions(cuda=torch.version.cuda),
+            versions=provenance.versions(cuda=torch.version.cuda, openmp=waiting),
             hardware=provenance.hardware(device, devices, torch.get_num_threads()),
             overrides=run.overrides,
             config=plain(config),

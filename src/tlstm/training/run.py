@@ -6,6 +6,7 @@ import inspect
 import itertools
 import logging
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -61,6 +62,7 @@ from tlstm.training.module import SequenceModule
 from tlstm.training.network import SequenceNetwork
 from tlstm.training.record import blank_record
 from tlstm.training.stream_module import StreamModule
+from tlstm.utils import replace_file
 
 LOG = "output.log"  # of a sweep's run
 STEPS_ON_GPU = 50  # Lightning's loop takes about a millisecond for each of its steps
@@ -131,7 +133,7 @@ def setup_run(run: Run, report: Report, spec: WorkerSpec | None = None) -> Itera
             trainer.callbacks.append(keep)  # type: ignore[attr-defined]
             if is_first_process():  # once nothing can be refused any more
                 trainer.loggers = make_loggers(config, directory)
-                OmegaConf.save(config, directory / "config.yaml")
+                replace_file(directory / "config.yaml", OmegaConf.to_yaml(config).encode())
             parts = (trainer, checkpoint, learning_curve, runtime, stopping, blank)
             yield Job(run, directory, data, module, *parts)
 
@@ -178,7 +180,7 @@ def claim_directory(run: Run) -> Path:
     """Make the directory of the run's files and return it."""
     never = run.config.resume == "never"
     directory = fresh_directory(run.directory) if never else run.directory
-    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
     return directory
 
 
@@ -215,6 +217,7 @@ def exclusive_lock(directory: Path) -> Iterator[None]:
 
 def set_up_torch(config: DictConfig) -> None:
     """Set threads, precision of float32 products and the seed (0 is one like any other)."""
+    forget_variables()  # before a layer is made
     devices = config.trainer.devices
     share = min(threads_each(1), torch.get_num_threads()) if devices == 1 else None
     torch.set_num_threads(config.trainer.threads or share or threads_each(devices))
@@ -226,17 +229,24 @@ def make_data(config: DictConfig) -> SequenceDataModule:
     """Return the samples that a configuration describes.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of its range; the message names the setting.
     """
     module = hydra.utils.get_class(config.task.data_module)
-    settings = {**config.task, **config.training, "seed": config.seed, **config.trainer}
+    nodes = ("task", "training", "trainer")
+    keys = {name: f"{node}.{name}" for node in nodes for name in config[node]} | {"seed": "seed"}
+    settings = {name: OmegaConf.select(config, key) for name, key in keys.items()}
     sampling = {k: v for k, v in config.get("sampling", {}).items() if k != "name"}
     settings |= {"sampling": sampling} if sampling else {}
-    taken = inspect.signature(module).parameters.keys() & settings.keys()
+    taken = [name for name in inspect.signature(module).parameters if name in settings]
     if sampling and "sampling" not in taken:
         name, task = config.sampling.name, config.task.name
         raise ValueError(f"sampling={name} cannot be: {task} draws no samples of its own")
-    data: SequenceDataModule = module(**{name: settings[name] for name in taken})
+    try:
+        data: SequenceDataModule = module(**{name: settings[name] for name in taken})
+    except ValueError as error:  # its arguments are settings, by their names there
+        names = "|".join(name for name in taken if name in keys)
+        named = re.sub(rf"^({names})\b|\b(?<!\.)({names})(?==)", lambda n: keys[n[0]], str(error))
+        raise ValueError(named) from error
     return data
 
 

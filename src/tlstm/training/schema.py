@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tlstm.layers.recurrent import RecurrentLayer
 from tlstm.tasks.base import SequenceDataModule
-from tlstm.utils import at_least
+from tlstm.utils import at_least, project_name
 
 # What a whole number may be at the least, if that is said here, and at the most; beyond that a slip
 # of the pen fills the machine
@@ -95,6 +95,9 @@ CLASSES = (
     ("model.core", RecurrentLayer, "tlstm.layers."),
 )
 
+# What changes how Hydra makes an object
+SPECIAL = {"_partial_", "_args_", "_convert_", "_recursive_"}
+
 
 def check_values(config: DictConfig) -> None:
     """Refuse a configuration that no run can have, before anything is done.
@@ -102,13 +105,12 @@ def check_values(config: DictConfig) -> None:
     Raises:
         ValueError: a value is out of its range; the message names it and what it may be.
     """
-    for key, (minimum, maximum) in INTEGERS.items():
+    for key, (minimum, _) in INTEGERS.items():
         value = OmegaConf.select(config, key)
         left_open = OPTIONAL if value is None else AUTOMATIC if value == "auto" else set()
         if minimum is not None and key not in left_open:
             at_least(key, value, minimum)
-        if isinstance(value, int | float) and value > maximum:
-            raise ValueError(f"{key} must be at most {maximum}, got {value}")
+    check_sizes(config)
     _check_words(config)
     for key, most in POSITIVE.items():
         value = OmegaConf.select(config, key)
@@ -133,6 +135,18 @@ def check_values(config: DictConfig) -> None:
         )
 
 
+def check_sizes(config: DictConfig) -> None:
+    """Refuse a configuration with a whole number that fills the machine.
+
+    Raises:
+        ValueError: a value is too large; the message names it.
+    """
+    for key, (_, limit) in INTEGERS.items():
+        value = OmegaConf.select(config, key)
+        if isinstance(value, int | float) and value > limit:
+            raise ValueError(f"{key} must be at most {limit}, got {value}")
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -145,6 +159,7 @@ def _check_words(config: DictConfig) -> None:
             raise ValueError(
                 f"{group}.name must be at most 64 letters, digits, _, . and -, got {name!r}"
             )
+    project_name("logger.project", str(config.logger.project))
     for key, choices in CHOICES.items():
         value = OmegaConf.select(config, key)
         if (type(value), value) not in [(type(choice), choice) for choice in choices]:
@@ -181,6 +196,8 @@ def check_classes(config: DictConfig | ListConfig) -> None:
     for key, kind, places in CLASSES:
         node = OmegaConf.select(config, key) if isinstance(config, DictConfig) else None
         whole = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_dict(node) else node
+        if isinstance(whole, dict) and (special := SPECIAL & whole.keys()):
+            raise ValueError(f"{key} takes settings by their names, and no {min(special)}")
         named = [whole] if isinstance(whole, str) else list(targets(whole))
         own = [name for name in named if isinstance(name, str) and name.startswith(places)]
         if len(named) != 1 or own != named or not _is_class(own[0], kind):

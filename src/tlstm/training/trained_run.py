@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple, cast
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -21,7 +22,7 @@ from tlstm.training.module import SequenceModule
 from tlstm.training.received import read_config_file
 from tlstm.training.record import read_own_record
 from tlstm.training.run import make_data, make_module
-from tlstm.training.schema import check_classes
+from tlstm.training.schema import check_classes, check_sizes
 
 # The errors of building a network from values that no run has
 FAULTS = (TypeError, AttributeError, RuntimeError, MemoryError, OverflowError)
@@ -70,9 +71,8 @@ def read_directory(directory: Path, data: Path | None = None) -> TrainedRun:
     try:
         if data is not None:
             move_data(config, data)
-        data_module = make_data(config)
-        module = make_module(config, data_module)
         best = directory / "checkpoints" / "best.ckpt"
+        data_module, module = make_bounded(config, best)
         samples = check_checkpoint(best, module, samples_at_most(config))
     except (OmegaConfBaseException, *FAULTS) as error:
         raise ValueError(
@@ -100,8 +100,7 @@ def read_weights(path: Path, data: Path | None = None) -> TrainedRun:
         check_classes(config)
         if data is not None:
             move_data(config, data)
-        data_module = make_data(config)
-        module = make_module(config, data_module)
+        data_module, module = make_bounded(config, path)
         module.network.core.load_state_dict(file.weights)
         module.network.head.load_state_dict(file.head)
         alphabet = file.about["alphabet"]
@@ -110,6 +109,22 @@ def read_weights(path: Path, data: Path | None = None) -> TrainedRun:
     except (OmegaConfBaseException, KeyError, ValueError, *FAULTS) as error:
         raise ValueError(f"{path} is of another version of tlstm, or damaged: {error}") from error
     return TrainedRun(path, config, record, data_module, module.eval(), samples, found)
+
+
+def make_bounded(config: DictConfig, weights: Path) -> tuple[SequenceDataModule, SequenceModule]:
+    """Return the samples and the network of a configuration, which may come from anybody.
+
+    Raises:
+        OSError: there is no file of weights.
+        ValueError: it has fewer bytes than the network has parameters, or something is refused.
+    """
+    check_sizes(config)
+    data = make_data(config)
+    with torch.device("meta"):  # where nothing is allocated
+        parameters = sum(each.numel() for each in make_module(config, data).parameters())
+    if parameters > weights.stat().st_size:
+        raise ValueError(f"{weights} is too small for a network of {parameters:,} parameters")
+    return data, make_module(config, data)
 
 
 def read_config(directory: Path) -> DictConfig:
@@ -133,7 +148,7 @@ def read_config(directory: Path) -> DictConfig:
             check_classes(config)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+    except (YAMLError, OmegaConfBaseException) as error:
         raise ValueError(f"{path} is no configuration of a run, or it is damaged") from error
     return cast(DictConfig, config)
 
