@@ -24,14 +24,8 @@ from test_results import STARTED, make_record, points
 from tlstm import figures, report
 from tlstm.figures import main
 from tlstm.records import table as tables
-from tlstm.records.schema import (
-    CurvePoint,
-    Hardware,
-    Record,
-)
-from tlstm.records.store import (
-    append,
-)
+from tlstm.records.schema import CurvePoint, Hardware, Record
+from tlstm.records.store import append
 from tlstm.reporting import rows
 from tlstm.reporting.learning_curves import learning_curves, mean_curve
 from tlstm.reporting.pages import BEGIN, END, verdict
@@ -112,9 +106,7 @@ def synthetic_record(scale, task, model, depth, seed=0, **changes) -> Record:
             "seed": seed,
             "task": {"name": task, **TASKS[task][scale]},
             "model": {"name": model, "depth": depth},
-            "training": {
-                "learning_rate": 0.001,
-            },
+            "training": {"learning_rate": 0.001},
             "initialization": {"name": "embedding", "hidden_range": 0.08, "input_range": "normal"},
             "trainer": {"accelerator": "auto"},
         },

@@ -21,10 +21,7 @@ from tlstm import figures
 from tlstm import memory_cells as command
 from tlstm.layers.memory_trajectory import trajectory
 from tlstm.records import memory_cells as store
-from tlstm.records.schema import (
-    read_record,
-    write_record,
-)
+from tlstm.records.schema import read_record, write_record
 from tlstm.reporting import memory_cells as drawing
 from tlstm.reporting.style import RED
 from tlstm.training.config import compose

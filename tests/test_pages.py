@@ -35,12 +35,8 @@ from test_results import points
 from tlstm.figures import main
 from tlstm.records import table as tables
 from tlstm.records.measures import BITS_PER_CHARACTER, measure_of
-from tlstm.records.schema import (
-    Record,
-)
-from tlstm.records.store import (
-    append,
-)
+from tlstm.records.schema import Record
+from tlstm.records.store import append
 from tlstm.reporting import rows, runtime_pictures
 from tlstm.reporting.learning_curves import learning_curves
 from tlstm.reporting.pages import Heading, code, experiment_page, verdict

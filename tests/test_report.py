@@ -21,9 +21,7 @@ import worlds
 from test_bench import everything
 from tlstm.records import measurement as bench_store
 from tlstm.records import table as tables
-from tlstm.records.store import (
-    append,
-)
+from tlstm.records.store import append
 from tlstm.report import embedded, every_run, main, memory_cells, read, render, side_by_side
 from tlstm.reporting import charts, rows
 

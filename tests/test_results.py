@@ -24,13 +24,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tlstm.records import provenance
-from tlstm.records.schema import (
-    CurvePoint,
-    Hardware,
-    Record,
-    read_record,
-    write_record,
-)
+from tlstm.records.schema import CurvePoint, Hardware, Record, read_record, write_record
 from tlstm.records.sources import read_source
 from tlstm.records.store import CURVE_POINTS, append, frame, latest, load, load_all, thin
 from tlstm.results import main

@@ -5,11 +5,7 @@ import math
 from collections.abc import Mapping
 
 from test_results import make_record
-from tlstm.records.schema import (
-    CurvePoint,
-    Hardware,
-    Record,
-)
+from tlstm.records.schema import CurvePoint, Hardware, Record
 from tlstm.reporting.comparison import DEPTHS, LABELS
 
 H200 = Hardware(device="NVIDIA H200", devices=1, cores=16, threads=8, system="Linux")

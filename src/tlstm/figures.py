@@ -73,11 +73,7 @@ ALONG_DEPTH = partial(_along, "depth")
 EXPERIMENTS = {
     "fig3": Experiment("Figure 3: Wikipedia", MAKE, ALONG_DEPTH, "table1", includes=("table1",)),
     "fig4": Experiment(
-        "Figure 4: addition and memorization",
-        MAKE,
-        learning_curves,
-        "table2",
-        includes=("table2",),
+        "Figure 4: addition and memorization", MAKE, learning_curves, "table2", includes=("table2",)
     ),
     "fig5": Experiment(
         "Figure 5: sequential and permuted MNIST",

@@ -8,9 +8,7 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tlstm.records.schema import (
-    Hardware,
-)
+from tlstm.records.schema import Hardware
 
 PACKAGES = ("tlstm", "torch", "lightning", "torchmetrics", "numpy", "triton", "hydra-core", "wandb")
 

@@ -227,11 +227,7 @@ class Runs:
 
 
 def _finding(
-    compared: str,
-    relation: Relation,
-    first: pd.DataFrame,
-    second: pd.DataFrame,
-    measure: Quantity,
+    compared: str, relation: Relation, first: pd.DataFrame, second: pd.DataFrame, measure: Quantity
 ) -> Finding:
     values = [measure.of(runs).dropna().to_numpy(dtype=float) for runs in (first, second)]
     if not all(map(len, values)):

@@ -135,11 +135,7 @@ def draw_runtime(panel: Axes, table: pd.DataFrame, along: str, styles: Mapping[s
 
 
 def draw_means(
-    panel: Axes,
-    values: pd.Series,
-    table: pd.DataFrame,
-    along: str,
-    styles: Mapping[str, Look],
+    panel: Axes, values: pd.Series, table: pd.DataFrame, along: str, styles: Mapping[str, Look]
 ) -> None:
     """Draw mean and range over seeds against L or M."""
     for line, runs in table.groupby("line", sort=False):
