@@ -347,7 +347,7 @@ def test_models_of_several_sizes_are_lines_of_their_own():
         for channels in (8, 16)
     ]
     names = [
-        list(dict.fromkeys(tables.line_names(tables.run_table(runs), along)))
+        list(dict.fromkeys(tables.line_names(rows.run_table(runs), along)))
         for along in ("depth", "channels")
     ]
     assert names == [
@@ -375,7 +375,7 @@ def test_people_keep_three_digits(number):
 
 
 def runs_with(*samples_to_threshold) -> pd.DataFrame:
-    return tables.run_table(
+    return rows.run_table(
         [
             synthetic_record(
                 "smoke",

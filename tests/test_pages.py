@@ -232,8 +232,8 @@ def test_a_model_whose_runs_all_have_another_setting_than_others_says_so():
 
     runs = [run("tlstm_2d", 4, 400, 1.0), run("tlstm_2d", 7, 400, 1.0)]
     runs += [run("tlstm_3d_cn", 7, 200, zeros) for zeros in (0.0, 1.0)]
-    found = tables.run_table(runs)
-    assert [*zip(found["model"], found["depth"], found["variant"], strict=True)] == [
+    found = rows.run_table(runs)
+    assert [*zip(found["model"], found["depth"], found["settings"], strict=True)] == [
         ("tlstm_2d", 4, "max_zero_fraction=1.0"),
         ("tlstm_2d", 7, "max_zero_fraction=1.0"),
         ("tlstm_3d_cn", 7, "max_zero_fraction=0.0"),
@@ -252,13 +252,13 @@ def test_rows_name_no_setting_that_all_runs_of_the_reproduction_have(results):
         for run in varied
     ]
     names = ["", "learning_rate=0.002", "warmup_samples=150"]
-    assert [*tables.run_table(varied, [usual])["variant"]] == names
-    assert [*tables.run_table([*varied, usual])["variant"]] == [*names, ""]
-    alone = tables.run_table(varied)["variant"]
+    assert [*rows.run_table(varied, [usual])["settings"]] == names
+    assert [*rows.run_table([*varied, usual])["settings"]] == [*names, ""]
+    alone = rows.run_table(varied)["settings"]
     assert alone.tolist()[0] == "learning_rate=0.001; warmup_samples=0"
 
     other = with_settings(9, 80_000, 80_000, 0.995, learning_rate=0.004, warmup_samples=0)
-    named = tables.run_table(varied, [usual, other])["variant"]  # the reproduction has two rates
+    named = rows.run_table(varied, [usual, other])["settings"]  # the reproduction has two rates
     assert named.tolist()[0] == "learning_rate=0.001"
 
     append([usual, *varied], results)
@@ -327,7 +327,7 @@ def test_layer_normalization_that_sees_ahead_is_no_best_and_said_to_be():
     """It predicts what some of its locations have read."""
     shallow = [normalized("layer", 1, 1.4), normalized("channel", 2, 1.5)]
     ahead = normalized("layer", 2, 0.2)
-    assert "sees_ahead" in tables.run_table(shallow)
+    assert "sees_ahead" in rows.run_table(shallow)
     assert "AT L > 1" not in words(sweep_figure(shallow, "depth"))
     assert "AT L > 1" in words(sweep_figure([*shallow, ahead], "depth")).replace("\n", " ")
     named = verdict(rows.run_table([*shallow, ahead]))

@@ -155,10 +155,8 @@ def draw(name: str, results_dir: Path) -> list[Path]:
     drawn = latest([*own, *reference_runs])
     pictures = draw_pictures(drawn, published, times, shown, directory) if shown.figure else []
     if own:
-        runs = tables.run_table(latest(own), reference_runs)
-        runs["versions"] = rows.run_table(latest(own), reference_runs)["versions"]
-        content = runs.to_csv(index=False, lineterminator="\n")
-        replace_file(directory / "runs.csv", content.encode())
+        runs = rows.run_table(latest(own), reference_runs)
+        replace_file(directory / "runs.csv", rows.runs_csv(runs).encode())
     heading = pages.Heading(name, shown.title, COMMANDS[name], shown.shown_by)
     names = {picture.name for picture in pictures}
     text = pages.experiment_page(own, published, times, names, heading, reference_runs)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from tlstm.records.lines import add_lines, read_store
 from tlstm.records.measurement import EXPERIMENT as RUNTIME
-from tlstm.records.schema import CurvePoint, Record, parse_record
+from tlstm.records.schema import CurvePoint, Hardware, Record, parse_record
 from tlstm.utils import sentence
 
 CURVE_POINTS = 120
@@ -196,11 +196,14 @@ def latest(records: Iterable[Record]) -> list[Record]:
 def frame(records: Iterable[Record]) -> pd.DataFrame:
     """Return one flat row per run, without its curve, configuration and versions.
 
-    Metrics become columns best_accuracy, test_loss, ...; `command` repeats the run.
+    Metrics become columns best_accuracy, test_loss, ...; `command` repeats the run. Without a run
+    there are the columns alone.
     """
-    table = pd.DataFrame([_row(record) for record in records])
     kinds = {"samples_to_threshold": "Int64"} | {f"{moment}_accuracy": float for moment in MOMENTS}
-    return table if table.empty else table.astype(kinds)
+    rows = [_row(record) for record in records]
+    columns = None if rows else [*Record.model_fields, *Hardware.model_fields, *kinds, "command"]
+    table = pd.DataFrame(rows, columns=columns and list(dict.fromkeys(columns)))
+    return table.astype(kinds)
 
 
 def _row(record: Record) -> dict[str, Any]:

@@ -290,18 +290,16 @@ def gathered(records: Sequence[Record], measured: pd.DataFrame) -> list[Runs]:
         records: each run once.
         measured: `rows.benchmark_times`.
     """
-    nothing = pd.DataFrame(columns=[*Record.model_fields, *rows.TIMES, "variant"])
-    table = rows.run_table(records) if records else nothing.loc[:, ~nothing.columns.duplicated()]
+    table = rows.run_table(records)
     keys = [*zip(table["scale"], table["task"], strict=True)]
     keys += zip(measured["scale"], measured["task"], strict=True)
-    return [_runs(*key, table, measured) for key in dict.fromkeys(keys)]
-
-
-def _runs(scale: str, task: str, table: pd.DataFrame, measured: pd.DataFrame) -> Runs:
-    runs, times = (
-        each[(each["scale"] == scale) & (each["task"] == task)] for each in (table, measured)
-    )
-    return Runs(scale, task, runs, runs[rows.TIMES] if times.empty else times)
+    found = []
+    for scale, task in dict.fromkeys(keys):
+        runs, times = (
+            each[(each["scale"] == scale) & (each["task"] == task)] for each in (table, measured)
+        )
+        found.append(Runs(scale, task, runs, runs[rows.TIMES] if times.empty else times))
+    return found
 
 
 def judge(claim: Claim, groups: Sequence[Runs]) -> Judgement:
