@@ -39,7 +39,7 @@ from tlstm.records.schema import Record
 from tlstm.records.store import append
 from tlstm.reporting import rows, runtime_pictures
 from tlstm.reporting.learning_curves import learning_curves
-from tlstm.reporting.pages import Heading, code, experiment_page, verdict
+from tlstm.reporting.pages import Experiment, code, experiment_page, verdict
 from tlstm.reporting.runtime import machines
 from tlstm.reporting.settings import settings_figure
 from tlstm.reporting.sweeps import ablation_figure, sweep_figure
@@ -523,12 +523,9 @@ def page_with(text: str) -> str:
     values = {"label": text, "hardware": hardware, "config": config, "overrides": [text]}
     record = like.model_copy(update=values)
     other = like.model_copy(update={"identifier": "f" * 16, "config": {"training": {"loss": "x"}}})
-    heading = Heading("fig4", "Figure 4", "make")
-    return experiment_page([record, other], published_rows_of_none(), pd.DataFrame(), (), heading)
-
-
-def published_rows_of_none() -> pd.DataFrame:
-    return tables.read_published(PUBLISHED_CSV).iloc[:0]
+    nothing = tables.read_published(PUBLISHED_CSV).iloc[:0]
+    shown = Experiment("Figure 4", "make")
+    return experiment_page("fig4", shown, [record, other], nothing, pd.DataFrame())
 
 
 def shape_and_words(page: str) -> tuple[list[str], str]:

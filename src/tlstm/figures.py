@@ -9,10 +9,8 @@ records give the same bytes.
 import io
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -24,54 +22,23 @@ from tlstm.records.schema import Record
 from tlstm.records.store import latest, load
 from tlstm.reporting import memory_cells, pages, rows, runtime, runtime_pictures
 from tlstm.reporting.learning_curves import learning_curves
+from tlstm.reporting.pages import Experiment
 from tlstm.reporting.settings import settings_figure
 from tlstm.reporting.style import style
 from tlstm.reporting.sweeps import ablation_figure, sweep_figure
 from tlstm.utils import CommandParser, complain, replace_file, run_main, sentence
 
-
-class Experiment(NamedTuple):
-    """The way in which the records of an experiment are shown.
-
-    Attributes:
-        title: of its page.
-        command: makes its records.
-        figure: draws the records of one scale and task, given the published numbers and the
-            benchmark's runtimes too; None where there is only a table.
-        published: the table of published.csv that its page shows; empty for none.
-        shown_by: the experiment whose page has the runs of the same models and depths.
-        reference_runs: experiments whose runs of the same models and depths are in its pictures
-            too, and from which the settings of its own are named.
-        includes: experiments whose runs of the same models and depths count as its own.
-    """
-
-    title: str
-    command: str
-    figure: Callable[[Sequence[Record], pd.DataFrame, pd.DataFrame], Figure] | None = None
-    published: str = ""
-    shown_by: str | None = None
-    reference_runs: tuple[str, ...] = ()
-    includes: tuple[str, ...] = ()
-
-
-def _along(size: str, records: Sequence[Record], _: object, times: pd.DataFrame) -> Figure:
-    return sweep_figure(records, size, times)
-
-
-def _ablation(records: Sequence[Record], _: object, times: pd.DataFrame) -> Figure:
-    return ablation_figure(records, times)
-
-
-def _settings(records: Sequence[Record], published: pd.DataFrame, _: object) -> Figure:
-    return settings_figure(records, published)
-
-
 PAGE = "README.md"
 MAKE, SWEEP = "make reproduce-{}", "python -m tlstm.sweep sweeps/{}.yaml"
 SWEEPS = "python -m tlstm.sweep sweeps/{}/*.yaml"
-ALONG_DEPTH = partial(_along, "depth")
 EXPERIMENTS = {
-    "fig3": Experiment("Figure 3: Wikipedia", MAKE, ALONG_DEPTH, "table1", includes=("table1",)),
+    "fig3": Experiment(
+        "Figure 3: Wikipedia",
+        MAKE,
+        lambda records, _, times: sweep_figure(records, "depth", times),
+        "table1",
+        includes=("table1",),
+    ),
     "fig4": Experiment(
         "Figure 4: addition and memorization", MAKE, learning_curves, "table2", includes=("table2",)
     ),
@@ -85,20 +52,34 @@ EXPERIMENTS = {
     "table1": Experiment("Table 1: Wikipedia", MAKE, None, "table1", "fig3"),
     "table2": Experiment("Table 2: addition and memorization", MAKE, None, "table2", "fig4"),
     "table3": Experiment("Table 3: sequential and permuted MNIST", MAKE, None, "table3", "fig5"),
-    "depth": Experiment("Depth", SWEEP, ALONG_DEPTH),
-    "width": Experiment("Width: channels", SWEEP, partial(_along, "channels")),
+    "depth": Experiment(
+        "Depth", SWEEP, lambda records, _, times: sweep_figure(records, "depth", times)
+    ),
+    "width": Experiment(
+        "Width: channels",
+        SWEEP,
+        lambda records, _, times: sweep_figure(records, "channels", times),
+    ),
     "choices": Experiment(
-        "What the paper leaves open", SWEEPS, _settings, "table2", reference_runs=("fig4", "table2")
+        "What the paper leaves open",
+        SWEEPS,
+        lambda records, published, _: settings_figure(records, published),
+        "table2",
+        reference_runs=("fig4", "table2"),
     ),
     "recipe": Experiment(
         "Beyond the paper: fewer samples",
         SWEEPS,
-        _settings,
+        lambda records, published, _: settings_figure(records, published),
         "table2",
         reference_runs=("fig4", "table2"),
     ),
     "weights": Experiment("Weights to use", SWEEP),
-    "ablation": Experiment("Ablation: each part with and without the others", SWEEP, _ablation),
+    "ablation": Experiment(
+        "Ablation: each part with and without the others",
+        SWEEP,
+        lambda records, _, times: ablation_figure(records, times),
+    ),
 }
 RUNTIME = bench_store.EXPERIMENT
 COMMANDS = {name: shown.command.format(name) for name, shown in EXPERIMENTS.items()}
@@ -157,9 +138,8 @@ def draw(name: str, results_dir: Path) -> list[Path]:
     if own:
         runs = rows.run_table(latest(own), reference_runs)
         replace_file(directory / "runs.csv", rows.runs_csv(runs).encode())
-    heading = pages.Heading(name, shown.title, COMMANDS[name], shown.shown_by)
     names = {picture.name for picture in pictures}
-    text = pages.experiment_page(own, published, times, names, heading, reference_runs)
+    text = pages.experiment_page(name, shown, own, published, times, names, reference_runs)
     replace_file(directory / PAGE, text.encode())
     return [*pictures, directory / PAGE]
 

@@ -61,10 +61,7 @@ class MemoryCells(Frozen):
 
 
 def write(cells: MemoryCells, results_dir: Path) -> Path:
-    """Write the cells of a run in the place of those of its scale and task.
-
-    Returns:
-        The file.
+    """Write the cells of a run in the place of those of its scale and task; return the file.
 
     Raises:
         OSError: it cannot be written.
@@ -81,16 +78,10 @@ def load(results_dir: Path) -> list[MemoryCells]:
         OSError: a file cannot be read.
         ValueError: one is not valid; the message names it.
     """
-    return [read(path) for path in sorted((results_dir / EXPERIMENT).glob("*.json"))]
+    return [_read(path) for path in sorted((results_dir / EXPERIMENT).glob("*.json"))]
 
 
-def read(path: Path) -> MemoryCells:
-    """Return the cells that a file holds.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is not valid; the message names it.
-    """
+def _read(path: Path) -> MemoryCells:
     content = read_regular(path, LARGEST)
     try:
         return MemoryCells.model_validate_json(content)

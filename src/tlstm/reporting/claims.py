@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import pandas as pd
 
@@ -343,14 +343,12 @@ def overall(verdicts: Sequence[Verdict], complete: bool) -> Verdict:
 
 def counted(findings: Iterable[Finding]) -> str:
     """Count the comparisons by their answers: "3 agree, 1 unclear, 4 missing"."""
-    words: dict[Answer, str] = {
-        "agrees": "agree",
-        "contradicts": "contradict",
-        "unclear": "unclear",
-        "missing": "missing",
-    }
     numbers = Counter(finding.answer for finding in findings)
-    return ", ".join(f"{numbers[each]} {word}" for each, word in words.items() if numbers[each])
+    return ", ".join(
+        f"{numbers[answer]} {answer.removesuffix('s')}"
+        for answer in get_args(Answer)
+        if numbers[answer]
+    )
 
 
 def reason(
@@ -368,8 +366,7 @@ def reason(
 def summary(judgements: Iterable[Judgement]) -> str:
     """Count the claims by their verdicts: "holds: 2, does not hold: 0, undecided: 6"."""
     numbers = Counter(judgement.verdict for judgement in judgements)
-    verdicts: tuple[Verdict, ...] = "holds", "does not hold", "undecided"
-    return ", ".join(f"{verdict}: {numbers[verdict]}" for verdict in verdicts)
+    return ", ".join(f"{verdict}: {numbers[verdict]}" for verdict in get_args(Verdict))
 
 
 def told_apart(judgements: Iterable[Judgement]) -> str:

@@ -1,6 +1,6 @@
 """Comparison of one configuration with another: the effect, its interval, the answer.
 
-Pure functions of the frame of runs (`tlstm.tables.run_table`). A larger value is better in every
+Pure functions of rows of `tlstm.reporting.rows.run_table`. A larger value is better in every
 quantity. Which quantities are compared, and what counts as a difference where there is only one
 seed, the paper leaves open [ours].
 """
@@ -142,7 +142,10 @@ def interval(first: Numbers, second: Numbers, margin: float) -> tuple[float, flo
 
 
 def _welch(first: Numbers, second: Numbers) -> float:
-    """Return half the width of Welch's interval; 0 where no seed differs from another."""
+    """Return half the width of Welch's interval; 0 where no seed differs from another.
+
+    scipy.stats.ttest_ind warns where a side has no spread, which is common here.
+    """
     one, other = (float(values.var(ddof=1)) / len(values) for values in (first, second))
     if one + other == 0:
         return 0.0

@@ -112,9 +112,14 @@ def run_table(
     table = frame(ordered)
     table["hardware"] = [tables.describe_hardware(row) for row in table.to_dict("records")]
     table["task_size"] = [tables.describe_task(record) for record in ordered]
-    table["settings"] = [_joined(each, "; ", "=") for each in differing]
+    table["settings"] = [
+        "; ".join(f"{name}={value}" for name, value in each.items()) for each in differing
+    ]
     table["sees_ahead"] = [tables.sees_ahead(record) for record in ordered]
-    table["versions"] = [_joined(dict(sorted(each.versions.items())), ", ", " ") for each in ordered]
+    table["versions"] = [
+        ", ".join(f"{name} {version}" for name, version in sorted(record.versions.items()))
+        for record in ordered
+    ]
     table["variant"] = [named(each) for each in differing]
     table["choice"] = [named({k: v for k, v in each.items() if k != BUDGET}) for each in differing]
     table["batch_size"] = [_batch_size(record) for record in ordered]
@@ -125,10 +130,6 @@ def run_table(
     found = known.reindex(pd.MultiIndex.from_frame(table[CONFIGURATION])).to_numpy(dtype=float)
     microseconds = pd.Series(found, table.index).fillna(own)
     return table.assign(microseconds=microseconds, benchmark=~np.isnan(found))
-
-
-def _joined(values: Mapping[str, str], between: str, equals: str) -> str:
-    return between.join(f"{name}{equals}{value}" for name, value in values.items())
 
 
 def runs_csv(table: pd.DataFrame) -> str:
