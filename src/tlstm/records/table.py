@@ -13,18 +13,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from tlstm.records.measures import original
+from tlstm.records.models import MODELS
 from tlstm.records.schema import Record
 
-# The order of the paper's figures; whatever else ran comes after them.
-CONFIGURATIONS = (
-    "slstm",
-    "tlstm_2d",
-    "tlstm_2d_no_memory_convolution",
-    "tlstm_2d_no_feedback",
-    "tlstm_3d",
-    "tlstm_3d_ln",
-    "tlstm_3d_cn",
-)
+CONFIGURATIONS = tuple(MODELS)  # in the order of the figures; others that ran come after them
 SCALES = ("paper", "short")  # in the order of the page; smoke is always last
 PHRASES = {
     "addition": "addition of {digits}-digit integers in base {base}",
