@@ -330,7 +330,7 @@ def test_damaged_numbers_are_named(
         content[key] = content[key][1:] if key == "inputs" else [[1.0]]
     path.write_text(json.dumps(content)[: None if key else 100])
     assert figures.main(["fig6", "--results", str(tmp_path)]) == 2
-    assert f"{path} holds no memory cells" in capsys.readouterr().err
+    assert f"{path} is not a valid picture of memory cells" in capsys.readouterr().err
 
 
 def test_numbers_that_cannot_be_written_lose_nothing(run: Path, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from tlstm.records.lines import add_lines, read_lines, read_store
 from tlstm.records.schema import (
@@ -23,7 +24,7 @@ from tlstm.records.schema import (
     Seconds,
     Size,
     Time,
-    first_fault,
+    parse,
 )
 from tlstm.utils import replace_file
 
@@ -39,7 +40,6 @@ OURS: tuple[Implementation, ...] = ("triton", "pytorch")
 STACKS: tuple[Implementation, ...] = ("nn.LSTM", "nn.LSTMCell")
 UNKNOWN = "—"
 DIGITS = 5  # of a time that is recorded
-FORMAT: Literal[2] = 2
 
 
 class Target(Frozen):
@@ -210,6 +210,15 @@ class Roofline(Frozen):
         return 3 * self.forward
 
 
+def _of_this_version(number: object) -> object:
+    if number != 2:
+        raise PydanticCustomError(
+            "format",
+            "of another version, not in format 2: measure again with python -m tlstm.bench",
+        )
+    return number
+
+
 class Measurement(Frozen):
     """One case by one competitor; measurements of one run can be compared.
 
@@ -225,7 +234,7 @@ class Measurement(Frozen):
         versions: of the packages that matter.
     """
 
-    format: Literal[2] = FORMAT
+    format: Annotated[Literal[2], BeforeValidator(_of_this_version)] = 2
     run: Time
     quick: bool
     case: Case
@@ -317,16 +326,7 @@ def parse_measurement(line: bytes, place: str) -> Measurement:
     Raises:
         ValueError: it is none; the message names the place and what is wrong.
     """
-    try:
-        return Measurement.model_validate_json(line)
-    except ValidationError as error:
-        fault = first_fault(error)
-        if fault.startswith("format: "):
-            raise ValueError(
-                f"{place} is a measurement of another version, not in format {FORMAT}: "
-                "measure again with python -m tlstm.bench"
-            ) from error
-        raise ValueError(f"{place} is not a valid measurement: {fault}") from error
+    return parse(Measurement, line, place, "measurement")
 
 
 def load(results_dir: Path) -> list[Measurement]:

@@ -6,10 +6,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from tlstm.records.schema import LARGEST, Count, Frozen, Record, first_fault
-from tlstm.utils import read_regular, replace_file
+from tlstm.records.schema import LARGEST, Count, Frozen, Record, parse
+from tlstm.utils import printable, read_regular, replace_file
 
 EXPERIMENT = "fig6"
 
@@ -78,12 +78,7 @@ def load(results_dir: Path) -> list[MemoryCells]:
         OSError: a file cannot be read.
         ValueError: one is not valid; the message names it.
     """
-    return [_read(path) for path in sorted((results_dir / EXPERIMENT).glob("*.json"))]
-
-
-def _read(path: Path) -> MemoryCells:
-    content = read_regular(path, LARGEST)
-    try:
-        return MemoryCells.model_validate_json(content)
-    except ValidationError as error:
-        raise ValueError(f"{path} holds no memory cells: {first_fault(error)}") from error
+    return [
+        parse(MemoryCells, read_regular(path, LARGEST), printable(path), "picture of memory cells")
+        for path in sorted((results_dir / EXPERIMENT).glob("*.json"))
+    ]

@@ -135,9 +135,9 @@ def scale_order(scale: str) -> tuple[int, str]:
 
 def describe_task(record: Record) -> str:
     """Return the task and its size in words: "addition of 3-digit integers"."""
-    settings = record.config.get("task")
+    task: Any = record.config.get("task", {})
     try:
-        phrase = PHRASES[record.task].format_map(settings if isinstance(settings, dict) else {})
+        phrase = PHRASES[record.task].format_map(task)
     except KeyError:
         return record.task
     return phrase.removesuffix(" in base 10")

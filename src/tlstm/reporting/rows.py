@@ -163,6 +163,17 @@ def benchmark_times(measurements: Sequence[Measurement]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=TIMES)
 
 
+def timed(table: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
+    """Return the runs whose runtimes can be compared, and whether others were timed elsewhere.
+
+    They are those that the benchmark measured, where there are some, since runs may have shared
+    their device; and of them those on the hardware with the most.
+    """
+    runs = table[table["benchmark"]] if table["benchmark"].any() else table
+    same = runs["hardware"] == runs["hardware"].mode().iloc[0]
+    return runs[same], not same.all()
+
+
 def quality(runs: pd.DataFrame) -> pd.Series:
     """Return the measure of every run's task on the test samples, else its best on validation."""
     measure = measure_of(str(runs["task"].iloc[0]))
