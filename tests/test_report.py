@@ -1,4 +1,5 @@
 import csv
+import itertools
 import math
 import os
 import re
@@ -62,11 +63,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seeds of two tasks at the paper's scale, smoke runs of addition and of digits."""
     directory = tmp_path_factory.mktemp("results")
     shutil.copy(PUBLISHED, directory)
-    paper = [run for seed in (0, 1) for run in worlds.world(seed=seed)]
-    append([run for run in paper if run.task in ("addition", "wikipedia")], directory)
-    smoke = worlds.world(scale="smoke", channels=24)
-    append([run for run in smoke if run.task == "addition" and run.depth < 7], directory)
-    digits = [run for run in smoke if run.task == "mnist"]
+    for seed, task in itertools.product((0, 1), ("addition", "wikipedia")):
+        append(worlds.world(seed=seed, only=task), directory)
+    small = {"scale": "smoke", "channels": 24}
+    addition, digits = (worlds.world(only=task, **small) for task in ("addition", "mnist"))
+    append([run for run in addition if run.depth < 7], directory)
     append([run.model_copy(update={"task": "digits"}) for run in digits], directory)
     bench_store.append([each for each in everything() if each.case.task == "addition"], directory)
     (directory / "fig6").mkdir()

@@ -181,9 +181,15 @@ def _metrics(metrics: Mapping[str, float], samples: int) -> dict[str, object]:
     return {"samples": samples, "curve": curve, **moments}
 
 
-def world(different: Mapping[Place, float] | None = None, seed: int = 0, **changes) -> list[Record]:
-    """Runs at the paper's scale in which every claim holds, but for results that are different."""
+def world(
+    different: Mapping[Place, float] | None = None, seed: int = 0, only: str = "", **changes
+) -> list[Record]:
+    """Runs at the paper's scale in which every claim holds, but for results that are different.
+
+    Those of one task `only`, if it is named.
+    """
     return [
         run(place, value, seed, **changes)
         for place, value in (results() | dict(different or {})).items()
+        if only in ("", place[0])
     ]

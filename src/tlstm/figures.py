@@ -209,8 +209,8 @@ def draw_front(results_dir: Path) -> list[Path]:
     Returns:
         The files that were written; none where there are no records.
     """
-    names = [name for name in EXPERIMENTS if load(results_dir, name)]
-    records = [record for name in names for record in load(results_dir, name)]
+    stores = (load(results_dir, name) for name in EXPERIMENTS)
+    records = list(itertools.chain.from_iterable(stores))
     if not records:
         return []
     measurements = bench_store.latest(bench_store.load(results_dir))

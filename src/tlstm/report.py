@@ -31,7 +31,6 @@ from tlstm.utils import CommandParser, check_directory, complain, replace_file, 
 PICTURES = {".svg": "image/svg+xml", ".png": "image/png"}  # types of memory-cell pictures
 MEMORY_CELLS = "fig6"
 FILTERS = {"scale": "scale", "task": "task", "model": "configuration", "depth": "L", "seed": "seed"}
-TITLES = {"table1": "Table 1", "table2": "Table 2", "table3": "Table 3"}
 QUICK = "quick"  # the scale of measurements of short sequences
 
 
@@ -83,7 +82,7 @@ def render(
         told_apart=told_apart(judgements),
         filters=filters(table, quick=any(each.quick for each in measurements)),
         groups=groups,
-        published=pages.published_tables(published, own, TITLES),
+        published=pages.published_tables(published, own),
         costs=rows.cost_rows(table),
         runs=every_run(table),
         runtimes=runtimes(measurements),

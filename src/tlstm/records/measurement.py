@@ -6,6 +6,7 @@ microseconds per timestep of the whole batch where a name says microseconds, els
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Annotated, Literal, get_args
@@ -131,7 +132,7 @@ class Timing(Frozen):
 
     @property
     def repeats(self) -> int:
-        """The number of repetitions."""
+        """Number of repetitions."""
         return len(self.microseconds)
 
     @property
@@ -294,6 +295,9 @@ class Measurement(Frozen):
         return self.run, *where, self.case.suite, self.case.name, self.competitor.name
 
 
+parse_measurement = partial(parse, Measurement, name="measurement")  # of a line and its place
+
+
 def format_microseconds(value: float | None) -> str:
     """Return a time to four digits without an exponent, a dash for None."""
     if value is None:
@@ -318,15 +322,6 @@ def read(path: Path) -> list[Measurement]:
         ValueError: a line is not a valid measurement; the message names file and line.
     """
     return read_lines(path, parse_measurement)
-
-
-def parse_measurement(line: bytes, place: str) -> Measurement:
-    """Return the measurement of a line.
-
-    Raises:
-        ValueError: it is none; the message names the place and what is wrong.
-    """
-    return parse(Measurement, line, place, "measurement")
 
 
 def load(results_dir: Path) -> list[Measurement]:

@@ -4,6 +4,7 @@ Text made of records and of the published numbers; nothing is read or written. W
 text: no link, no markup, no line of its own.
 """
 
+import functools
 import re
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from itertools import chain, pairwise
@@ -93,11 +94,17 @@ def templates(**options: Any) -> jinja2.Environment:
     return jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, **options)
 
 
-def rendered(template: str, **values: object) -> str:
-    """Return a page in Markdown, which shows whatever it is given as text."""
+@functools.cache
+def _pages() -> jinja2.Environment:
+    """Return the templates of pages in Markdown, which show whatever they are given as text."""
     made = templates(finalize=escaped)
     made.filters |= {"markdown": markdown, "code": code, "file": Markdown}
-    return made.get_template(template).render(**values)
+    return made
+
+
+def rendered(template: str, **values: object) -> str:
+    """Return a page in Markdown."""
+    return _pages().get_template(template).render(**values)
 
 
 def experiment_page(
@@ -242,13 +249,7 @@ class Results(NamedTuple):
 def all_results(
     records: Sequence[Record], measurements: Sequence[Measurement], published: pd.DataFrame
 ) -> Results:
-    """Return everything that was measured.
-
-    Args:
-        records: of all experiments, at least one.
-        measurements: of the benchmark; there may be none.
-        published: the rows of published.csv.
-    """
+    """Return everything that was measured: runs of all experiments, and the benchmark."""
     varied = [record for record in records if record.experiment in tables.VARIED]
     reproduction = [record for record in records if record.experiment not in tables.VARIED]
     own, others = (rows.run_table(latest(runs)) for runs in (reproduction, varied))
@@ -261,12 +262,10 @@ def front_page(found: Results, titles: Mapping[str, str], drawn: Container[str])
     Args:
         found: everything that was measured.
         titles: of the pages, by the names of their folders.
-        drawn: folders whose page exists, to link to.
+        drawn: folders whose page exists.
     """
     figures = [
-        _figure(name, task, found.table, f"{titles[name].partition(':')[0]}, ")
-        for name, tasks in FIGURE_TASKS.items()
-        for task in tasks
+        _figure(name, task, found.table) for name, tasks in FIGURE_TASKS.items() for task in tasks
     ]
     return rendered(
         "front.md.jinja",
@@ -274,12 +273,17 @@ def front_page(found: Results, titles: Mapping[str, str], drawn: Container[str])
         judgements=found.judgements,
         summary=summary(found.judgements),
         figures=filter(None, figures),
-        tables=published_tables(found.published, found.table, titles),
+        tables=published_tables(found.published, found.table),
         costs=rows.cost_rows(found.table) + rows.cost_rows(found.others),
     )
 
 
-def _figure(name: str, task: str, table: pd.DataFrame, figure: str) -> dict[str, object] | None:
+def _number(name: str) -> str:
+    """Return the paper's name of an experiment: "Figure 3" of fig3, "Table 1" of table1."""
+    return name.replace("fig", "Figure ").replace("table", "Table ")
+
+
+def _figure(name: str, task: str, table: pd.DataFrame) -> dict[str, object] | None:
     """Return a task of a figure at the largest scale that there is, its own data first."""
     runs = _of_figure(table, task)
     if runs.empty:
@@ -293,7 +297,7 @@ def _figure(name: str, task: str, table: pd.DataFrame, figure: str) -> dict[str,
     where = [rows.task_title(data)] * (data != task) + [f"{scale} scale"] * (scale != "paper")
     return {
         "name": name,
-        "title": figure + rows.task_title(task),
+        "title": f"{_number(name)}, {rows.task_title(task)}",
         "where": ", ".join(where),
         "rows": [
             rows.figure_row(of_model, DEPTHS[task] if whole else ())
@@ -308,9 +312,7 @@ def _of_figure(table: pd.DataFrame, task: str) -> pd.DataFrame:
     return table[own & table["depth"].isin(DEPTHS[task])]
 
 
-def published_tables(
-    published: pd.DataFrame, table: pd.DataFrame, titles: Mapping[str, str]
-) -> list[dict[str, Any]]:
+def published_tables(published: pd.DataFrame, table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return Tables 1 to 3: the rows with a model to compare with, and the names of the rest."""
     shown = []
     for (name, task), of_task in published.groupby(["table", "task"], sort=False):
@@ -318,7 +320,7 @@ def published_tables(
         shown.append(
             {
                 "name": name,
-                "title": f"{titles[str(name)].partition(':')[0]}, {rows.task_title(str(task))}",
+                "title": f"{_number(str(name))}, {rows.task_title(str(task))}",
                 "rows": [
                     rows.compared_row(row, table) for row in of_task[built].to_dict("records")
                 ],
@@ -342,7 +344,7 @@ def glance(found: Results) -> str:
         rows.compared_row(row, found.table)
         | {
             "name": row["table"],
-            "place": f"Table {row['table'][5:]}",
+            "place": _number(row["table"]),
             "title": f"{rows.task_title(row['task'])}, {row['model']}, L = {row['depth']}",
         }
         for row in of_tables
@@ -369,7 +371,7 @@ def _glance_figure(name: str, data: str, found: Results) -> rows.Row:
     decides = "" if data == task else "other data, decides no claim; "
     return {
         "name": name,
-        "place": f"Figure {name[3:]}",
+        "place": _number(name),
         "title": rows.task_title(data),
         "published": f"7 models, L = {', '.join(map(str, DEPTHS[task]))}",
         "measured": f"{ran} of {len(LABELS) * len(DEPTHS[task])} run{ended}",
@@ -388,12 +390,7 @@ def between_markers(readme: str, block: str) -> str:
 
 
 def runtime_page(measurements: Sequence[Measurement], pictures: Sequence[str]) -> str:
-    """Return the page of the benchmark, machine by machine.
-
-    Args:
-        measurements: those that are shown, at least one.
-        pictures: the names of the pictures, without suffixes.
-    """
+    """Return the page of the benchmark, machine by machine, with pictures by their names."""
     found = runtime.machines(measurements)
     machines = [_machine(machine, shown, pictures) for machine, shown in found.items()]
     return rendered("runtime.md.jinja", machines=machines)

@@ -279,10 +279,7 @@ def published_rows(published: pd.DataFrame) -> list[Row]:
 def experiment_rows(table: pd.DataFrame, published: pd.DataFrame, every: bool) -> list[Row]:
     """Return the rows of one scale and task, each published one before the measured one of its L.
 
-    Args:
-        table: rows of `run_table`.
-        published: rows of published.csv.
-        every: whether all published rows are shown, those that nothing was measured for first.
+    If `every` published row is shown, those that nothing was measured for come first.
     """
     found, waiting = measured(table), published.to_dict("records")
     alone = [each for each in waiting if every and not any(_is_of(each, runs) for runs, _ in found)]
