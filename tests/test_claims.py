@@ -13,8 +13,8 @@ from tlstm.reporting.claims import (
     gathered,
     judge,
     judge_all,
+    plateau_verdicts,
     summary,
-    told_apart,
 )
 from tlstm.reporting.comparison import DEPTHS, answer, interval
 from tlstm.reporting.rows import benchmark_times
@@ -266,8 +266,8 @@ def test_plateaus_on_which_both_ended_decide_nothing(second, answered):
     judgement = judged(5, [*others, *ended])
     (evidence,) = judgement.evidence
     assert evidence.findings[0].answer == answered
-    assert judgement.apart == "does not hold"
-    changed = told_apart(judge_all([*others, *ended]))
+    assert judgement.with_plateaus == "does not hold"
+    changed = plateau_verdicts(judge_all([*others, *ended]))
     assert ("claim 5 (does not hold)" in changed) == (answered == "unclear")
     assert evidence.findings[0].effect.startswith(f"{20 - 100 * second:.2f} points")
     assert ("neither got half" in evidence.findings[0].basis) == (answered == "unclear")

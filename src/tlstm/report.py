@@ -24,7 +24,7 @@ from tlstm.records.measures import STANDS_IN_FOR
 from tlstm.records.schema import Record
 from tlstm.records.store import latest, load_all
 from tlstm.reporting import charts, pages, rows, runtime
-from tlstm.reporting.claims import counted, judge_all, summary, told_apart
+from tlstm.reporting.claims import counted, judge_all, plateau_verdicts, summary
 from tlstm.reporting.comparison import LABELS
 from tlstm.utils import CommandParser, check_directory, complain, replace_file, run_main, sentence
 
@@ -71,7 +71,7 @@ def render(
     judgements = judge_all(records, measurements)
     groups = [
         group_of(runs, records, published, f"group-{number}")
-        for number, runs in enumerate(apart(table))
+        for number, runs in enumerate(by_group(table))
     ]
     own = table[~table["experiment"].isin(tables.VARIED)]
     made = pages.templates(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -79,7 +79,7 @@ def render(
     return made.get_template("report.html.jinja").render(
         judgements=judgements,
         verdicts=summary(judgements),
-        told_apart=told_apart(judgements),
+        plateau_verdicts=plateau_verdicts(judgements),
         filters=filters(table, quick=any(each.quick for each in measurements)),
         groups=groups,
         published=pages.published_tables(published, own),
@@ -92,7 +92,7 @@ def render(
     )
 
 
-def apart(table: pd.DataFrame) -> list[pd.DataFrame]:
+def by_group(table: pd.DataFrame) -> list[pd.DataFrame]:
     """Return the runs by scale and task: of the reproduction, then of every other experiment."""
     others = [table[table["experiment"] == experiment] for experiment in tables.VARIED]
     parts = [table[~table["experiment"].isin(tables.VARIED)], *others]

@@ -43,7 +43,7 @@ TITLES = {  # of tasks whose names are not words
 DECIDING = ("task", "model", "initialization", "training", "trainer")
 NOT_DECIDING = (
     *("seed", "accelerator", "devices", "threads", "num_workers", "progress", "data_dir", "path"),
-    "label",  # which sets runs apart by itself
+    "label",  # by which runs are grouped
 )
 OF_NETWORK = ("model.", "task.channels")  # which one model cannot have as another has it
 OF_WAY = tuple(  # which the name of an initialization says
@@ -59,7 +59,7 @@ PUBLISHED_TASKS = {"pmnist": "permuted_mnist"}  # as published.csv calls them
 
 
 class PublishedMark(NamedTuple):
-    """A row of Table 2: accuracy in per cent after so many training samples."""
+    """A row of Table 2: accuracy in per cent after a number of training samples."""
 
     model: str
     depth: int | None

@@ -240,7 +240,7 @@ class Evidence(NamedTuple):
         scale: of the runs, or "quick" measurements.
         task: the label of the data that ran.
         decides: whether they may decide the claim about the paper.
-        verdict: what they alone would come to.
+        verdict: from them alone.
         findings: every comparison.
     """
 
@@ -258,15 +258,15 @@ class Judgement(NamedTuple):
         claim: what is claimed.
         verdict: of the paper's scale and data alone.
         reason: the verdict in numbers: what agrees, what contradicts it, what is missing.
-        evidence: what decides first, then what is said beside it.
-        apart: the verdict if two runs that both ended on a plateau were told apart.
+        evidence: first the runs that decide, then the others.
+        with_plateaus: the verdict if runs that both ended on a plateau were compared too.
     """
 
     claim: Claim
     verdict: Verdict
     reason: str
     evidence: list[Evidence]
-    apart: Verdict
+    with_plateaus: Verdict
 
 
 def judge_all(
@@ -310,9 +310,9 @@ def judge(claim: Claim, groups: Sequence[Runs]) -> Judgement:
     deciding = [each for each in evidence if each.decides]
     absent = [task for task in claim.tasks if task not in {each.task for each in deciding}]
     verdict = overall([each.verdict for each in deciding], complete=not absent)
-    apart = overall([_apart(each) for each in deciding], complete=not absent)
+    with_plateaus = overall([_with_plateaus(each) for each in deciding], complete=not absent)
     others = [each for each in evidence if each.scale == "paper" and not each.decides]
-    return Judgement(claim, verdict, reason(deciding, absent, others), evidence, apart)
+    return Judgement(claim, verdict, reason(deciding, absent, others), evidence, with_plateaus)
 
 
 def _evidence(claim: Claim, runs: Runs) -> Evidence:
@@ -320,9 +320,9 @@ def _evidence(claim: Claim, runs: Runs) -> Evidence:
     return Evidence(runs.scale, runs.task, runs.at_papers_scale, verdict_of(findings), findings)
 
 
-def _apart(evidence: Evidence) -> Verdict:
-    """Return the verdict if plateaus are told apart."""
-    found = [each._replace(answer=each.apart or each.answer) for each in evidence.findings]
+def _with_plateaus(evidence: Evidence) -> Verdict:
+    """Return the verdict if runs on plateaus are compared too."""
+    found = [each._replace(answer=each.on_plateau or each.answer) for each in evidence.findings]
     return verdict_of(found)
 
 
@@ -355,12 +355,12 @@ def reason(
     deciding: Sequence[Evidence], absent: Sequence[str], others: Sequence[Evidence] = ()
 ) -> str:
     """Explain why a verdict is what it is, from what may decide it."""
-    told = [f"{rows.task_title(each.task)}: {counted(each.findings)}." for each in deciding]
+    parts = [f"{rows.task_title(each.task)}: {counted(each.findings)}." for each in deciding]
     if absent:
         names = ", ".join(rows.task_title(task) for task in absent)
-        told.append(f"Nothing to compare at the paper's scale on the paper's data: {names}.")
-    told += [f"({rows.task_title(each.task)}: {counted(each.findings)}.)" for each in others]
-    return " ".join(told)
+        parts.append(f"Nothing to compare at the paper's scale on the paper's data: {names}.")
+    parts += [f"({rows.task_title(each.task)}: {counted(each.findings)}.)" for each in others]
+    return " ".join(parts)
 
 
 def summary(judgements: Iterable[Judgement]) -> str:
@@ -369,7 +369,7 @@ def summary(judgements: Iterable[Judgement]) -> str:
     return ", ".join(f"{verdict}: {numbers[verdict]}" for verdict in get_args(Verdict))
 
 
-def told_apart(judgements: Iterable[Judgement]) -> str:
-    """Return the verdicts that change if plateaus are told apart: "claim 8 (does not hold)"."""
-    others = [each for each in judgements if each.apart != each.verdict]
-    return ", ".join(f"claim {each.claim.number} ({each.apart})" for each in others)
+def plateau_verdicts(judgements: Iterable[Judgement]) -> str:
+    """Return the verdicts that change if runs on plateaus are compared too: "claim 8 (holds)"."""
+    others = [each for each in judgements if each.with_plateaus != each.verdict]
+    return ", ".join(f"claim {each.claim.number} ({each.with_plateaus})" for each in others)

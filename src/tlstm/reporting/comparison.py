@@ -29,7 +29,7 @@ TOLERANCE = 2.0  # margins within which a difference is none
 TESTED = ("test", "best")  # moments in the order in which their metrics are asked for
 GENERATED = ("addition", "memorization")
 # A run may stay on a plateau for hundreds of thousands of samples and then learn at once, so two
-# that ended below this accuracy are not told apart [ours]
+# that ended below this accuracy are not compared [ours]
 HALF = 0.5
 PLATEAU = "neither got half of the answers right: where they ended may be a plateau"
 DEPTHS = {name: task.depths for name, task in TASKS.items()}  # of Figures 3 to 5
@@ -71,14 +71,14 @@ class Finding(NamedTuple):
         effect: the difference and its interval, in words; empty where something is missing.
         answer: whether it is as claimed.
         basis: how many seeds, or what was not run.
-        apart: the answer if plateaus were told apart; None where there are none.
+        on_plateau: the answer if both sides ended on a plateau, which is set aside; else None.
     """
 
     compared: str
     effect: str
     answer: Answer
     basis: str
-    apart: Answer | None = None
+    on_plateau: Answer | None = None
 
 
 def ratio_text(difference: float) -> str:
@@ -157,10 +157,10 @@ def _welch(first: Numbers, second: Numbers) -> float:
 def answer(relation: Relation, low: float, high: float, margin: float) -> Answer:
     """Tell whether an interval of the first side's advantage is as claimed."""
     tolerance = TOLERANCE * margin
-    apart = low > tolerance or high < -tolerance
+    differs = low > tolerance or high < -tolerance
     agrees, contradicts = {
         "better": (low > 0, high < 0),
-        "no different": (-tolerance <= low and high <= tolerance, apart),
+        "no different": (-tolerance <= low and high <= tolerance, differs),
         "no better": (low <= 0 and high <= tolerance, low > 0),
     }[relation]
     return "agrees" if agrees else "contradicts" if contradicts else "unclear"
@@ -225,7 +225,7 @@ class Runs:
         finding = _finding(compared, relation, *sides, measure)
         low = all((runs["best_accuracy"] < HALF).all() for runs in sides)
         if self.original in GENERATED and low:
-            return finding._replace(answer="unclear", basis=PLATEAU, apart=finding.answer)
+            return finding._replace(answer="unclear", basis=PLATEAU, on_plateau=finding.answer)
         return finding
 
 

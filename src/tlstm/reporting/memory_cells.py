@@ -27,7 +27,7 @@ Numbers = npt.NDArray[np.float64]
 
 WIDTH = 12.0  # inches
 ROW = 0.3  # of a location, or of a line of text
-POINTS_PER_COLUMN = 0.85 * 72 * WIDTH  # of all columns together, beside the labels
+POINTS_PER_COLUMN = 0.85 * 72 * WIDTH  # of all columns together, without the labels
 LARGEST_TEXT = 10.5
 CHARACTER_WIDTH = 0.72  # of the text's size
 VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍", "\ufffd": "·"}
