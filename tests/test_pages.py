@@ -47,13 +47,15 @@ TABLES = {
 }
 
 
-def run(task: str, model: str, depth: int, seed: int = 0, **changes) -> Record:
+def run(
+    task: str, model: str, depth: int, seed: int = 0, scale: str = "smoke", **changes
+) -> Record:
     """A made-up run of a task that no run solves."""
     unsolvable = {"threshold": 1.0, "samples_to_threshold": None, "outcome": "budget spent"}
     config = {"task": {"name": task}, "training": {"samples_per_epoch": 10}}
     test = {"test": changes["best"]} if "best" in changes else {}
     values = {"experiment": "fig4", "channels": 24, "config": config, **unsolvable, **test}
-    return made_up("smoke", task, model, depth, seed, **(values | changes))
+    return made_up(scale, task, model, depth, seed, **(values | changes))
 
 
 def page_of(results: Path, experiment: str) -> str:

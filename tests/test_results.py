@@ -70,7 +70,7 @@ def test_a_record_reads_back_as_it_was_written(
         outcome=outcome[0],
         samples_to_threshold=outcome[1],
     )
-    path = tmp_path_factory.mktemp("runs") / "new" / "record.json"
+    path = tmp_path_factory.getbasetemp() / "runs" / "new" / "record.json"
     write_record(record, path)
     assert read_record(path) == record
 
@@ -158,7 +158,7 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_else(tmp_path, monkeypatc
             append([numbered(2)], tmp_path)
     assert (path.read_bytes(), store.read_bytes()) == before
     assert not list(tmp_path.rglob("*.tmp"))
-    assert append([numbered(2)], tmp_path) == 1  # and its lock is free again
+    assert append([numbered(2)], tmp_path) == (1, [])  # and its lock is free again
 
 
 def test_a_file_in_place_of_a_directory_is_named(tmp_path):
@@ -304,11 +304,11 @@ def test_thinning_to_almost_nothing_is_refused():
 def test_append_adds_only_what_is_new_and_touches_no_line(tmp_path):
     assert load(tmp_path, "fig4") == []
     first = [numbered(3), numbered(1)]
-    assert append(first, tmp_path) == 2
+    assert append(first, tmp_path) == (2, [])
     before = store_of(tmp_path).read_bytes()
     again = numbered(1, started=STARTED + timedelta(hours=1), finished=STARTED + timedelta(hours=2))
     new = [numbered(2), again, numbered(2), numbered(9, experiment="depth")]
-    assert append([*first, *new], tmp_path) == 3
+    assert append([*first, *new], tmp_path) == (3, [])
     assert store_of(tmp_path).read_bytes().startswith(before)
     assert load(tmp_path, "fig4") == [*first, numbered(2), again]
     assert load(tmp_path, "depth") == [numbered(9, experiment="depth")]
@@ -527,14 +527,19 @@ def test_a_damaged_archive_is_refused(runs, tmp_path, capsys, suffix):
     assert collect(path, tmp_path / "results") == 0
 
 
-@settings(max_examples=200)
-@given(data=st.data())
-def test_an_archive_with_any_damage_is_read_whole_or_something_is_said(tmp_path_factory, data):
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> Path:
+    """Of two runs."""
     directory = tmp_path_factory.mktemp("archives")
     leave(directory / "runs", numbered(1), "first")
     leave(directory / "runs", numbered(2), "second")
-    path = archive_of(directory / "runs", directory / "runs.tar", "w")
-    content = bytearray(path.read_bytes())
+    return archive_of(directory / "runs", directory / "whole.tar")
+
+
+@settings(max_examples=200)
+@given(data=st.data())
+def test_an_archive_with_any_damage_is_read_whole_or_something_is_said(archive, data):
+    path, content = archive.with_name("damaged.tar"), bytearray(archive.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
     path.write_bytes(content)

@@ -123,7 +123,7 @@ def made_up(scale: str, task: str, model: str, depth: int, seed: int = 0, **chan
     place = task, model, depth
     sizes = {"channels": CHANNELS[scale, task]} if (scale, task) in CHANNELS else {}
     usual = 100 if task in GENERATED else 0.5
-    return run(place, results().get(place, usual), seed, **(sizes | {"scale": scale} | changes))
+    return run(place, results().get(place, usual), seed, scale, **(sizes | changes))
 
 
 def run(place: Place, value: float, seed: int = 0, scale: str = "paper", **changes) -> Record:

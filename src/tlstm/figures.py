@@ -22,7 +22,7 @@ from tlstm.records.schema import Record
 from tlstm.records.store import latest, load
 from tlstm.reporting import memory_cells, pages, rows, runtime, runtime_pictures
 from tlstm.reporting.learning_curves import learning_curves
-from tlstm.reporting.pages import Experiment
+from tlstm.reporting.pages import Experiment, Pictured
 from tlstm.reporting.settings import settings_figure
 from tlstm.reporting.style import style
 from tlstm.reporting.sweeps import ablation_figure, sweep_figure
@@ -134,7 +134,9 @@ def draw(name: str, results_dir: Path) -> list[Path]:
     times = rows.benchmark_times(bench_store.latest(bench_store.load(results_dir)))
     reference_runs = latest(_alike(own, shown.reference_runs, results_dir))
     drawn = latest([*own, *reference_runs])
-    pictures = draw_pictures(drawn, published, times, shown, directory) if shown.figure else []
+    pictures = (
+        draw_pictures(shown.figure, drawn, published, times, directory) if shown.figure else []
+    )
     if own:
         runs = rows.run_table(latest(own), reference_runs)
         replace_file(directory / "runs.csv", rows.runs_csv(runs).encode())
@@ -158,19 +160,18 @@ def _alike(
 
 
 def draw_pictures(
+    figure: Pictured,
     records: Sequence[Record],
     published: pd.DataFrame,
     times: pd.DataFrame,
-    shown: Experiment,
     directory: Path,
 ) -> list[Path]:
     """Draw a picture of each scale and task; return them without their suffixes."""
-    assert shown.figure is not None
     pictures = []
     for scale, task in sorted({(record.scale, record.task) for record in records}):
         group = [record for record in records if (record.scale, record.task) == (scale, task)]
         pictures.append(directory / f"{scale}-{task}")
-        save(shown.figure(group, published, times), pictures[-1])
+        save(figure(group, published, times), pictures[-1])
     return pictures
 
 

@@ -56,19 +56,7 @@ def thin(
     return [curve[index] for index in kept]
 
 
-def append(records: Iterable[Record], results_dir: Path) -> int:
-    """Append records to results/<experiment>/records.jsonl, as `take_in`.
-
-    Raises:
-        ValueError: a record contradicts those of its store, too; the others were added.
-    """
-    new, contradictions = take_in(records, results_dir)
-    if contradictions:
-        raise ValueError(contradictions[0])
-    return new
-
-
-def take_in(records: Iterable[Record], results_dir: Path) -> tuple[int, list[str]]:
+def append(records: Iterable[Record], results_dir: Path) -> tuple[int, list[str]]:
     """Append records to results/<experiment>/records.jsonl, leaving out those already there.
 
     Args:

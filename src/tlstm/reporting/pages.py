@@ -40,6 +40,9 @@ class Markdown(str):
     """Text that is Markdown already."""
 
 
+Pictured = Callable[[Sequence[Record], pd.DataFrame, pd.DataFrame], Figure]
+
+
 class Experiment(NamedTuple):
     """The way in which the records of an experiment are shown.
 
@@ -57,7 +60,7 @@ class Experiment(NamedTuple):
 
     title: str
     command: str
-    figure: Callable[[Sequence[Record], pd.DataFrame, pd.DataFrame], Figure] | None = None
+    figure: Pictured | None = None
     published: str = ""
     shown_by: str | None = None
     reference_runs: tuple[str, ...] = ()
