@@ -540,7 +540,7 @@ def test_drawing_again_changes_no_byte_wherever_it_is_done(results, tmp_path_fac
         files = (results / "fig4").iterdir()
         return {file.name: file.read_bytes() for file in files if file.suffix != ".lock"}
 
-    assert main(["--results", str(results)]) == 0
+    assert main(["fig4", "--results", str(results)]) == 0
     before = contents()
     names = {f"smoke-memorization.{kind}" for kind in ("svg", "png")}
     assert set(before) == names | {"records.jsonl", "runs.csv", "README.md"}
@@ -548,7 +548,7 @@ def test_drawing_again_changes_no_byte_wherever_it_is_done(results, tmp_path_fac
     (settings / "matplotlibrc").write_text("axes.labelsize: 30\nsvg.hashsalt: other\n")
     surroundings = {"MPLCONFIGDIR": str(settings), "PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo"}
     subprocess.run(
-        [sys.executable, "-m", "tlstm.figures", "--results", str(results)],
+        [sys.executable, "-m", "tlstm.figures", "fig4", "--results", str(results)],
         env=os.environ | surroundings,
         check=True,
         timeout=120,
