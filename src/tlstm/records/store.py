@@ -87,8 +87,10 @@ def append(records: Iterable[Record], results_dir: Path) -> tuple[int, list[str]
                 note(record, known)
             except ValueError as error:
                 contradictions.append(str(error))
-            else:
-                added += [_thinned(record)] if is_new else []
+                continue
+            if is_new:
+                curve = thin(record.curve, record.threshold)
+                added.append(record.model_copy(update={"curve": curve}))
         return added
 
     count = sum(
@@ -119,10 +121,6 @@ def _measured(record: Record) -> dict[str, Any]:
 
 def _settings(record: Record) -> tuple[object, ...]:
     return record.task, record.model, record.depth, record.channels, record.seed
-
-
-def _thinned(record: Record) -> Record:
-    return record.model_copy(update={"curve": thin(record.curve, record.threshold)})
 
 
 def _path(results_dir: Path, experiment: str) -> Path:

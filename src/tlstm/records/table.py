@@ -103,20 +103,14 @@ def read_published(path: Path) -> pd.DataFrame:
     return table.replace({"task": PUBLISHED_TASKS})
 
 
-def published_rows(published: pd.DataFrame, task: str) -> pd.DataFrame:
-    """Return the rows that are about a task."""
-    return published[published["task"] == task]
-
-
 def published_marks(published: pd.DataFrame, task: str) -> list[PublishedMark]:
-    """Return the rows with a number of samples, as points of a learning curve."""
-    rows = published_rows(published, task)
+    """Return a task's rows with a number of samples, as points of a learning curve."""
+    rows = published[(published["task"] == task) & (published["samples"] != "")]
     return [
         PublishedMark(model, int(depth) if depth else None, number(samples), number(value))
         for model, depth, samples, value in zip(
             rows["model"], rows["depth"], rows["samples"], rows["value"], strict=True
         )
-        if samples
     ]
 
 

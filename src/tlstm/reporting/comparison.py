@@ -81,11 +81,6 @@ class Finding(NamedTuple):
     on_plateau: Answer | None = None
 
 
-def ratio_text(difference: float) -> str:
-    """Write a difference of −log2 samples as a ratio: the first's samples to the second's."""
-    return f"{2**-difference:.2g} ×"
-
-
 def _samples_value(runs: pd.DataFrame) -> pd.Series:
     """Return −log2 of the samples to the threshold; one that never passed counts as at its end."""
     samples = runs["samples_to_threshold"].astype(float).fillna(runs["budget"])
@@ -115,7 +110,12 @@ def quantity(task: str, scale: str, solved: bool) -> Quantity:
             lambda difference: f"{-difference:+.3f}",
         )
     if original(task) in GENERATED and solved:
-        return Quantity("the samples to the threshold", _samples_value, 1.0, ratio_text)
+        return Quantity(
+            "the samples to the threshold",
+            _samples_value,
+            1.0,
+            lambda difference: f"{2**-difference:.2g} ×",  # the first's to the second's
+        )
     full = scale == "paper" and original(task) not in GENERATED
     return Quantity(
         "points of accuracy",
@@ -237,12 +237,8 @@ def _finding(
         return Finding(compared, "", "unclear", "a side diverged")
     low, high, over_seeds = interval(values[0], values[1], measure.margin)
     difference = float(values[0].mean() - values[1].mean())
-    ends = sorted((measure.text(low), measure.text(high)), key=_leading_number)
+    ends = sorted((measure.text(low), measure.text(high)), key=lambda end: float(end.split()[0]))
     effect = f"{measure.text(difference)} {measure.name} ({ends[0]} to {ends[1]})"
     seeds = f"{len(values[0])} and {len(values[1])} seeds: "
     basis = seeds + ("95% interval" if over_seeds else "assumed margin")
     return Finding(compared, effect, answer(relation, low, high, measure.margin), basis)
-
-
-def _leading_number(text: str) -> float:
-    return float(text.split()[0])
