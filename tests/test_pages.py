@@ -566,16 +566,3 @@ def test_the_page_of_runtime_is_one_to_read():
     """The rest is in its csv."""
     page = (PUBLISHED.parent / "runtime" / "README.md").read_text(encoding="utf-8")
     assert len(page.splitlines()) <= 100
-
-
-def test_a_page_tells_the_best_where_nothing_is_solved(results):
-    losses = {"slstm": 1.3, "tlstm_2d": 1.1}
-    append(
-        [
-            run("wikipedia", model, 2, experiment="fig3", best={"accuracy": 0.5, "loss": loss})
-            for model, loss in losses.items()
-        ],
-        results,
-    )
-    page = page_of(results, "fig3")
-    assert "The best on validation is 2D tLSTM, L = 2: 1.587 bpc on the test samples." in page
