@@ -9,9 +9,8 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from tlstm.records.store import (
-    load,
-)
+from tlstm.records.schema import Record
+from tlstm.records.store import load
 from tlstm.sweeping.grid import read_runs
 from tlstm.training.config import (
     CONFIGURATIONS,
@@ -19,6 +18,7 @@ from tlstm.training.config import (
     compose,
     flat,
     hyperparameters,
+    identify,
     instantiate,
     plain,
     with_scale,
@@ -201,27 +201,41 @@ def test_what_decides_the_result_changes_the_identifier(override: str) -> None:
     assert identifier(override) != identifier()
 
 
-def test_committed_records_are_still_those_of_their_commands() -> None:
-    """So that what is recorded is not trained again, and can be repeated."""
+def committed_records() -> list[Record]:
     stores = (load(RESULTS, experiment) for experiment in GROUPS["experiment"])
     records = list(itertools.chain.from_iterable(stores))
-    experiments = {record.experiment for record in records}
-    assert experiments >= {
-        "fig3",
-        "fig4",
-        "fig5",
-        "table1",
-        "table2",
-        "table3",
-        "choices",
-        "recipe",
-    }
-    for record in records:
-        run = compose(record.overrides)
-        assert (run.identifier, plain(run.config)["task"]) == (
-            record.identifier,
-            record.config["task"],
-        )
+    paper = {"fig3", "fig4", "fig5", "table1", "table2", "table3"}
+    assert {record.experiment for record in records} >= {*paper, "choices", "recipe"}
+    return records
+
+
+def assert_command_repeats(record: Record) -> None:
+    run = compose(record.overrides)
+    found = run.identifier, plain(run.config)["task"]
+    assert found == (record.identifier, record.config["task"])
+
+
+def test_committed_records_are_still_those_of_their_commands() -> None:
+    """So that what is recorded is not trained again, and can be repeated.
+
+    Commands are composed until every setting, every pair of files and every set of keys was.
+    """
+    seen: set[object] = set()
+    for record in committed_records():
+        assert identify(record.config) == record.identifier
+        given = [text for text in record.overrides if not text.startswith(("seed=", "experiment="))]
+        keys = [text.partition("=")[0] for text in given]
+        files = [text for key, text in zip(keys, given, strict=True) if key in GROUPS]
+        kinds = {*given, frozenset(keys), *itertools.combinations(files, 2)}
+        if kinds - seen:
+            assert_command_repeats(record)
+        seen |= kinds
+
+
+@pytest.mark.slow
+def test_every_committed_record_is_still_that_of_its_command() -> None:
+    for record in committed_records():
+        assert_command_repeats(record)
 
 
 def test_a_value_is_the_same_wherever_it_comes_from() -> None:

@@ -1,5 +1,4 @@
 import csv
-import hashlib
 import itertools
 import math
 import os
@@ -8,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,121 +18,36 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.figure import Figure
 
-from test_results import STARTED, make_record, points
 from tlstm import figures, report
 from tlstm.figures import main
 from tlstm.records import table as tables
-from tlstm.records.schema import (
-    CurvePoint,
-    Hardware,
-    Record,
-)
-from tlstm.records.store import (
-    append,
-)
+from tlstm.records.schema import CurvePoint, Record
+from tlstm.records.store import append
 from tlstm.reporting import rows
+from tlstm.reporting.comparison import GENERATED, LABELS
 from tlstm.reporting.learning_curves import learning_curves, mean_curve
 from tlstm.reporting.pages import BEGIN, END, verdict
 from tlstm.reporting.style import GREY, STYLES, draw_means
 from tlstm.reporting.sweeps import sweep_figure
+from worlds import CPU, H200, PUBLISHED, STARTED, made_up, make_record, points
 
-PUBLISHED_CSV = Path(__file__).parents[1] / "results" / "published.csv"
-LABELS = {
-    "slstm": "sLSTM",
-    "tlstm_2d": "2D tLSTM",
-    "tlstm_2d_no_memory_convolution": "2D tLSTM\N{EN DASH}M",
-    "tlstm_2d_no_feedback": "2D tLSTM\N{EN DASH}F",
-    "tlstm_3d": "3D tLSTM",
-    "tlstm_3d_ln": "3D tLSTM+LN",
-    "tlstm_3d_cn": "3D tLSTM+CN",
-}
-TASKS = {
-    "addition": {"paper": {"digits": 15, "base": 10}, "smoke": {"digits": 2, "base": 6}},
-    "memorization": {
-        "paper": {"symbols": 20, "alphabet": 64},
-        "smoke": {"symbols": 4, "alphabet": 8},
-    },
-}
-CHANNELS = {
-    ("paper", "addition"): 400,
-    ("paper", "memorization"): 100,
-    ("smoke", "addition"): 48,
-    ("smoke", "memorization"): 24,
-}
-H200 = Hardware(device="NVIDIA H200", devices=1, cores=16, threads=8, system="Linux")
 DRAWN = (".csv", ".png", ".svg")
-CPU = Hardware(device="AMD EPYC 9R14 Processor", devices=1, cores=2, threads=2, system="Linux")
+PLACES = [(scale, task) for scale in ("paper", "smoke") for task in GENERATED]
 
 
-def synthetic_curve(budget: int, middle: float, chance: random.Random) -> Iterator[CurvePoint]:
-    for number in range(1, 41):
-        samples = budget // 40 * number
-        accuracy = 0.1 + 0.9 / (1 + math.exp(-9 * (samples / middle - 1)))
-        accuracy = min(1.0, max(0.0, accuracy + chance.gauss(0, 0.004)))
-        yield CurvePoint(
-            samples=samples, accuracy=accuracy, loss=2.4 * (1 - accuracy), seconds=0.3 * number
-        )
-        if accuracy > 0.99:
-            return
-
-
-def synthetic_record(scale, task, model, depth, seed=0, **changes) -> Record:
-    """A made-up run whose accuracy leaves a plateau, as real ones do, at a model's own time."""
-    chance = random.Random(f"{scale} {task} {model} {depth} {seed}")
-    budget = 1_000_000 if scale == "paper" else 30_000
-    quality = [*LABELS, model].index(model) + 1
-    middle = budget * (1.1 - 0.1 * quality) * (1 + 0.5 / depth) * chance.uniform(0.8, 1.2)
-    curve = list(synthetic_curve(budget, middle, chance))
-    last, best = curve[-1], max(curve, key=lambda point: point.accuracy)
-    passed = last.samples if last.accuracy > 0.99 else None
-    runtime = {"slstm": 0.5 * depth}.get(model, 0.7 if "2d" in model else 1 + 0.05 * depth)
-    name = f"{scale} {task} {model} {depth} {seed} {changes}"
-    values = {
-        "identifier": hashlib.sha256(name.encode()).hexdigest()[:16],
-        "scale": scale,
-        "task": task,
-        "model": model,
-        "label": LABELS.get(model, model),
-        "depth": depth,
-        "channels": CHANNELS[scale, task],
-        "seed": seed,
-        "samples": last.samples,
-        "samples_to_threshold": passed,
-        "best": {"accuracy": best.accuracy, "loss": best.loss},
-        "last": {"accuracy": last.accuracy, "loss": last.loss},
-        "test": {"accuracy": best.accuracy - 0.002, "loss": best.loss},
-        "milliseconds_per_timestep": runtime * chance.uniform(0.97, 1.03) / 1000,
-        "outcome": "solved" if passed else "budget spent",
-        "curve": curve,
-        "hardware": H200 if scale == "paper" else CPU,
-        "overrides": ["experiment=fig4", f"model={model}", f"model.depth={depth}", f"seed={seed}"],
-        "config": {
-            "seed": seed,
-            "task": {"name": task, **TASKS[task][scale]},
-            "model": {"name": model, "depth": depth},
-            "training": {
-                "learning_rate": 0.001,
-            },
-            "initialization": {"name": "embedding", "hidden_range": 0.08, "input_range": "normal"},
-            "trainer": {"accelerator": "auto"},
-        },
-    }
-    return make_record(**(values | changes))
-
-
-def synthetic_records(scale, task, depths, seeds=(0,)) -> list[Record]:
+def made_up_runs(scale, task, depths, seeds=(0,)) -> list[Record]:
     runs = itertools.product(LABELS, depths, seeds)
-    return [synthetic_record(scale, task, *run) for run in runs]
+    return [made_up(scale, task, *run) for run in runs]
 
 
 @pytest.fixture(scope="module")
 def published() -> pd.DataFrame:
-    return tables.read_published(PUBLISHED_CSV)
+    return tables.read_published(PUBLISHED)
 
 
 @pytest.fixture
 def results(tmp_path) -> Path:
-    shutil.copy(PUBLISHED_CSV, tmp_path)
+    shutil.copy(PUBLISHED, tmp_path)
     return tmp_path
 
 
@@ -154,9 +67,9 @@ def words(figure: Figure) -> str:
 # Figure 4
 
 
-@pytest.mark.parametrize("depths", [(1,), (1, 2), (1, 2, 4), (1, 4, 7, 10), (1, 2, 4, 7, 10)])
+@pytest.mark.parametrize("depths", [(1,), (1, 2, 4), (1, 4, 7, 10)])
 def test_figure4_has_every_configuration_in_every_panel(published, depths):
-    records = synthetic_records("smoke", "addition", depths)
+    records = made_up_runs("smoke", "addition", depths)
     random.Random(0).shuffle(records)
     figure = learning_curves(records, published)
     *panels, runtime, legend = figure.axes
@@ -178,21 +91,20 @@ def test_figure4_has_every_configuration_in_every_panel(published, depths):
 def test_configurations_that_the_paper_lacks_come_after_its_own(published):
     models = ("srnn", "grid_lstm", "tlstm_3d", "slstm")
     curve = points([0.1, 0.5, 0.9])
-    runs = [synthetic_record("smoke", "addition", model, 1, curve=curve) for model in models]
+    runs = [made_up("smoke", "addition", model, 1, curve=curve) for model in models]
     panel = learning_curves(runs, published).axes[0]
     assert list(curves_of(panel)) == ["sLSTM", "3D tLSTM", "grid_lstm", "srnn"]
     assert len({line.get_color() for line in panel.lines}) == 5  # four and the threshold
 
 
-def test_configurations_differ_in_colour_marker_and_order():
+def test_configurations_differ_in_colour_and_marker():
     for what in ("color", "marker"):
         assert len({look[what] for look in STYLES.values()}) == len(STYLES) == len(LABELS)
-    assert tuple(LABELS) == tables.CONFIGURATIONS
 
 
 def test_figure4_draws_the_mean_of_seeds_in_per_cent(published):
     runs = [
-        synthetic_record("smoke", "addition", "slstm", 1, seed, curve=points(accuracies))
+        made_up("smoke", "addition", "slstm", 1, seed, curve=points(accuracies))
         for seed, accuracies in enumerate([[0.0, 0.1, 0.5], [0.0, 0.3, 0.8]])
     ]
     panel = learning_curves(runs, published).axes[0]
@@ -209,13 +121,13 @@ def stars(panel: Axes) -> list[tuple[float, float]]:
     return sorted(tuple(float(number) for number in shape.get_offsets()[0]) for shape in shapes)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", GENERATED)
 def test_published_marks_stand_where_the_csv_says(published, task):
-    with PUBLISHED_CSV.open() as file:
+    with PUBLISHED.open() as file:
         rows = [row for row in csv.DictReader(file) if row["table"] == "table2"]
     rows = [row for row in rows if row["task"] == task]
     assert len(rows) == 4
-    figure = learning_curves(synthetic_records("paper", task, (4, 7, 10)), published)
+    figure = learning_curves(made_up_runs("paper", task, (4, 7, 10)), published)
     for panel, depth in zip(figure.axes, ("4", "7", "10"), strict=False):
         expected = [
             (
@@ -230,11 +142,11 @@ def test_published_marks_stand_where_the_csv_says(published, task):
 
 
 def test_a_smoke_picture_says_so_on_its_face(published):
-    smoke = learning_curves(synthetic_records("smoke", "addition", (1,)), published)
+    smoke = learning_curves(made_up_runs("smoke", "addition", (1,)), published)
     said = "SMOKE SCALE: addition of 2-digit integers in base 6, M = 48, not the paper's"
     assert said in words(smoke).replace("\n", " ")
     assert "published marks are for the paper's sizes" in words(smoke).replace("\n", " ")
-    paper = words(learning_curves(synthetic_records("paper", "addition", (1,), (0, 3)), published))
+    paper = words(learning_curves(made_up_runs("paper", "addition", (1,), (0, 3)), published))
     assert "SCALE" not in paper
     assert "Addition of 15-digit integers, M = 400" in paper
     assert "NVIDIA H200" in paper
@@ -242,14 +154,14 @@ def test_a_smoke_picture_says_so_on_its_face(published):
 
 
 def test_a_picture_is_of_one_scale_and_task(published):
-    mixed = [synthetic_record(scale, "addition", "slstm", 1) for scale in ("smoke", "paper")]
+    mixed = [made_up(scale, "addition", "slstm", 1) for scale in ("smoke", "paper")]
     for records in (mixed, []):
         with pytest.raises(ValueError, match="one scale and one task"):
             learning_curves(records, published)
 
 
 def test_only_the_latest_of_a_run_is_drawn(published):
-    old = synthetic_record("smoke", "addition", "slstm", 1, curve=points([0.1] * 3))
+    old = made_up("smoke", "addition", "slstm", 1, curve=points([0.1] * 3))
     finished = old.finished.replace(hour=20)
     changes = {"curve": points([0.9] * 3), "finished": finished, "milliseconds_per_timestep": 8.0}
     panel, runtime, _ = learning_curves([old.model_copy(update=changes), old], published).axes
@@ -259,7 +171,7 @@ def test_only_the_latest_of_a_run_is_drawn(published):
 
 def test_runtimes_of_two_machines_are_not_averaged(published):
     runs = [
-        synthetic_record("smoke", "addition", "slstm", 1, seed, milliseconds_per_timestep=value)
+        made_up("smoke", "addition", "slstm", 1, seed, milliseconds_per_timestep=value)
         for seed, value in enumerate((1.0, 3.0, 500.0))
     ]
     runs[2] = runs[2].model_copy(update={"hardware": H200})
@@ -271,13 +183,13 @@ def test_runtimes_of_two_machines_are_not_averaged(published):
 
 
 def test_runs_with_other_settings_are_lines_of_their_own(published):
-    usual = synthetic_record("smoke", "addition", "slstm", 1, 0)
+    usual = made_up("smoke", "addition", "slstm", 1, 0)
     training = usual.config["training"] | {"learning_rate": 0.1}
     config = usual.config | {"seed": 1, "training": training}
     config |= {
         "trainer": {"accelerator": "gpu", "threads": 3}
     }  # where it ran is no setting of what it learnt
-    other = synthetic_record("smoke", "addition", "slstm", 1, 1, config=config)
+    other = made_up("smoke", "addition", "slstm", 1, 1, config=config)
     labels = ["sLSTM (learning rate 0.001)", "sLSTM (learning rate 0.1)"]
     assert list(curves_of(learning_curves([usual, other], published).axes[0])) == labels
     shown = rows.measured(rows.run_table([usual, other]))
@@ -285,7 +197,7 @@ def test_runs_with_other_settings_are_lines_of_their_own(published):
 
 
 def test_a_setting_of_none_is_as_one_that_is_not_there():
-    lacking = synthetic_record("smoke", "addition", "slstm", 1, 0, config={"training": {}})
+    lacking = made_up("smoke", "addition", "slstm", 1, 0, config={"training": {}})
     none = lacking.model_copy(update={"config": {"initialization": {"hidden_range": None}}})
     other = lacking.model_copy(update={"config": {"initialization": {"hidden_range": 0.1}}})
     assert tables.settings(none) == tables.settings(lacking) != tables.settings(other)
@@ -319,7 +231,7 @@ def test_mean_curve_is_linear_between_other_seeds_points():
 
 def test_a_sweep_shows_what_did_not_reach_the_threshold_as_hollow():
     runs = [
-        synthetic_record(
+        made_up(
             "smoke",
             "addition",
             model,
@@ -350,12 +262,12 @@ def test_a_sweep_shows_what_did_not_reach_the_threshold_as_hollow():
 
 def test_models_of_several_sizes_are_lines_of_their_own():
     runs = [
-        synthetic_record("smoke", "addition", "tlstm_2d", depth, channels=channels)
+        made_up("smoke", "addition", "tlstm_2d", depth, channels=channels)
         for depth in (1, 2)
         for channels in (8, 16)
     ]
     names = [
-        list(dict.fromkeys(tables.line_names(tables.run_table(runs), along)))
+        list(dict.fromkeys(tables.line_names(rows.run_table(runs), along)))
         for along in ("depth", "channels")
     ]
     assert names == [
@@ -383,9 +295,9 @@ def test_people_keep_three_digits(number):
 
 
 def runs_with(*samples_to_threshold) -> pd.DataFrame:
-    return tables.run_table(
+    return rows.run_table(
         [
-            synthetic_record(
+            made_up(
                 "smoke",
                 "addition",
                 "slstm",
@@ -424,7 +336,7 @@ def test_a_mean_over_seeds_has_its_range():
 
 def test_the_verdict_counts_what_solved_the_task():
     runs = [
-        synthetic_record(
+        made_up(
             "smoke",
             "addition",
             model,
@@ -453,10 +365,10 @@ def test_the_verdict_counts_what_solved_the_task():
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory) -> tuple[Path, list[Record]]:
     directory = tmp_path_factory.mktemp("results")
-    shutil.copy(PUBLISHED_CSV, directory)
+    shutil.copy(PUBLISHED, directory)
     records = [
-        synthetic_record(scale, task, model, depth, seed, commit=f"{depth:040x}")
-        for scale, task in CHANNELS
+        made_up(scale, task, model, depth, seed, commit=f"{depth:040x}")
+        for scale, task in PLACES
         for model in ("slstm", "tlstm_3d_cn")
         for depth in (1, 7)
         for seed in ((0, 1) if scale == "smoke" else (0,))
@@ -493,10 +405,10 @@ def shown_rows(page: str, heading: str) -> list[dict[str, str]]:
     return [dict(zip(header, row, strict=True)) for row in body]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", GENERATED)
 def test_a_published_row_is_before_the_measured_one_of_its_depth(drawn, task):
     page = (drawn[0] / "fig4" / "README.md").read_text()
-    with PUBLISHED_CSV.open() as file:
+    with PUBLISHED.open() as file:
         (wanted,) = [
             row for row in csv.DictReader(file) if (row["task"], row["depth"]) == (task, "7")
         ]
@@ -517,16 +429,16 @@ def test_a_published_row_is_before_the_measured_one_of_its_depth(drawn, task):
 
 
 def test_reference_runs_are_drawn_and_get_no_row(results, monkeypatch):
-    reading = synthetic_record("paper", "addition", "slstm", 4, 0, experiment="choices")
+    reading = made_up("paper", "addition", "slstm", 4, 0, experiment="choices")
     same = [
-        synthetic_record("paper", "addition", "slstm", 4, 1, experiment=experiment)
+        made_up("paper", "addition", "slstm", 4, 1, experiment=experiment)
         for experiment in ("fig4", "table2", "depth")
     ]
     others = [
-        synthetic_record("paper", "addition", "slstm", 7, 0),
-        synthetic_record("paper", "addition", "tlstm_2d", 4, 0),
-        synthetic_record("paper", "memorization", "slstm", 4, 0),
-        synthetic_record("smoke", "addition", "slstm", 4, 0),
+        made_up("paper", "addition", "slstm", 7, 0),
+        made_up("paper", "addition", "tlstm_2d", 4, 0),
+        made_up("paper", "memorization", "slstm", 4, 0),
+        made_up("smoke", "addition", "slstm", 4, 0),
     ]
     append([reading, *same, *others], results)
     shown: list[Record] = []
@@ -548,9 +460,9 @@ def test_reference_runs_are_drawn_and_get_no_row(results, monkeypatch):
 
 
 def test_a_figure_has_the_further_seeds_of_its_table(results):
-    first = synthetic_record("paper", "addition", "slstm", 4, 0)
+    first = made_up("paper", "addition", "slstm", 4, 0)
     more, deeper, other = (
-        synthetic_record("paper", "addition", model, depth, 1, experiment="table2")
+        made_up("paper", "addition", model, depth, 1, experiment="table2")
         for model, depth in (("slstm", 4), ("slstm", 7), ("tlstm_2d", 4))
     )
     append([first, more, deeper, other], results)
@@ -575,13 +487,13 @@ def test_runs_csv_has_one_row_per_run(drawn):
         assert row["milliseconds_per_timestep"] == record.milliseconds_per_timestep
 
 
-COMMITTED = [*(name for name in figures.COMMANDS if (PUBLISHED_CSV.parent / name).exists()), ""]
+COMMITTED = [*(name for name in figures.COMMANDS if (PUBLISHED.parent / name).exists()), ""]
 
 
 @pytest.mark.parametrize("experiment", COMMITTED)
 def test_committed_pages_and_pictures_are_what_is_drawn(experiment, tmp_path):
     """Those of every experiment and, without one, the front page and the README's table."""
-    root, copy = PUBLISHED_CSV.parents[1], tmp_path / "results"
+    root, copy = PUBLISHED.parents[1], tmp_path / "results"
     shutil.copytree(root / "results", copy)
     shutil.copy(root / "README.md", tmp_path)
     drawn = [copy / experiment / "README.md"] if experiment else [copy / "README.md"]
@@ -599,7 +511,7 @@ def test_committed_pages_and_pictures_are_what_is_drawn(experiment, tmp_path):
 
 
 def test_the_readme_has_the_results_between_its_markers(results):
-    append(synthetic_records("paper", "memorization", (1, 7, 10), (0, 1)), results)
+    append(made_up_runs("paper", "memorization", (1, 7, 10), (0, 1)), results)
     readme = results.parent / "README.md"
     readme.write_text("before\n")
     assert figures.draw_front(results) == [results / "README.md"]
@@ -622,13 +534,13 @@ def test_the_readme_has_the_results_between_its_markers(results):
 
 
 def test_drawing_again_changes_no_byte_wherever_it_is_done(results, tmp_path_factory):
-    append(synthetic_records("smoke", "memorization", (2,), (0, 1)), results)
+    append(made_up_runs("smoke", "memorization", (2,), (0, 1)), results)
 
     def contents() -> dict[str, bytes]:
         files = (results / "fig4").iterdir()
         return {file.name: file.read_bytes() for file in files if file.suffix != ".lock"}
 
-    assert main(["--results", str(results)]) == 0
+    assert main(["fig4", "--results", str(results)]) == 0
     before = contents()
     names = {f"smoke-memorization.{kind}" for kind in ("svg", "png")}
     assert set(before) == names | {"records.jsonl", "runs.csv", "README.md"}
@@ -636,7 +548,7 @@ def test_drawing_again_changes_no_byte_wherever_it_is_done(results, tmp_path_fac
     (settings / "matplotlibrc").write_text("axes.labelsize: 30\nsvg.hashsalt: other\n")
     surroundings = {"MPLCONFIGDIR": str(settings), "PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo"}
     subprocess.run(
-        [sys.executable, "-m", "tlstm.figures", "--results", str(results)],
+        [sys.executable, "-m", "tlstm.figures", "fig4", "--results", str(results)],
         env=os.environ | surroundings,
         check=True,
         timeout=120,
@@ -686,7 +598,7 @@ def test_what_it_cannot_draw_is_one_sentence(results, capsys):
 
 @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "{good},1,2,3\n", "{text}", "\x00", '"'])
 def test_published_numbers_of_the_wrong_shape_name_their_file(content, results, capsys):
-    append([synthetic_record("smoke", "addition", "slstm", 1)], results)
+    append([made_up("smoke", "addition", "slstm", 1)], results)
     path = results / "published.csv"
     good = path.read_text()
     path.write_text(content.format(good=good.rstrip(), text=good.replace("298K", "many")))
@@ -699,7 +611,7 @@ def test_published_numbers_of_the_wrong_shape_name_their_file(content, results, 
 
 def test_a_bad_line_in_one_store_does_not_keep_the_others_from_being_drawn(results, capsys):
     for experiment in ("fig4", "depth", "width"):
-        append([synthetic_record("smoke", "addition", "slstm", 2, experiment=experiment)], results)
+        append([made_up("smoke", "addition", "slstm", 2, experiment=experiment)], results)
     with (results / "depth" / "records.jsonl").open("a") as file:
         file.write("{}\n")
     assert main(["--results", str(results)]) == 2
@@ -717,8 +629,8 @@ def test_lines_that_never_left_chance_are_grey_and_close_ones_smoothed(published
     """Of single validations that stray, the line shows none; they are behind it, faintly."""
     strayed = [0.3 if number % 20 == 5 else 0.2 for number in range(40)]
     runs = [
-        synthetic_record("paper", "addition", "slstm", 1, curve=points([0.154] * 40)),
-        synthetic_record("paper", "addition", "tlstm_3d", 1, curve=points(strayed)),
+        made_up("paper", "addition", "slstm", 1, curve=points([0.154] * 40)),
+        made_up("paper", "addition", "tlstm_3d", 1, curve=points(strayed)),
     ]
     panel, _, legend = learning_curves(runs, published).axes
     lines = {line.get_label(): line for line in panel.lines}

@@ -21,10 +21,7 @@ from tlstm import figures
 from tlstm import memory_cells as command
 from tlstm.layers.memory_trajectory import trajectory
 from tlstm.records import memory_cells as store
-from tlstm.records.schema import (
-    read_record,
-    write_record,
-)
+from tlstm.records.schema import read_record, write_record
 from tlstm.reporting import memory_cells as drawing
 from tlstm.reporting.style import RED
 from tlstm.training.config import compose
@@ -333,7 +330,7 @@ def test_damaged_numbers_are_named(
         content[key] = content[key][1:] if key == "inputs" else [[1.0]]
     path.write_text(json.dumps(content)[: None if key else 100])
     assert figures.main(["fig6", "--results", str(tmp_path)]) == 2
-    assert f"{path} holds no memory cells" in capsys.readouterr().err
+    assert f"{path} is not a valid picture of memory cells" in capsys.readouterr().err
 
 
 def test_numbers_that_cannot_be_written_lose_nothing(run: Path, tmp_path: Path) -> None:

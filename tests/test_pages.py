@@ -4,13 +4,9 @@ import csv
 import math
 import random
 import re
-import shutil
-import subprocess
-import sys
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
-from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -23,30 +19,24 @@ from matplotlib.figure import Figure
 
 from test_bench import everything, on_processor
 from test_figures import (
-    PUBLISHED_CSV,
     curves_of,
     published,
     results,
     shown_rows,
-    synthetic_record,
     words,
 )
-from test_results import points
-from tlstm.figures import main
+from tlstm.figures import draw_front, main
 from tlstm.records import table as tables
 from tlstm.records.measures import BITS_PER_CHARACTER, measure_of
-from tlstm.records.schema import (
-    Record,
-)
-from tlstm.records.store import (
-    append,
-)
+from tlstm.records.schema import Record
+from tlstm.records.store import append
 from tlstm.reporting import rows, runtime_pictures
 from tlstm.reporting.learning_curves import learning_curves
-from tlstm.reporting.pages import Heading, code, experiment_page, verdict
+from tlstm.reporting.pages import Experiment, code, experiment_page, verdict
 from tlstm.reporting.runtime import machines
 from tlstm.reporting.settings import settings_figure
 from tlstm.reporting.sweeps import ablation_figure, sweep_figure
+from worlds import PUBLISHED, made_up, points
 
 __all__ = ["published", "results"]  # fixtures
 
@@ -57,15 +47,15 @@ TABLES = {
 }
 
 
-def run(task: str, model: str, depth: int, seed: int = 0, **changes) -> Record:
+def run(
+    task: str, model: str, depth: int, seed: int = 0, scale: str = "smoke", **changes
+) -> Record:
     """A made-up run of a task that no run solves."""
     unsolvable = {"threshold": 1.0, "samples_to_threshold": None, "outcome": "budget spent"}
-    like = synthetic_record("smoke", "addition", model, depth, seed, channels=24)
-    config = like.config | {"task": {"name": task}, "training": {"samples_per_epoch": 10}}
-    identifier = f"{crc32(repr((task, model, depth, seed)).encode()):016x}"
-    unsolvable |= {"test": changes["best"]} if "best" in changes else {}
-    values = {"task": task, "config": config, "identifier": identifier, **unsolvable, **changes}
-    return Record.model_validate(like.model_dump() | values)
+    config = {"task": {"name": task}, "training": {"samples_per_epoch": 10}}
+    test = {"test": changes["best"]} if "best" in changes else {}
+    values = {"experiment": "fig4", "channels": 24, "config": config, **unsolvable, **test}
+    return made_up(scale, task, model, depth, seed, **(values | changes))
 
 
 def page_of(results: Path, experiment: str) -> str:
@@ -132,7 +122,7 @@ def times(*found: tuple[str, int, int, str, float]) -> pd.DataFrame:
 def test_the_benchmarks_runtimes_take_the_place_of_those_on_a_shared_device(published, results):
     device = "NVIDIA H200"
     runs = [
-        synthetic_record("paper", "memorization", model, depth, channels=100)
+        made_up("paper", "memorization", model, depth, channels=100)
         for model in ("tlstm_2d", "slstm")
         for depth in (1, 4)
     ]
@@ -156,18 +146,19 @@ def test_the_benchmarks_runtimes_take_the_place_of_those_on_a_shared_device(publ
 
 def with_settings(seed: int, solved: int | None, samples: int, best: float, **training) -> Record:
     """A run of Figure 4's best model with settings of the training."""
-    like = synthetic_record("paper", "memorization", "tlstm_3d_cn", 10, seed)
     learnt = {"learning_rate": 0.001, "loss": "answer", "gradient_clip": 0.0, **training}
-    name = f"{crc32(repr((seed, training)).encode()):016x}"
-    changes = {
-        "identifier": name,
-        "config": like.config | {"training": learnt},
-        "samples": samples,
-        "samples_to_threshold": solved,
-        "outcome": "solved" if solved else "budget spent",
-        "best": {"accuracy": best, "loss": 1.0},
-    }
-    return Record.model_validate(like.model_dump() | changes)
+    return made_up(
+        "paper",
+        "memorization",
+        "tlstm_3d_cn",
+        10,
+        seed,
+        config={"task": {"symbols": 20, "alphabet": 64}, "training": learnt},
+        samples=samples,
+        samples_to_threshold=solved,
+        outcome="solved" if solved else "budget spent",
+        best={"accuracy": best, "loss": 1.0},
+    )
 
 
 def test_settings_are_rows_by_the_samples_that_they_take(published):
@@ -223,21 +214,14 @@ def test_a_model_whose_runs_all_have_another_setting_than_others_says_so():
     """A row of a recipe must not read as one of the reproduction."""
 
     def run(model: str, depth: int, channels: int, zeros: float) -> Record:
-        like = synthetic_record("paper", "addition", model, depth)
         task = {"name": "addition", "digits": 15, "channels": channels, "max_zero_fraction": zeros}
-        core = {"rank": 2 if "2d" in model else 3}
-        return like.model_copy(
-            update={
-                "identifier": f"{crc32(repr((model, depth, zeros)).encode()):016x}",
-                "channels": channels,
-                "config": like.config | {"task": task, "model": {"name": model, "core": core}},
-            }
-        )
+        config = {"task": task, "model": {"name": model}}
+        return made_up("paper", "addition", model, depth, channels=channels, config=config)
 
     runs = [run("tlstm_2d", 4, 400, 1.0), run("tlstm_2d", 7, 400, 1.0)]
     runs += [run("tlstm_3d_cn", 7, 200, zeros) for zeros in (0.0, 1.0)]
-    found = tables.run_table(runs)
-    assert [*zip(found["model"], found["depth"], found["variant"], strict=True)] == [
+    found = rows.run_table(runs)
+    assert [*zip(found["model"], found["depth"], found["settings"], strict=True)] == [
         ("tlstm_2d", 4, "max_zero_fraction=1.0"),
         ("tlstm_2d", 7, "max_zero_fraction=1.0"),
         ("tlstm_3d_cn", 7, "max_zero_fraction=0.0"),
@@ -256,13 +240,13 @@ def test_rows_name_no_setting_that_all_runs_of_the_reproduction_have(results):
         for run in varied
     ]
     names = ["", "learning_rate=0.002", "warmup_samples=150"]
-    assert [*tables.run_table(varied, [usual])["variant"]] == names
-    assert [*tables.run_table([*varied, usual])["variant"]] == [*names, ""]
-    alone = tables.run_table(varied)["variant"]
+    assert [*rows.run_table(varied, [usual])["settings"]] == names
+    assert [*rows.run_table([*varied, usual])["settings"]] == [*names, ""]
+    alone = rows.run_table(varied)["settings"]
     assert alone.tolist()[0] == "learning_rate=0.001; warmup_samples=0"
 
     other = with_settings(9, 80_000, 80_000, 0.995, learning_rate=0.004, warmup_samples=0)
-    named = tables.run_table(varied, [usual, other])["variant"]  # the reproduction has two rates
+    named = rows.run_table(varied, [usual, other])["settings"]  # the reproduction has two rates
     assert named.tolist()[0] == "learning_rate=0.001"
 
     append([usual, *varied], results)
@@ -285,7 +269,7 @@ def test_published_rows_are_compared_with_the_runs_of_their_depth(published):
         ("grid_lstm_untied", 10, 1): None,
     }
     runs = [
-        synthetic_record(
+        made_up(
             "paper", "memorization", *key, samples_to_threshold=samples, samples=samples or 500_000,
             outcome="solved" if samples else "budget spent",
         )
@@ -331,7 +315,7 @@ def test_layer_normalization_that_sees_ahead_is_no_best_and_said_to_be():
     """It predicts what some of its locations have read."""
     shallow = [normalized("layer", 1, 1.4), normalized("channel", 2, 1.5)]
     ahead = normalized("layer", 2, 0.2)
-    assert "sees_ahead" in tables.run_table(shallow)
+    assert "sees_ahead" in rows.run_table(shallow)
     assert "AT L > 1" not in words(sweep_figure(shallow, "depth"))
     assert "AT L > 1" in words(sweep_figure([*shallow, ahead], "depth")).replace("\n", " ")
     named = verdict(rows.run_table([*shallow, ahead]))
@@ -400,7 +384,7 @@ def test_labels_never_overlap(published):
     for machine, shown in machines([*measured, *slow]).items():
         figures |= runtime_pictures.pictures(machine, shown)
     runs = [
-        synthetic_record("paper", "memorization", model, depth, seed)
+        made_up("paper", "memorization", model, depth, seed)
         for model in ("slstm", "tlstm_3d_cn")
         for depth in (1, 4, 7, 10)
         for seed in range(2)
@@ -414,14 +398,12 @@ def test_labels_never_overlap(published):
 
 def ablated(label: str, model: str, accuracy: float, **core) -> Record:
     """A run of an ablation: `model` with other settings of its core, under its own name."""
-    config = {"model": {"name": model, "label": label, "core": core}}
     return run(
         "memorization",
         model,
         4,
-        crc32(label.encode()) % 1000,
         label=label,
-        config=config,
+        config={"model": {"name": model, "label": label, "core": core}},
         best={"accuracy": accuracy, "loss": 1.0},
         threshold=0.99,
     )
@@ -461,7 +443,7 @@ def test_without_records_a_page_says_so_and_how_to_measure(results, experiment):
 @pytest.mark.parametrize("experiment", TABLES)
 def test_a_table_has_the_published_rows_of_the_csv(results, experiment):
     page = page_of(results, experiment)
-    with PUBLISHED_CSV.open() as file:
+    with PUBLISHED.open() as file:
         wanted = [row for row in csv.DictReader(file) if row["table"] == experiment]
     found = [
         row
@@ -527,12 +509,9 @@ def page_with(text: str) -> str:
     values = {"label": text, "hardware": hardware, "config": config, "overrides": [text]}
     record = like.model_copy(update=values)
     other = like.model_copy(update={"identifier": "f" * 16, "config": {"training": {"loss": "x"}}})
-    heading = Heading("fig4", "Figure 4", "make")
-    return experiment_page([record, other], published_rows_of_none(), pd.DataFrame(), (), heading)
-
-
-def published_rows_of_none() -> pd.DataFrame:
-    return tables.read_published(PUBLISHED_CSV).iloc[:0]
+    nothing = tables.read_published(PUBLISHED).iloc[:0]
+    shown = Experiment("Figure 4", "make")
+    return experiment_page("fig4", shown, [record, other], nothing, pd.DataFrame())
 
 
 def shape_and_words(page: str) -> tuple[list[str], str]:
@@ -554,16 +533,20 @@ def test_what_records_hold_is_text_on_a_page(text):
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_markup_of_records_is_text_on_every_page(text, results):
+def test_markup_of_records_is_text_on_a_page(text):
     """Addresses are no links either, which other parsers make of them."""
     shape, _ = shape_and_words(page_with("plain"))
     page = page_with(text)
     assert Counter(shape_and_words(page)[0]) == Counter(shape)
     assert " ".join(text.split()) in shape_and_words(page)[1]
     assert not re.search(r"(?<!\\)://evil|www\.evil", page)
-    label = text.replace("\n", " ").replace("$", "")  # a record's name is one line without it
-    append([run("addition", "slstm", 1, label=label, experiment="fig4")], results)
-    assert main(["--results", str(results)]) == 0
+
+
+def test_markup_of_records_is_text_on_the_front_page_too(results):
+    labels = [text.replace("\n", " ").replace("$", "") for text in HOSTILE]  # as a record's may be
+    append([run("addition", f"m{len(label)}", 1, label=label) for label in labels], results)
+    assert main(["fig4", "--results", str(results)]) == 0
+    draw_front(results)
     for front in (results / "README.md", results / "fig4" / "README.md"):
         elements, _ = shape_and_words(front.read_text(encoding="utf-8"))
         assert elements.count("html_block") == 1  # which says what made the page
@@ -581,30 +564,5 @@ def test_code_is_code_whatever_it_holds(text):
 
 def test_the_page_of_runtime_is_one_to_read():
     """The rest is in its csv."""
-    page = (PUBLISHED_CSV.parent / "runtime" / "README.md").read_text(encoding="utf-8")
+    page = (PUBLISHED.parent / "runtime" / "README.md").read_text(encoding="utf-8")
     assert len(page.splitlines()) <= 100
-
-
-def test_a_page_tells_the_best_where_nothing_is_solved(results):
-    losses = {"slstm": 1.3, "tlstm_2d": 1.1}
-    append(
-        [
-            run("wikipedia", model, 2, experiment="fig3", best={"accuracy": 0.5, "loss": loss})
-            for model, loss in losses.items()
-        ],
-        results,
-    )
-    page = page_of(results, "fig3")
-    assert "The best on validation is 2D tLSTM, L = 2: 1.587 bpc on the test samples." in page
-
-
-def test_figures_take_no_torch_and_no_wandb(tmp_path):
-    """So that drawing takes seconds."""
-    shutil.copy(PUBLISHED_CSV, tmp_path)
-    code = (
-        "import sys; from tlstm.figures import main; "
-        f"main(['--results', {str(tmp_path)!r}]); "
-        "sys.exit(' '.join({'torch', 'wandb', 'hydra', 'lightning'} & set(sys.modules)) or 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

@@ -92,10 +92,7 @@ def test_python_blocks_run_and_say_what_comes_out() -> None:
 
 
 def test_there_is_a_command_to_reproduce_and_one_to_test() -> None:
-    assert commands("make") == [
-        "make reproduce-fig4",
-        "make test",
-    ]
+    assert commands("make") == ["make reproduce-fig4", "make test"]
 
 
 def test_every_figure_and_table_has_a_row_with_its_numbers_of_runs() -> None:
@@ -268,9 +265,7 @@ def configurations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copies
 
 
-def test_the_variant_of_the_readme_gets_into_figure_4(
-    configurations: Path,
-) -> None:
+def test_the_variant_of_the_readme_gets_into_figure_4(configurations: Path) -> None:
     """Its file, then its commands in their order, a tiny run in the place of the sweep's."""
     (block,) = blocks("yaml")
     assert yaml.safe_load(block)["name"] == VARIANT

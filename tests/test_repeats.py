@@ -8,11 +8,11 @@ import pytest
 from commands import files_below
 from test_figures import results
 from test_pages import page_of
-from test_results import STARTED, make_record
 from tlstm.records.schema import Record, write_record
 from tlstm.records.store import append, load
 from tlstm.reporting.pages import repeats as in_words
 from tlstm.results import main
+from worlds import STARTED, make_record
 
 __all__ = ["results"]  # a fixture
 

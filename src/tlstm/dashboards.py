@@ -115,11 +115,7 @@ def default_entity() -> str:
 
 
 def save_workspace(entity: str, project: str) -> str:
-    """Create or update the workspace, and create a missing project.
-
-    Returns:
-        Its address.
-    """
+    """Create or update the workspace, and create a missing project; return its address."""
     api = wandb.Api()
     if project not in [found.name for found in api.projects(entity)]:
         api.create_project(project, entity)
@@ -163,11 +159,7 @@ def sections() -> list[workspace_api.Section]:
 
 
 def save_report(entity: str, project: str) -> str:
-    """Create or update the report.
-
-    Returns:
-        Its address.
-    """
+    """Create or update the report; return its address."""
     report = report_api.Report(
         entity=entity,
         project=project,

@@ -9,10 +9,8 @@ records give the same bytes.
 import io
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -24,6 +22,7 @@ from tlstm.records.schema import Record
 from tlstm.records.store import latest, load
 from tlstm.reporting import memory_cells, pages, rows, rule, runtime, runtime_pictures
 from tlstm.reporting.learning_curves import learning_curves
+from tlstm.reporting.pages import Experiment, Pictured
 from tlstm.reporting.positions import positions_figure
 from tlstm.reporting.search import search_figure
 from tlstm.reporting.settings import settings_figure
@@ -31,68 +30,21 @@ from tlstm.reporting.style import style
 from tlstm.reporting.sweeps import ablation_figure, sweep_figure
 from tlstm.utils import CommandParser, complain, printable, replace_file, run_main, sentence
 
-
-class Experiment(NamedTuple):
-    """The way in which the records of an experiment are shown.
-
-    Attributes:
-        title: of its page.
-        command: makes its records.
-        figure: draws the records of one scale and task, given the published numbers and the
-            benchmark's runtimes too; None where there is only a table.
-        published: the table of published.csv that its page shows; empty for none.
-        shown_by: the experiment whose page has the runs of the same models and depths.
-        reference_runs: experiments whose runs of the same models and depths are in its pictures
-            too, and from which the settings of its own are named.
-        includes: experiments whose runs of the same models and depths count as its own.
-        section: makes the end of its page, in Markdown, of its records and of all those of
-            `reference_runs`, given the published numbers; None for none.
-    """
-
-    title: str
-    command: str
-    figure: Callable[[Sequence[Record], pd.DataFrame, pd.DataFrame], Figure] | None = None
-    published: str = ""
-    shown_by: str | None = None
-    reference_runs: tuple[str, ...] = ()
-    includes: tuple[str, ...] = ()
-    section: Callable[[Sequence[Record], pd.DataFrame], str] | None = None
-
-
-def _along(size: str, records: Sequence[Record], _: object, times: pd.DataFrame) -> Figure:
-    return sweep_figure(records, size, times)
-
-
-def _ablation(records: Sequence[Record], _: object, times: pd.DataFrame) -> Figure:
-    return ablation_figure(records, times)
-
-
-def _settings(records: Sequence[Record], published: pd.DataFrame, _: object) -> Figure:
-    return settings_figure(records, published)
-
-
-def _search(records: Sequence[Record], *_: object) -> Figure:
-    return search_figure(records)
-
-
-def _positions(records: Sequence[Record], *_: object) -> Figure:
-    return positions_figure(records)
-
-
 PAGE = "README.md"
 MAKE, SWEEP = "make reproduce-{}", "python -m tlstm.sweep sweeps/{}.yaml"
 SWEEPS = "python -m tlstm.sweep sweeps/{}/*.yaml"
 DIGITS = "python -m tlstm.sweep sweeps/choices/{}.yaml"
 SEARCH = "python -m tlstm.sweep sweeps/choices/addition-{}.yaml"
-ALONG_DEPTH = partial(_along, "depth")
 EXPERIMENTS = {
-    "fig3": Experiment("Figure 3: Wikipedia", MAKE, ALONG_DEPTH, "table1", includes=("table1",)),
-    "fig4": Experiment(
-        "Figure 4: addition and memorization",
+    "fig3": Experiment(
+        "Figure 3: Wikipedia",
         MAKE,
-        learning_curves,
-        "table2",
-        includes=("table2",),
+        lambda records, _, times: sweep_figure(records, "depth", times),
+        "table1",
+        includes=("table1",),
+    ),
+    "fig4": Experiment(
+        "Figure 4: addition and memorization", MAKE, learning_curves, "table2", includes=("table2",)
     ),
     "fig5": Experiment(
         "Figure 5: sequential and permuted MNIST",
@@ -104,27 +56,41 @@ EXPERIMENTS = {
     "table1": Experiment("Table 1: Wikipedia", MAKE, None, "table1", "fig3"),
     "table2": Experiment("Table 2: addition and memorization", MAKE, None, "table2", "fig4"),
     "table3": Experiment("Table 3: sequential and permuted MNIST", MAKE, None, "table3", "fig5"),
-    "depth": Experiment("Depth", SWEEP, ALONG_DEPTH),
-    "width": Experiment("Width: channels", SWEEP, partial(_along, "channels")),
+    "depth": Experiment(
+        "Depth", SWEEP, lambda records, _, times: sweep_figure(records, "depth", times)
+    ),
+    "width": Experiment(
+        "Width: channels",
+        SWEEP,
+        lambda records, _, times: sweep_figure(records, "channels", times),
+    ),
     "choices": Experiment(
         "What the paper leaves open",
         SWEEPS,
-        _settings,
+        lambda records, published, _: settings_figure(records, published),
         "table2",
         reference_runs=("fig4", "table2"),
         section=rule.section,
     ),
-    "digits": Experiment("Addition, digit by digit", DIGITS, _positions),
-    "search": Experiment("Addition: a random search", SEARCH, _search),
+    "digits": Experiment(
+        "Addition, digit by digit", DIGITS, lambda records, *_: positions_figure(records)
+    ),
+    "search": Experiment(
+        "Addition: a random search", SEARCH, lambda records, *_: search_figure(records)
+    ),
     "recipe": Experiment(
         "Beyond the paper: fewer samples",
         SWEEPS,
-        _settings,
+        lambda records, published, _: settings_figure(records, published),
         "table2",
         reference_runs=("fig4", "table2"),
     ),
     "weights": Experiment("Weights to use", SWEEP),
-    "ablation": Experiment("Ablation: each part with and without the others", SWEEP, _ablation),
+    "ablation": Experiment(
+        "Ablation: each part with and without the others",
+        SWEEP,
+        lambda records, _, times: ablation_figure(records, times),
+    ),
 }
 RUNTIME = bench_store.EXPERIMENT
 COMMANDS = {name: shown.command.format(name) for name, shown in EXPERIMENTS.items()}
@@ -179,15 +145,14 @@ def draw(name: str, results_dir: Path) -> list[Path]:
     times = rows.benchmark_times(bench_store.latest(bench_store.load(results_dir)))
     reference_runs = latest(_alike(own, shown.reference_runs, results_dir))
     drawn = latest([*own, *reference_runs])
-    pictures = draw_pictures(drawn, published, times, shown, directory) if shown.figure else []
+    pictures = (
+        draw_pictures(shown.figure, drawn, published, times, directory) if shown.figure else []
+    )
     if own:
-        runs = tables.run_table(latest(own), reference_runs)
-        runs["versions"] = rows.run_table(latest(own), reference_runs)["versions"]
-        content = runs.to_csv(index=False, lineterminator="\n")
-        replace_file(directory / "runs.csv", content.encode())
-    heading = pages.Heading(name, shown.title, COMMANDS[name], shown.shown_by)
+        runs = rows.run_table(latest(own), reference_runs)
+        replace_file(directory / "runs.csv", rows.runs_csv(runs).encode())
     names = {picture.name for picture in pictures}
-    text = pages.experiment_page(own, published, times, names, heading, reference_runs)
+    text = pages.experiment_page(name, shown, own, published, times, names, reference_runs)
     if shown.section:
         every = [load(results_dir, other) for other in (name, *shown.reference_runs)]
         text += "\n\n" + shown.section(list(itertools.chain.from_iterable(every)), published)
@@ -209,19 +174,18 @@ def _alike(
 
 
 def draw_pictures(
+    figure: Pictured,
     records: Sequence[Record],
     published: pd.DataFrame,
     times: pd.DataFrame,
-    shown: Experiment,
     directory: Path,
 ) -> list[Path]:
     """Draw a picture of each scale and task; return them without their suffixes."""
-    assert shown.figure is not None
     pictures = []
     for scale, task in sorted({(record.scale, record.task) for record in records}):
         group = [record for record in records if (record.scale, record.task) == (scale, task)]
         pictures.append(directory / f"{scale}-{task}")
-        save(shown.figure(group, published, times), pictures[-1])
+        save(figure(group, published, times), pictures[-1])
     return pictures
 
 
@@ -260,8 +224,8 @@ def draw_front(results_dir: Path) -> list[Path]:
     Returns:
         The files that were written; none where there are no records.
     """
-    names = [name for name in EXPERIMENTS if load(results_dir, name)]
-    records = [record for name in names for record in load(results_dir, name)]
+    stores = (load(results_dir, name) for name in EXPERIMENTS)
+    records = list(itertools.chain.from_iterable(stores))
     if not records:
         return []
     measurements = bench_store.latest(bench_store.load(results_dir))

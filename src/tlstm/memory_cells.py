@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from tlstm.layers.tensorized import TensorizedLSTM
 from tlstm.records import provenance
 from tlstm.records.memory_cells import MemoryCells, write
 from tlstm.records.schema import Record, read_record
+from tlstm.records.sources import LEFT_OUT
 from tlstm.tasks.base import Batch
 from tlstm.training.trained_run import TrainedRun, read_run
 from tlstm.utils import (
@@ -33,7 +35,6 @@ from tlstm.utils import (
 )
 
 DIGITS = 4  # of the numbers that are stored
-LEFT_OUT = "scratch"  # runs for their own sake
 CORE = f"{TensorizedLSTM.__module__}.{TensorizedLSTM.__name__}"
 
 
@@ -91,12 +92,16 @@ def candidates(runs_dir: Path) -> Iterator[tuple[Record, Path]]:
     """Yield finished runs of tensorized LSTMs with several locations and with a checkpoint."""
     for path in sorted(runs_dir.glob("*/*/record.json")):
         directory = path.parent
-        if directory.parent.name == LEFT_OUT:
+        checkpoint = directory / "checkpoints" / "best.ckpt"
+        if directory.parent.name == LEFT_OUT or not checkpoint.is_file():
             continue
-        if not (directory / "checkpoints" / "best.ckpt").is_file():
-            continue
-        record = _readable(path)
-        if record is not None and _has_a_picture(record):
+        try:
+            record = read_record(path)
+        except (OSError, ValueError):
+            continue  # `tlstm.results collect` names those
+        model: Any = record.config.get("model", {})
+        core = model.get("core", {})
+        if core.get("_target_") == CORE and core.get("tensor_size") != 1:
             yield record, directory
 
 
@@ -106,20 +111,6 @@ def rank(record: Record) -> tuple[float, float]:
     by_loss = math.inf if loss is None else loss
     quality = by_loss if "loss" in record.selected_by else -(record.best.get("accuracy") or 0)
     return record.samples_to_threshold or math.inf, quality
-
-
-def _readable(path: Path) -> Record | None:
-    """Read a record, None where it is not valid: `tlstm.results collect` names those."""
-    try:
-        return read_record(path)
-    except (OSError, ValueError):
-        return None
-
-
-def _has_a_picture(record: Record) -> bool:
-    model = record.config.get("model")
-    core = model.get("core") if isinstance(model, dict) else None
-    return isinstance(core, dict) and core.get("_target_") == CORE and core.get("tensor_size") != 1
 
 
 def memory_cells(run: TrainedRun) -> MemoryCells:

@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -33,16 +32,6 @@ the task beside them, as plain integers. The paper counts in units of 2²⁰: it
 """
 
 
-class Model(NamedTuple):
-    """A row of the table."""
-
-    model: str
-    name: str
-    what: str
-    task: str
-    parameters: int
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = CommandParser(prog="python -m tlstm.models", description=__doc__)
@@ -56,23 +45,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def page() -> str:
     """Return the page."""
-    found = [describe(file) for file in sorted(MODELS.glob("*.yaml"))]
-    rows = [
-        f"| `{each.model}` | {each.name} | {each.what} | {each.task} | {each.parameters:,} |\n"
-        for each in found
-    ]
+    rows = map(row, sorted(MODELS.glob("*.yaml")))
     return HEAD.format(large=count("wikipedia", LARGE)) + "".join(rows)
 
 
-def describe(file: Path) -> Model:
+def row(file: Path) -> str:
     """Return the row of a file of conf/model/: of Table 3's models for MNIST, else Wikipedia's."""
     what = file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
     task = "mnist" if "Table 3" in what else "wikipedia"
     chosen = [f"model={file.stem}"]
-    config = compose(["scale=paper", f"task={task}", *chosen]).config
-    source = re.search(r"\(([^()]* et al\. \d{4})\)", _docstring(config.model.core["_target_"]))
+    model = compose(["scale=paper", f"task={task}", *chosen]).config.model
+    module = importlib.import_module(model.core["_target_"].rpartition(".")[0])
+    title = (module.__doc__ or "").partition("\n\n")[0]
+    source = re.search(r"\(([^()]* et al\. \d{4})\)", title)
     cited = f" ({source[1]})" if source else ""
-    return Model(file.stem, config.model.label, what + cited, task, count(task, chosen))
+    cells = f"`{file.stem}`", model.label, what + cited, task, f"{count(task, chosen):,}"
+    return f"| {' | '.join(cells)} |\n"
 
 
 def count(task: str, settings: Sequence[str]) -> int:
@@ -81,12 +69,6 @@ def count(task: str, settings: Sequence[str]) -> int:
     with torch.device("meta"):
         module = make_module(config, make_data(config))
     return sum(parameter.numel() for parameter in module.network.parameters())
-
-
-def _docstring(target: str) -> str:
-    """Return the first sentence of the docstring of the module that has a class."""
-    text = importlib.import_module(target.rpartition(".")[0]).__doc__ or ""
-    return text.partition("\n\n")[0]
 
 
 if __name__ == "__main__":

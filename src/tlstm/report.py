@@ -11,9 +11,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jinja2
 import pandas as pd
 from bokeh.document import Document
 from bokeh.resources import Resources
@@ -25,7 +24,7 @@ from tlstm.records.measures import STANDS_IN_FOR
 from tlstm.records.schema import Record
 from tlstm.records.store import latest, load_all
 from tlstm.reporting import charts, pages, rows, runtime
-from tlstm.reporting.claims import counted, judge_all, summary, told_apart
+from tlstm.reporting.claims import counted, judge_all, plateau_verdicts, summary
 from tlstm.reporting.comparison import LABELS
 from tlstm.utils import (
     CommandParser,
@@ -40,22 +39,7 @@ from tlstm.utils import (
 PICTURES = {".svg": "image/svg+xml", ".png": "image/png"}  # types of memory-cell pictures
 MEMORY_CELLS = "fig6"
 FILTERS = {"scale": "scale", "task": "task", "model": "configuration", "depth": "L", "seed": "seed"}
-TITLES = {"table1": "Table 1", "table2": "Table 2", "table3": "Table 3"}
 QUICK = "quick"  # the scale of measurements of short sequences
-
-
-class Group(NamedTuple):
-    """The content of the page for one scale and task."""
-
-    scale: str
-    task: str
-    title: str
-    sizes: str
-    stands_in: bool
-    depths: list[int]
-    curves: list[charts.Chart]
-    summaries: list[charts.Chart]
-    lines: list[dict[str, Any]]
 
 
 def read(results_dir: Path) -> tuple[list[Record], list[Measurement], list[str]]:
@@ -95,30 +79,28 @@ def render(
     judgements = judge_all(records, measurements)
     groups = [
         group_of(runs, records, published, f"group-{number}")
-        for number, runs in enumerate(apart(table))
+        for number, runs in enumerate(by_group(table))
     ]
     own = table[~table["experiment"].isin(tables.VARIED)]
-    return (
-        environment()
-        .get_template("report.html.jinja")
-        .render(
-            judgements=judgements,
-            verdicts=summary(judgements),
-            told_apart=told_apart(judgements),
-            filters=filters(table, quick=any(each.quick for each in measurements)),
-            groups=groups,
-            published=pages.published_tables(published, own, TITLES),
-            costs=rows.cost_rows(table),
-            runs=every_run(table),
-            runtimes=runtimes(measurements),
-            runtime_charts=charts.runtimes(times),
-            pictures=[pictured(picture) for picture in pictures],
-            library="\n".join(Resources(mode="inline", components=["bokeh"]).js_raw),
-        )
+    made = pages.templates(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {"counted": counted, "embedded": embedded, "task_title": rows.task_title}
+    return made.get_template("report.html.jinja").render(
+        judgements=judgements,
+        verdicts=summary(judgements),
+        plateau_verdicts=plateau_verdicts(judgements),
+        filters=filters(table, quick=any(each.quick for each in measurements)),
+        groups=groups,
+        published=pages.published_tables(published, own),
+        costs=rows.cost_rows(table),
+        runs=every_run(table),
+        runtimes=runtimes(measurements),
+        runtime_charts=charts.runtimes(times),
+        pictures=[pictured(picture) for picture in pictures],
+        library="\n".join(Resources(mode="inline", components=["bokeh"]).js_raw),
     )
 
 
-def apart(table: pd.DataFrame) -> list[pd.DataFrame]:
+def by_group(table: pd.DataFrame) -> list[pd.DataFrame]:
     """Return the runs by scale and task: of the reproduction, then of every other experiment."""
     others = [table[table["experiment"] == experiment] for experiment in tables.VARIED]
     parts = [table[~table["experiment"].isin(tables.VARIED)], *others]
@@ -127,7 +109,7 @@ def apart(table: pd.DataFrame) -> list[pd.DataFrame]:
 
 def group_of(
     table: pd.DataFrame, records: Iterable[Record], published: pd.DataFrame, name: str
-) -> Group:
+) -> dict[str, Any]:
     """Return what the page shows of the runs of one scale and task.
 
     Args:
@@ -140,17 +122,18 @@ def group_of(
     points = {record.identifier: record.curve for record in records}
     scale, task, experiment = (str(table[part].iloc[0]) for part in ("scale", "task", "experiment"))
     marks = tables.published_marks(published, task) if scale == "paper" else []
-    return Group(
-        scale=scale,
-        task=task,
-        title=rows.task_title(task) + (f", {experiment}" if experiment in tables.VARIED else ""),
-        sizes=tables.sizes(table),
-        stands_in=task in STANDS_IN_FOR,
-        depths=sorted(int(depth) for depth in set(table["depth"])),
-        curves=charts.curves(table, points, f"{name}-curves", marks),
-        summaries=charts.summaries(table, name),
-        lines=side_by_side(table),
-    )
+    other = f", {experiment}" if experiment in tables.VARIED else ""
+    return {
+        "scale": scale,
+        "task": task,
+        "title": rows.task_title(task) + other,
+        "sizes": tables.sizes(table),
+        "stands_in": task in STANDS_IN_FOR,
+        "depths": sorted(int(depth) for depth in set(table["depth"])),
+        "curves": charts.curves(table, points, f"{name}-curves", marks),
+        "summaries": charts.summaries(table, name),
+        "lines": side_by_side(table),
+    }
 
 
 def side_by_side(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -279,21 +262,6 @@ def memory_cells(results_dir: Path) -> list[Path]:
             other = found.get(path.stem, path)
             found[path.stem] = min(path, other, key=lambda each: each.stat().st_size)
     return list(found.values())
-
-
-def environment() -> jinja2.Environment:
-    """Return templates that escape whatever records hold."""
-    made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pages.TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters["counted"] = counted
-    made.filters["embedded"] = embedded
-    made.filters["task_title"] = rows.task_title
-    return made
 
 
 def write_report(results_dir: Path, output: Path) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tlstm.records import measurement
 from tlstm.records.sources import read_source
-from tlstm.records.store import take_in
+from tlstm.records.store import append
 from tlstm.utils import CommandParser, complain, printable, replace_file, run_main, sentence
 
 PUBLISHED = "published.csv"
@@ -43,7 +43,7 @@ def collect(source: Path, results_dir: Path, experiments: Sequence[str] = ()) ->
             if experiment == measurement.EXPERIMENT:
                 new = measurement.append(group, results_dir)
             else:
-                new, left_out = take_in(group, results_dir)
+                new, left_out = append(group, results_dir)
                 found.problems.extend(left_out)
         except (OSError, ValueError) as error:
             complain(sentence(error))

@@ -6,11 +6,13 @@ microseconds per timestep of the whole batch where a name says microseconds, els
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from tlstm.records.lines import add_lines, read_lines, read_store
 from tlstm.records.schema import (
@@ -23,7 +25,7 @@ from tlstm.records.schema import (
     Seconds,
     Size,
     Time,
-    first_fault,
+    parse,
 )
 from tlstm.utils import replace_file
 
@@ -39,7 +41,6 @@ OURS: tuple[Implementation, ...] = ("triton", "pytorch")
 STACKS: tuple[Implementation, ...] = ("nn.LSTM", "nn.LSTMCell")
 UNKNOWN = "—"
 DIGITS = 5  # of a time that is recorded
-FORMAT: Literal[2] = 2
 
 
 class Target(Frozen):
@@ -131,7 +132,7 @@ class Timing(Frozen):
 
     @property
     def repeats(self) -> int:
-        """The number of repetitions."""
+        """Number of repetitions."""
         return len(self.microseconds)
 
     @property
@@ -210,6 +211,15 @@ class Roofline(Frozen):
         return 3 * self.forward
 
 
+def _of_this_version(number: object) -> object:
+    if number != 2:
+        raise PydanticCustomError(
+            "format",
+            "of another version, not in format 2: measure again with python -m tlstm.bench",
+        )
+    return number
+
+
 class Measurement(Frozen):
     """One case by one competitor; measurements of one run can be compared.
 
@@ -225,7 +235,7 @@ class Measurement(Frozen):
         versions: of the packages that matter.
     """
 
-    format: Literal[2] = FORMAT
+    format: Annotated[Literal[2], BeforeValidator(_of_this_version)] = 2
     run: Time
     quick: bool
     case: Case
@@ -285,6 +295,9 @@ class Measurement(Frozen):
         return self.run, *where, self.case.suite, self.case.name, self.competitor.name
 
 
+parse_measurement = partial(parse, Measurement, name="measurement")  # of a line and its place
+
+
 def format_microseconds(value: float | None) -> str:
     """Return a time to four digits without an exponent, a dash for None."""
     if value is None:
@@ -309,24 +322,6 @@ def read(path: Path) -> list[Measurement]:
         ValueError: a line is not a valid measurement; the message names file and line.
     """
     return read_lines(path, parse_measurement)
-
-
-def parse_measurement(line: bytes, place: str) -> Measurement:
-    """Return the measurement of a line.
-
-    Raises:
-        ValueError: it is none; the message names the place and what is wrong.
-    """
-    try:
-        return Measurement.model_validate_json(line)
-    except ValidationError as error:
-        fault = first_fault(error)
-        if fault.startswith("format: "):
-            raise ValueError(
-                f"{place} is a measurement of another version, not in format {FORMAT}: "
-                "measure again with python -m tlstm.bench"
-            ) from error
-        raise ValueError(f"{place} is not a valid measurement: {fault}") from error
 
 
 def load(results_dir: Path) -> list[Measurement]:

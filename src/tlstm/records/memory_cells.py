@@ -6,10 +6,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from tlstm.records.schema import LARGEST, Count, Frozen, Record, first_fault
-from tlstm.utils import read_regular, replace_file
+from tlstm.records.schema import LARGEST, Count, Frozen, Record, parse
+from tlstm.utils import printable, read_regular, replace_file
 
 EXPERIMENT = "fig6"
 
@@ -61,10 +61,7 @@ class MemoryCells(Frozen):
 
 
 def write(cells: MemoryCells, results_dir: Path) -> Path:
-    """Write the cells of a run in the place of those of its scale and task.
-
-    Returns:
-        The file.
+    """Write the cells of a run in the place of those of its scale and task; return the file.
 
     Raises:
         OSError: it cannot be written.
@@ -81,18 +78,7 @@ def load(results_dir: Path) -> list[MemoryCells]:
         OSError: a file cannot be read.
         ValueError: one is not valid; the message names it.
     """
-    return [read(path) for path in sorted((results_dir / EXPERIMENT).glob("*.json"))]
-
-
-def read(path: Path) -> MemoryCells:
-    """Return the cells that a file holds.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is not valid; the message names it.
-    """
-    content = read_regular(path, LARGEST)
-    try:
-        return MemoryCells.model_validate_json(content)
-    except ValidationError as error:
-        raise ValueError(f"{path} holds no memory cells: {first_fault(error)}") from error
+    return [
+        parse(MemoryCells, read_regular(path, LARGEST), printable(path), "picture of memory cells")
+        for path in sorted((results_dir / EXPERIMENT).glob("*.json"))
+    ]

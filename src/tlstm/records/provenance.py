@@ -8,9 +8,7 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tlstm.records.schema import (
-    Hardware,
-)
+from tlstm.records.schema import Hardware
 
 PACKAGES = ("tlstm", "torch", "lightning", "torchmetrics", "numpy", "triton", "hydra-core", "wandb")
 
@@ -20,14 +18,14 @@ def commit() -> tuple[str | None, bool]:
 
     It is that of the project's own repository alone: an installed package has none, whatever
     repository it is installed in. Of a copy of the sources, as in a container, the environment
-    variable GIT_COMMIT may tell it.
+    variable GIT_COMMIT may name it.
     """
     root = Path(__file__).resolve().parents[3]
     if _project(root) != "tlstm":
         return None, False
     if not (root / ".git").exists():
-        told = os.environ.get("GIT_COMMIT", "")
-        return told if re.fullmatch("[0-9a-f]{40}", told) else None, False
+        given = os.environ.get("GIT_COMMIT", "")
+        return given if re.fullmatch("[0-9a-f]{40}", given) else None, False
     head = _git(root, "rev-parse", "HEAD")
     return head, head is not None and _git(root, "status", "--porcelain", "-uno") != ""
 
@@ -44,7 +42,7 @@ def versions(**others: str | None) -> dict[str, str]:
     """Return the versions of Python and of the packages that a result may depend on.
 
     Args:
-        others: versions that no package's metadata tell, such as ``cuda``; None is left out.
+        others: versions that no package's metadata hold, such as ``cuda``; None is left out.
     """
     found = {"python": platform.python_version()}
     for package in PACKAGES:
@@ -52,7 +50,7 @@ def versions(**others: str | None) -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found | {name: told for name, told in others.items() if told}
+    return found | {name: other for name, other in others.items() if other}
 
 
 def hardware(gpu: str | None, devices: int, threads: int) -> Hardware:

@@ -7,7 +7,7 @@ A run leaves one record, `runs/<experiment>/<run>/record.json`. Accuracies are f
 import math
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -113,6 +113,9 @@ class Frozen(BaseModel):
     """A part of a record: nothing unknown, nothing infinite, nothing that changes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+Part = TypeVar("Part", bound=Frozen)
 
 
 class CurvePoint(Frozen):
@@ -272,10 +275,7 @@ def parse_record(content: bytes, place: str, experiment: str | None = None) -> R
     Raises:
         ValueError: it is not a valid record; the message names the place and what is wrong.
     """
-    try:
-        record = Record.model_validate_json(content)
-    except ValidationError as error:
-        raise ValueError(f"{place} is not a valid record: {first_fault(error)}") from error
+    record = parse(Record, content, place, "record")
     if experiment not in (None, record.experiment):
         raise ValueError(
             f"{place} is not a valid record: experiment: it is a record of {record.experiment}, "
@@ -284,7 +284,22 @@ def parse_record(content: bytes, place: str, experiment: str | None = None) -> R
     return record
 
 
-def first_fault(error: ValidationError) -> str:
-    """Return the first thing that is wrong, with its field: "depth: Input should be ..."."""
-    first = error.errors(include_url=False)[0]
-    return ": ".join([".".join(map(printable, first["loc"])), first["msg"]]).removeprefix(": ")
+def parse(kind: type[Part], content: bytes, place: str, name: str) -> Part:
+    """Return what JSON holds.
+
+    Args:
+        kind: what it must be.
+        content: the JSON.
+        place: where it came from, for the message.
+        name: of such a thing, for the message.
+
+    Raises:
+        ValueError: it is none; the message names the place and the first thing that is wrong, with
+            its field: "depth: Input should be ...".
+    """
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        fault = ": ".join([".".join(map(printable, first["loc"])), first["msg"]]).removeprefix(": ")
+        raise ValueError(f"{place} is not a valid {name}: {fault}") from error

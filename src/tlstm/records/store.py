@@ -15,7 +15,7 @@ import pandas as pd
 
 from tlstm.records.lines import add_lines, read_store
 from tlstm.records.measurement import EXPERIMENT as RUNTIME
-from tlstm.records.schema import CurvePoint, Record, parse_record
+from tlstm.records.schema import CurvePoint, Hardware, Record, parse_record
 from tlstm.utils import sentence
 
 CURVE_POINTS = 120
@@ -56,19 +56,7 @@ def thin(
     return [curve[index] for index in kept]
 
 
-def append(records: Iterable[Record], results_dir: Path) -> int:
-    """Append records to results/<experiment>/records.jsonl, as `take_in`.
-
-    Raises:
-        ValueError: a record contradicts those of its store, too; the others were added.
-    """
-    new, contradictions = take_in(records, results_dir)
-    if contradictions:
-        raise ValueError(contradictions[0])
-    return new
-
-
-def take_in(records: Iterable[Record], results_dir: Path) -> tuple[int, list[str]]:
+def append(records: Iterable[Record], results_dir: Path) -> tuple[int, list[str]]:
     """Append records to results/<experiment>/records.jsonl, leaving out those already there.
 
     Args:
@@ -99,8 +87,10 @@ def take_in(records: Iterable[Record], results_dir: Path) -> tuple[int, list[str
                 note(record, known)
             except ValueError as error:
                 contradictions.append(str(error))
-            else:
-                added += [_thinned(record)] if is_new else []
+                continue
+            if is_new:
+                curve = thin(record.curve, record.threshold)
+                added.append(record.model_copy(update={"curve": curve}))
         return added
 
     count = sum(
@@ -131,10 +121,6 @@ def _measured(record: Record) -> dict[str, Any]:
 
 def _settings(record: Record) -> tuple[object, ...]:
     return record.task, record.model, record.depth, record.channels, record.seed
-
-
-def _thinned(record: Record) -> Record:
-    return record.model_copy(update={"curve": thin(record.curve, record.threshold)})
 
 
 def _path(results_dir: Path, experiment: str) -> Path:
@@ -196,11 +182,14 @@ def latest(records: Iterable[Record]) -> list[Record]:
 def frame(records: Iterable[Record]) -> pd.DataFrame:
     """Return one flat row per run, without its curve, configuration and versions.
 
-    Metrics become columns best_accuracy, test_loss, ...; `command` repeats the run.
+    Metrics become columns best_accuracy, test_loss, ...; `command` repeats the run. Without a run
+    there are the columns alone.
     """
-    table = pd.DataFrame([_row(record) for record in records])
     kinds = {"samples_to_threshold": "Int64"} | {f"{moment}_accuracy": float for moment in MOMENTS}
-    return table if table.empty else table.astype(kinds)
+    rows = [_row(record) for record in records]
+    columns = None if rows else [*Record.model_fields, *Hardware.model_fields, *kinds, "command"]
+    table = pd.DataFrame(rows, columns=columns and list(dict.fromkeys(columns)))
+    return table.astype(kinds)
 
 
 def _row(record: Record) -> dict[str, Any]:

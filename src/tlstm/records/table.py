@@ -1,7 +1,7 @@
-"""Tables of runs as people read them: measured rows beside the published ones.
+"""The words of tables of runs: tasks, settings, numbers, and the published numbers.
 
-Everything here is a pure function of records, of their frame (`tlstm.results.frame`) or of
-`results/published.csv`. Accuracies are fractions in a frame and per cent in a table.
+Pure functions of records, of rows of `tlstm.reporting.rows.run_table`, or of
+`results/published.csv`. Accuracies are fractions in a row of a run.
 """
 
 from collections import Counter
@@ -13,19 +13,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from tlstm.records.measures import original
+from tlstm.records.models import MODELS
 from tlstm.records.schema import Record
-from tlstm.records.store import frame
 
-# The order of the paper's figures; whatever else ran comes after them.
-CONFIGURATIONS = (
-    "slstm",
-    "tlstm_2d",
-    "tlstm_2d_no_memory_convolution",
-    "tlstm_2d_no_feedback",
-    "tlstm_3d",
-    "tlstm_3d_ln",
-    "tlstm_3d_cn",
-)
+CONFIGURATIONS = tuple(MODELS)  # in the order of the figures; others that ran come after them
 SCALES = ("paper", "short")  # in the order of the page; smoke is always last
 PHRASES = {
     "addition": "addition of {digits}-digit integers in base {base}",
@@ -55,7 +46,7 @@ TITLES = {  # of tasks whose names are not words
 DECIDING = ("task", "model", "initialization", "sampling", "training", "trainer")
 NOT_DECIDING = (
     *("seed", "accelerator", "devices", "threads", "num_workers", "progress", "data_dir", "path"),
-    "label",  # which sets runs apart by itself
+    "label",  # by which runs are grouped
 )
 OF_NETWORK = ("model.", "task.channels")  # which one model cannot have as another has it
 OF_WAY = tuple(  # which the name of an initialization says
@@ -71,7 +62,7 @@ PUBLISHED_TASKS = {"pmnist": "permuted_mnist"}  # as published.csv calls them
 
 
 class PublishedMark(NamedTuple):
-    """A row of Table 2: accuracy in per cent after so many training samples."""
+    """A row of Table 2: accuracy in per cent after a number of training samples."""
 
     model: str
     depth: int | None
@@ -115,20 +106,14 @@ def read_published(path: Path) -> pd.DataFrame:
     return table.replace({"task": PUBLISHED_TASKS})
 
 
-def published_rows(published: pd.DataFrame, task: str) -> pd.DataFrame:
-    """Return the rows that are about a task."""
-    return published[published["task"] == task]
-
-
 def published_marks(published: pd.DataFrame, task: str) -> list[PublishedMark]:
-    """Return the rows with a number of samples, as points of a learning curve."""
-    rows = published_rows(published, task)
+    """Return a task's rows with a number of samples, as points of a learning curve."""
+    rows = published[(published["task"] == task) & (published["samples"] != "")]
     return [
         PublishedMark(model, int(depth) if depth else None, number(samples), number(value))
         for model, depth, samples, value in zip(
             rows["model"], rows["depth"], rows["samples"], rows["value"], strict=True
         )
-        if samples
     ]
 
 
@@ -147,9 +132,9 @@ def scale_order(scale: str) -> tuple[int, str]:
 
 def describe_task(record: Record) -> str:
     """Return the task and its size in words: "addition of 3-digit integers"."""
-    settings = record.config.get("task")
+    task: Any = record.config.get("task", {})
     try:
-        phrase = PHRASES[record.task].format_map(settings if isinstance(settings, dict) else {})
+        phrase = PHRASES[record.task].format_map(task)
     except KeyError:
         return record.task
     return phrase.removesuffix(" in base 10")
@@ -165,27 +150,6 @@ def describe_hardware(row: Mapping[Hashable, Any]) -> str:
     return f"{device} ({threads} thread{'s' if threads > 1 else ''})"
 
 
-def run_table(records: Sequence[Record], beside: Sequence[Record] = ()) -> pd.DataFrame:
-    """Return the frame of records in the order of the paper, with columns to group by.
-
-    Added columns: `hardware`; `task_size`, the task in words; `variant`, the settings by which
-    a run differs from other runs of its scale and task, of the model only from those of its name, L
-    and M, so that only runs that differ in nothing but their seed are averaged; `sees_ahead`. What
-    all runs of the reproduction have, `variant` leaves out.
-
-    Args:
-        records: each run once.
-        beside: runs that get no row and that `variant` compares with.
-    """
-    ordered = sorted(records, key=_order)
-    table = frame(ordered)
-    table["hardware"] = [describe_hardware(row) for row in table.to_dict("records")]
-    table["task_size"] = [describe_task(record) for record in ordered]
-    table["variant"] = _variants([*ordered, *beside])[: len(ordered)]
-    table["sees_ahead"] = [sees_ahead(record) for record in ordered]
-    return table
-
-
 def sees_ahead(record: Record) -> bool:
     """Return True if a run's predictions have seen what they predict.
 
@@ -197,45 +161,52 @@ def sees_ahead(record: Record) -> bool:
     return original(record.task) == "wikipedia" and normalization == "layer" and record.depth > 1
 
 
-def _order(record: Record) -> tuple[object, ...]:
+def order(record: Record) -> tuple[object, ...]:
+    """Return a key that sorts runs as the paper does: by scale, task, model and size."""
     place = scale_order(record.scale), record.task, model_order(record.model)
     return *place, record.label, record.depth, record.channels, record.seed, record.started
 
 
-def _variants(records: Sequence[Record]) -> list[str]:
-    given = [settings(record) for record in records]
-    runs = [
-        [(_group(record, each, name), name, str(value)) for name, value in each.items()]
-        for record, each in zip(records, given, strict=True)
-    ]
-    sizes = Counter(
-        _group(record, each, kind)
-        for record, each in zip(records, given, strict=True)
-        for kind in ("task.", *OF_NETWORK[:1], *OF_WAY[:1])
-    )
-    alike = Counter(chain.from_iterable(runs))
-    reproduced: dict[tuple[object, str], set[str]] = {}
-    for record, run in zip(records, runs, strict=True):
-        for group, name, value in run if record.experiment not in VARIED else ():
-            reproduced.setdefault((group, name), set()).add(value)
+def differing_settings(
+    records: Sequence[Record], reference_runs: Sequence[Record] = ()
+) -> list[dict[str, str]]:
+    """Return the settings by which each run differs, by the last part of their names.
+
+    A run is compared with those of its scale and task; in settings of the model only with those of
+    its name, L and M, and in those that an initialization's name says only with those of that name.
+    So only runs that differ in nothing but their seed have the same. What all runs of the
+    reproduction have is left out.
+
+    Args:
+        records: each run once.
+        reference_runs: others that they are compared with.
+    """
+    members = Counter[tuple[object, ...]]()
+    alike = Counter[tuple[object, ...]]()
+    reproduced: dict[tuple[object, ...], set[str]] = {}
+    runs = []
+    for record in (*records, *reference_runs):
+        given, task = settings(record), (record.scale, record.task)
+        network = *task, record.label, record.depth, record.channels
+        way = *task, given.get("initialization")
+        members.update([task, network, way])
+        run = {}
+        for name, value in given.items():
+            group = network if name.startswith(OF_NETWORK) else way if name in OF_WAY else task
+            run[group, name] = str(value)
+        alike.update(run.items())
+        for key, value in run.items() if record.experiment not in VARIED else ():
+            reproduced.setdefault(key, set()).add(value)
+        runs.append(run)
     return [
-        distinct(
-            f"{name.rpartition('.')[2]}={value}"
-            for group, name, value in run
-            if alike[group, name, value] < sizes[group] and reproduced.get((group, name)) != {value}
-        )
-        for run in runs
+        {
+            name.rpartition(".")[2]: value
+            for (group, name), value in run.items()
+            if alike[(group, name), value] < members[group]
+            and reproduced.get((group, name)) != {value}
+        }
+        for run in runs[: len(records)]
     ]
-
-
-def _group(record: Record, settings: Mapping[str, object], name: str) -> tuple[object, ...]:
-    """Return what the runs have in common that a run's setting is compared with."""
-    task = record.scale, record.task
-    if name.startswith(OF_NETWORK):
-        return *task, record.label, record.depth, record.channels
-    if name in OF_WAY:
-        return *task, settings.get("initialization")
-    return task
 
 
 def settings(record: Record) -> dict[str, object]:
@@ -281,15 +252,6 @@ def label(runs: pd.DataFrame) -> str:
     """Return the paper's name of such a group, with the settings that differ."""
     name, variant = runs["label"].iloc[0], runs["variant"].iloc[0]
     return f"{name} ({variant})" if variant else str(name)
-
-
-def spread(values: pd.Series, digits: int = 1) -> str:
-    """Return the mean over seeds and half of the range: "99.4 ± 0.3"; a dash for no measurement."""
-    known = values.dropna().astype(float)
-    if known.empty:
-        return UNKNOWN
-    mean = f"{known.mean():.{digits}f}"
-    return mean if len(known) == 1 else f"{mean} ± {(known.max() - known.min()) / 2:.{digits}f}"
 
 
 def samples_text(runs: pd.DataFrame) -> str:

@@ -170,17 +170,12 @@ def _draw_means(panel: figure, model: str, label: str, source: ColumnDataSource)
 
 
 def summaries(table: pd.DataFrame, name: str) -> list[Chart]:
-    """Draw quality, samples to the threshold and runtime against L, for one scale and task.
-
-    The runtime is the benchmark's where there is one, and of the machine with the most runs: two
-    machines are never in one line.
-    """
+    """Draw quality, samples to the threshold and runtime against L, for one scale and task."""
     graded = table.assign(shown=rows.quality(table), label=tables.line_names(table, "depth"))
     solved = graded.dropna(subset=["samples_to_threshold"])
-    timed = graded[graded["benchmark"]] if graded["benchmark"].any() else graded
-    hardware = timed["hardware"].mode().iloc[0]
-    where = f", {hardware}{', benchmark' if timed['benchmark'].all() else ''}"
-    timed = timed[timed["hardware"] == hardware]
+    timed, _ = rows.timed(graded)
+    benchmark = ", benchmark" if timed["benchmark"].all() else ""
+    where = f", {timed['hardware'].iloc[0]}{benchmark}"
     shown = [
         (graded, "shown", measure_of(str(table["task"].iloc[0])).title, ""),
         (solved, "samples_to_threshold", "samples to the threshold", ", of runs that passed it"),

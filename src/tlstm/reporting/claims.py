@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import pandas as pd
 
@@ -240,7 +240,7 @@ class Evidence(NamedTuple):
         scale: of the runs, or "quick" measurements.
         task: the label of the data that ran.
         decides: whether they may decide the claim about the paper.
-        verdict: what they alone would come to.
+        verdict: from them alone.
         findings: every comparison.
     """
 
@@ -258,15 +258,15 @@ class Judgement(NamedTuple):
         claim: what is claimed.
         verdict: of the paper's scale and data alone.
         reason: the verdict in numbers: what agrees, what contradicts it, what is missing.
-        evidence: what decides first, then what is said beside it.
-        apart: the verdict if two runs that both ended on a plateau were told apart.
+        evidence: first the runs that decide, then the others.
+        with_plateaus: the verdict if runs that both ended on a plateau were compared too.
     """
 
     claim: Claim
     verdict: Verdict
     reason: str
     evidence: list[Evidence]
-    apart: Verdict
+    with_plateaus: Verdict
 
 
 def judge_all(
@@ -290,18 +290,16 @@ def gathered(records: Sequence[Record], measured: pd.DataFrame) -> list[Runs]:
         records: each run once.
         measured: `rows.benchmark_times`.
     """
-    nothing = pd.DataFrame(columns=[*Record.model_fields, *rows.TIMES, "variant"])
-    table = rows.run_table(records) if records else nothing.loc[:, ~nothing.columns.duplicated()]
+    table = rows.run_table(records)
     keys = [*zip(table["scale"], table["task"], strict=True)]
     keys += zip(measured["scale"], measured["task"], strict=True)
-    return [_runs(*key, table, measured) for key in dict.fromkeys(keys)]
-
-
-def _runs(scale: str, task: str, table: pd.DataFrame, measured: pd.DataFrame) -> Runs:
-    runs, times = (
-        each[(each["scale"] == scale) & (each["task"] == task)] for each in (table, measured)
-    )
-    return Runs(scale, task, runs, runs[rows.TIMES] if times.empty else times)
+    found = []
+    for scale, task in dict.fromkeys(keys):
+        runs, times = (
+            each[(each["scale"] == scale) & (each["task"] == task)] for each in (table, measured)
+        )
+        found.append(Runs(scale, task, runs, runs[rows.TIMES] if times.empty else times))
+    return found
 
 
 def judge(claim: Claim, groups: Sequence[Runs]) -> Judgement:
@@ -312,9 +310,9 @@ def judge(claim: Claim, groups: Sequence[Runs]) -> Judgement:
     deciding = [each for each in evidence if each.decides]
     absent = [task for task in claim.tasks if task not in {each.task for each in deciding}]
     verdict = overall([each.verdict for each in deciding], complete=not absent)
-    apart = overall([_apart(each) for each in deciding], complete=not absent)
+    with_plateaus = overall([_with_plateaus(each) for each in deciding], complete=not absent)
     others = [each for each in evidence if each.scale == "paper" and not each.decides]
-    return Judgement(claim, verdict, reason(deciding, absent, others), evidence, apart)
+    return Judgement(claim, verdict, reason(deciding, absent, others), evidence, with_plateaus)
 
 
 def _evidence(claim: Claim, runs: Runs) -> Evidence:
@@ -322,9 +320,9 @@ def _evidence(claim: Claim, runs: Runs) -> Evidence:
     return Evidence(runs.scale, runs.task, runs.at_papers_scale, verdict_of(findings), findings)
 
 
-def _apart(evidence: Evidence) -> Verdict:
-    """Return the verdict if plateaus are told apart."""
-    found = [each._replace(answer=each.apart or each.answer) for each in evidence.findings]
+def _with_plateaus(evidence: Evidence) -> Verdict:
+    """Return the verdict if runs on plateaus are compared too."""
+    found = [each._replace(answer=each.on_plateau or each.answer) for each in evidence.findings]
     return verdict_of(found)
 
 
@@ -345,36 +343,33 @@ def overall(verdicts: Sequence[Verdict], complete: bool) -> Verdict:
 
 def counted(findings: Iterable[Finding]) -> str:
     """Count the comparisons by their answers: "3 agree, 1 unclear, 4 missing"."""
-    words: dict[Answer, str] = {
-        "agrees": "agree",
-        "contradicts": "contradict",
-        "unclear": "unclear",
-        "missing": "missing",
-    }
     numbers = Counter(finding.answer for finding in findings)
-    return ", ".join(f"{numbers[each]} {word}" for each, word in words.items() if numbers[each])
+    return ", ".join(
+        f"{numbers[answer]} {answer.removesuffix('s')}"
+        for answer in get_args(Answer)
+        if numbers[answer]
+    )
 
 
 def reason(
     deciding: Sequence[Evidence], absent: Sequence[str], others: Sequence[Evidence] = ()
 ) -> str:
     """Explain why a verdict is what it is, from what may decide it."""
-    told = [f"{rows.task_title(each.task)}: {counted(each.findings)}." for each in deciding]
+    parts = [f"{rows.task_title(each.task)}: {counted(each.findings)}." for each in deciding]
     if absent:
         names = ", ".join(rows.task_title(task) for task in absent)
-        told.append(f"Nothing to compare at the paper's scale on the paper's data: {names}.")
-    told += [f"({rows.task_title(each.task)}: {counted(each.findings)}.)" for each in others]
-    return " ".join(told)
+        parts.append(f"Nothing to compare at the paper's scale on the paper's data: {names}.")
+    parts += [f"({rows.task_title(each.task)}: {counted(each.findings)}.)" for each in others]
+    return " ".join(parts)
 
 
 def summary(judgements: Iterable[Judgement]) -> str:
     """Count the claims by their verdicts: "holds: 2, does not hold: 0, undecided: 6"."""
     numbers = Counter(judgement.verdict for judgement in judgements)
-    verdicts: tuple[Verdict, ...] = "holds", "does not hold", "undecided"
-    return ", ".join(f"{verdict}: {numbers[verdict]}" for verdict in verdicts)
+    return ", ".join(f"{verdict}: {numbers[verdict]}" for verdict in get_args(Verdict))
 
 
-def told_apart(judgements: Iterable[Judgement]) -> str:
-    """Return the verdicts that change if plateaus are told apart: "claim 8 (does not hold)"."""
-    others = [each for each in judgements if each.apart != each.verdict]
-    return ", ".join(f"claim {each.claim.number} ({each.apart})" for each in others)
+def plateau_verdicts(judgements: Iterable[Judgement]) -> str:
+    """Return the verdicts that change if runs on plateaus are compared too: "claim 8 (holds)"."""
+    others = [each for each in judgements if each.with_plateaus != each.verdict]
+    return ", ".join(f"claim {each.claim.number} ({each.with_plateaus})" for each in others)

@@ -1,6 +1,6 @@
 """Comparison of one configuration with another: the effect, its interval, the answer.
 
-Pure functions of the frame of runs (`tlstm.tables.run_table`). A larger value is better in every
+Pure functions of rows of `tlstm.reporting.rows.run_table`. A larger value is better in every
 quantity. Which quantities are compared, and what counts as a difference where there is only one
 seed, the paper leaves open [ours].
 """
@@ -29,7 +29,7 @@ TOLERANCE = 2.0  # margins within which a difference is none
 TESTED = ("test", "best")  # moments in the order in which their metrics are asked for
 GENERATED = ("addition", "memorization")
 # A run may stay on a plateau for hundreds of thousands of samples and then learn at once, so two
-# that ended below this accuracy are not told apart [ours]
+# that ended below this accuracy are not compared [ours]
 HALF = 0.5
 PLATEAU = "neither got half of the answers right: where they ended may be a plateau"
 DEPTHS = {name: task.depths for name, task in TASKS.items()}  # of Figures 3 to 5
@@ -71,19 +71,14 @@ class Finding(NamedTuple):
         effect: the difference and its interval, in words; empty where something is missing.
         answer: whether it is as claimed.
         basis: how many seeds, or what was not run.
-        apart: the answer if plateaus were told apart; None where there are none.
+        on_plateau: the answer if both sides ended on a plateau, which is set aside; else None.
     """
 
     compared: str
     effect: str
     answer: Answer
     basis: str
-    apart: Answer | None = None
-
-
-def ratio_text(difference: float) -> str:
-    """Write a difference of −log2 samples as a ratio: the first's samples to the second's."""
-    return f"{2**-difference:.2g} ×"
+    on_plateau: Answer | None = None
 
 
 def _samples_value(runs: pd.DataFrame) -> pd.Series:
@@ -115,7 +110,12 @@ def quantity(task: str, scale: str, solved: bool) -> Quantity:
             lambda difference: f"{-difference:+.3f}",
         )
     if original(task) in GENERATED and solved:
-        return Quantity("the samples to the threshold", _samples_value, 1.0, ratio_text)
+        return Quantity(
+            "the samples to the threshold",
+            _samples_value,
+            1.0,
+            lambda difference: f"{2**-difference:.2g} ×",  # the first's to the second's
+        )
     full = scale == "paper" and original(task) not in GENERATED
     return Quantity(
         "points of accuracy",
@@ -142,7 +142,10 @@ def interval(first: Numbers, second: Numbers, margin: float) -> tuple[float, flo
 
 
 def _welch(first: Numbers, second: Numbers) -> float:
-    """Return half the width of Welch's interval; 0 where no seed differs from another."""
+    """Return half the width of Welch's interval; 0 where no seed differs from another.
+
+    scipy.stats.ttest_ind warns where a side has no spread, which is common here.
+    """
     one, other = (float(values.var(ddof=1)) / len(values) for values in (first, second))
     if one + other == 0:
         return 0.0
@@ -154,10 +157,10 @@ def _welch(first: Numbers, second: Numbers) -> float:
 def answer(relation: Relation, low: float, high: float, margin: float) -> Answer:
     """Tell whether an interval of the first side's advantage is as claimed."""
     tolerance = TOLERANCE * margin
-    apart = low > tolerance or high < -tolerance
+    differs = low > tolerance or high < -tolerance
     agrees, contradicts = {
         "better": (low > 0, high < 0),
-        "no different": (-tolerance <= low and high <= tolerance, apart),
+        "no different": (-tolerance <= low and high <= tolerance, differs),
         "no better": (low <= 0 and high <= tolerance, low > 0),
     }[relation]
     return "agrees" if agrees else "contradicts" if contradicts else "unclear"
@@ -222,28 +225,20 @@ class Runs:
         finding = _finding(compared, relation, *sides, measure)
         low = all((runs["best_accuracy"] < HALF).all() for runs in sides)
         if self.original in GENERATED and low:
-            return finding._replace(answer="unclear", basis=PLATEAU, apart=finding.answer)
+            return finding._replace(answer="unclear", basis=PLATEAU, on_plateau=finding.answer)
         return finding
 
 
 def _finding(
-    compared: str,
-    relation: Relation,
-    first: pd.DataFrame,
-    second: pd.DataFrame,
-    measure: Quantity,
+    compared: str, relation: Relation, first: pd.DataFrame, second: pd.DataFrame, measure: Quantity
 ) -> Finding:
     values = [measure.of(runs).dropna().to_numpy(dtype=float) for runs in (first, second)]
     if not all(map(len, values)):
         return Finding(compared, "", "unclear", "a side diverged")
     low, high, over_seeds = interval(values[0], values[1], measure.margin)
     difference = float(values[0].mean() - values[1].mean())
-    ends = sorted((measure.text(low), measure.text(high)), key=_leading_number)
+    ends = sorted((measure.text(low), measure.text(high)), key=lambda end: float(end.split()[0]))
     effect = f"{measure.text(difference)} {measure.name} ({ends[0]} to {ends[1]})"
     seeds = f"{len(values[0])} and {len(values[1])} seeds: "
     basis = seeds + ("95% interval" if over_seeds else "assumed margin")
     return Finding(compared, effect, answer(relation, low, high, measure.margin), basis)
-
-
-def _leading_number(text: str) -> float:
-    return float(text.split()[0])

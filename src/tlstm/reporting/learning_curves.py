@@ -142,7 +142,7 @@ def _draw_curves(
 ) -> bool:
     """Draw the mean of every line's seeds, grey where it never left chance; tell if any did not.
 
-    Lines are medians of so many validations, with every validation faintly behind them.
+    Lines are medians of `window` validations, with every validation faintly behind them.
     """
     flat = False
     for line, group in runs.groupby("line", sort=False):

@@ -20,14 +20,14 @@ from tlstm.records.measures import original
 from tlstm.records.memory_cells import MemoryCells
 from tlstm.records.schema import Record
 from tlstm.reporting.pages import rendered
-from tlstm.reporting.rows import task_title
+from tlstm.reporting.rows import run_table, task_title
 from tlstm.reporting.style import GREY, RED, style, write_above
 
 Numbers = npt.NDArray[np.float64]
 
 WIDTH = 12.0  # inches
 ROW = 0.3  # of a location, or of a line of text
-POINTS_PER_COLUMN = 0.85 * 72 * WIDTH  # of all columns together, beside the labels
+POINTS_PER_COLUMN = 0.85 * 72 * WIDTH  # of all columns together, without the labels
 LARGEST_TEXT = 10.5
 CHARACTER_WIDTH = 0.72  # of the text's size
 VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍", "\ufffd": "·"}
@@ -184,7 +184,7 @@ def _draw_image(panel: Axes, cells: MemoryCells) -> None:
 def _heading(cells: MemoryCells) -> list[tuple[str, dict[str, Any]]]:
     """Write what was run and, in red, where it is not the paper's."""
     record = cells.record
-    size = tables.sizes(tables.run_table([record]))
+    size = tables.sizes(run_table([record]))
     title = f"Memory cell of {record.label}, L = {record.depth}: {size}"
     facts = (
         f"channel mean at the locations (p,..,p), scaled to [0, 1]; {record.scale} scale, "

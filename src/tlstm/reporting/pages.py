@@ -4,14 +4,16 @@ Text made of records and of the published numbers; nothing is read or written. W
 text: no link, no markup, no line of its own.
 """
 
+import functools
 import re
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
+from matplotlib.figure import Figure
 
 from tlstm.records import table as tables
 from tlstm.records.measurement import Measurement
@@ -20,7 +22,7 @@ from tlstm.records.schema import CurvePoint, Record
 from tlstm.records.store import latest
 from tlstm.reporting import rows, runtime
 from tlstm.reporting.claims import Judgement, counted, judge_all, summary
-from tlstm.reporting.comparison import DEPTHS, LABELS, Finding
+from tlstm.reporting.comparison import DEPTHS, LABELS
 
 TEMPLATES = Path(__file__).parent / "templates"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -38,20 +40,34 @@ class Markdown(str):
     """Text that is Markdown already."""
 
 
-class Heading(NamedTuple):
-    """The name of an experiment on its page, and where its runs come from.
+Pictured = Callable[[Sequence[Record], pd.DataFrame, pd.DataFrame], Figure]
+
+
+class Experiment(NamedTuple):
+    """The way in which the records of an experiment are shown.
 
     Attributes:
-        name: of the experiment, "fig4".
-        title: of the page.
-        command: makes the records.
-        shown_by: another experiment, whose page has the runs of the same models and depths.
+        title: of its page.
+        command: makes its records, with {} in the place of its name.
+        figure: draws the records of one scale and task, given the published numbers and the
+            benchmark's runtimes too; None where there is only a table.
+        published: the table of published.csv that its page shows; empty for none.
+        shown_by: the experiment whose page has the runs of the same models and depths.
+        reference_runs: experiments whose runs of the same models and depths are in its pictures
+            too, and from which the settings of its own are named.
+        includes: experiments whose runs of the same models and depths count as its own.
+        section: makes the end of its page, in Markdown, of its records and of all those of
+            `reference_runs`, given the published numbers; None for none.
     """
 
-    name: str
     title: str
     command: str
+    figure: Pictured | None = None
+    published: str = ""
     shown_by: str | None = None
+    reference_runs: tuple[str, ...] = ()
+    includes: tuple[str, ...] = ()
+    section: Callable[[Sequence[Record], pd.DataFrame], str] | None = None
 
 
 def escaped(value: object) -> Markdown:
@@ -78,53 +94,58 @@ def markdown(shown: Iterable[rows.Row]) -> Markdown:
     return Markdown("\n".join(f"| {' | '.join(line)} |" for line in cells))
 
 
-def environment() -> jinja2.Environment:
-    """Return the templates of pages in Markdown, which escape whatever they are given."""
-    made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        finalize=escaped,
-    )
+def templates(**options: Any) -> jinja2.Environment:
+    """Return the templates; a name that nothing is given for is an error."""
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    return jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, **options)
+
+
+@functools.cache
+def _pages() -> jinja2.Environment:
+    """Return the templates of pages in Markdown, which show whatever they are given as text."""
+    made = templates(finalize=escaped)
     made.filters |= {"markdown": markdown, "code": code, "file": Markdown}
     return made
 
 
 def rendered(template: str, **values: object) -> str:
     """Return a page in Markdown."""
-    return environment().get_template(template).render(**values)
+    return _pages().get_template(template).render(**values)
 
 
 def experiment_page(
+    name: str,
+    shown: Experiment,
     records: Sequence[Record],
     published: pd.DataFrame,
     times: pd.DataFrame,
-    pictures: Collection[str],
-    heading: Heading,
+    pictures: Collection[str] = (),
     reference_runs: Sequence[Record] = (),
 ) -> str:
     """Return the page of an experiment, in Markdown: scales from the paper's down, smoke last.
 
     Args:
+        name: of the experiment.
+        shown: its title, and where its runs come from.
         records: of all runs, of those that were done again all times; there may be none yet.
         published: the rows of published.csv that the page shows.
         times: rows of `rows.benchmark_times`.
         pictures: that are drawn, <scale>-<task>.
-        heading: of the page.
         reference_runs: from which the settings of the page's runs are named.
     """
-    every = heading.shown_by is not None or not records
+    every = shown.shown_by is not None or not records
     parts = []
-    for name in sorted({record.scale for record in records}, key=tables.scale_order):
-        of_scale = [record for record in records if record.scale == name]
+    for scale in sorted({record.scale for record in records}, key=tables.scale_order):
+        of_scale = [record for record in records if record.scale == scale]
         table = rows.run_table(latest(of_scale), reference_runs, times)
-        compared = published if name == "paper" else published[:0]
-        shown = [
+        compared = published if scale == "paper" else published[:0]
+        tasks = [
             {
                 "title": rows.task_title(str(task)),
                 "other": " and ".join(
-                    ["size"] * (name != "paper") + ["data"] * (task in STANDS_IN_FOR)
+                    ["size"] * (scale != "paper") + ["data"] * (task in STANDS_IN_FOR)
                 ),
-                "picture": f"{name}-{task}" if f"{name}-{task}" in pictures else "",
+                "picture": f"{scale}-{task}" if f"{scale}-{task}" in pictures else "",
                 "sizes": tables.sizes(runs),
                 "cost": cost(runs),
                 "verdict": verdict(runs),
@@ -133,16 +154,15 @@ def experiment_page(
             }
             for task, runs in table.groupby("task")
         ]
-        ahead, differ = bool(table["sees_ahead"].any()), bool(table["variant"].any())
-        again = repeats(of_scale)
-        parts.append(
-            {"name": name, "tasks": shown, "again": again, "ahead": ahead, "differ": differ}
-        )
+        said = {"again": repeats(of_scale), "ahead": table["sees_ahead"].any()}
+        parts.append({"name": scale, "tasks": tasks, "differ": table["variant"].any(), **said})
     there = {record.task for record in records if record.scale == "paper"}
     alone = published[~published["task"].isin(there)] if every else published[:0]
     return rendered(
         "experiment.md.jinja",
-        heading=heading,
+        name=name,
+        shown=shown,
+        command=shown.command.format(name),
         scales=parts,
         published=[
             {"title": rows.task_title(str(task)), "rows": rows.published_rows(of_task)}
@@ -151,11 +171,6 @@ def experiment_page(
         mnist=any("mnist" in task for task in published["task"]),
         bits=any(measure_of(record.task).name != "accuracy" for record in records),
     )
-
-
-def _not_the_papers(scale: str, task: str) -> str:
-    """Return what is not the paper's: "size", "data", "size and data", or nothing."""
-    return " and ".join(["size"] * (scale != "paper") + ["data"] * (task in STANDS_IN_FOR))
 
 
 def cost(table: pd.DataFrame) -> str:
@@ -193,36 +208,29 @@ def repeats(records: Iterable[Record]) -> str:
     found = repeated(records)
     if not found:
         return ""
-    other = [repeat for repeat in found if any(a[1:] != b[1:] for a, b in repeat)]
+    gaps = [
+        [abs(a.accuracy - b.accuracy) for a, b in repeat]
+        for repeat in found
+        if any((a.accuracy, a.loss) != (b.accuracy, b.loss) for a, b in repeat)
+    ]
     times = "once" if len(found) == 1 else f"{len(found)} times"
-    same = f"{len(found) - len(other)} of them " if other else ""
+    same = f"{len(found) - len(gaps)} of them " if gaps else ""
     text = f"{times}, {same}with the same accuracy and loss to the last digit at every validation"
-    if not other:
+    if not gaps:
         return text
-    largest = max(abs(a[1] - b[1]) for repeat in other for a, b in repeat)
-    return f"{text}, else with accuracies up to {100 * largest:.1f} points apart"
+    return f"{text}, else with accuracies up to {100 * max(map(max, gaps)):.1f} points apart"
 
 
-Validation = tuple[int, float, float | None]  # samples, accuracy, loss
-
-
-def repeated(records: Iterable[Record]) -> list[list[tuple[Validation, Validation]]]:
+def repeated(records: Iterable[Record]) -> list[list[tuple[CurvePoint, CurvePoint]]]:
     """Return pairs of validations after the same samples, for every time a run was done again."""
     runs: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda record: record.finished):
         runs.setdefault(record.identifier, []).append(record)
-    pairs = [_common(*pair) for each in runs.values() for pair in pairwise(each)]
-    return [common for common in pairs if common]
-
-
-def _common(first: Record, second: Record) -> list[tuple[Validation, Validation]]:
-    before = {point.samples: _validation(point) for point in first.curve}
-    after = map(_validation, second.curve)
-    return [(before[point[0]], point) for point in after if point[0] in before]
-
-
-def _validation(point: CurvePoint) -> Validation:
-    return point.samples, point.accuracy, point.loss
+    found = []
+    for first, second in chain.from_iterable(map(pairwise, runs.values())):
+        before = {point.samples: point for point in first.curve}
+        found.append([(before[p.samples], p) for p in second.curve if p.samples in before])
+    return [pairs for pairs in found if pairs]
 
 
 # All results
@@ -247,18 +255,10 @@ class Results(NamedTuple):
 def all_results(
     records: Sequence[Record], measurements: Sequence[Measurement], published: pd.DataFrame
 ) -> Results:
-    """Return everything that was measured.
-
-    Args:
-        records: of all experiments, at least one.
-        measurements: of the benchmark; there may be none.
-        published: the rows of published.csv.
-    """
+    """Return everything that was measured: runs of all experiments, and the benchmark."""
     varied = [record for record in records if record.experiment in tables.VARIED]
     reproduction = [record for record in records if record.experiment not in tables.VARIED]
-    own, others = (
-        rows.run_table(latest(runs)) if runs else pd.DataFrame() for runs in (reproduction, varied)
-    )
+    own, others = (rows.run_table(latest(runs)) for runs in (reproduction, varied))
     return Results(own, others, published, judge_all(records, measurements))
 
 
@@ -268,12 +268,10 @@ def front_page(found: Results, titles: Mapping[str, str], drawn: Container[str])
     Args:
         found: everything that was measured.
         titles: of the pages, by the names of their folders.
-        drawn: folders whose page exists, to link to.
+        drawn: folders whose page exists.
     """
     figures = [
-        _figure(name, task, found.table, f"{titles[name].partition(':')[0]}, ")
-        for name, tasks in FIGURE_TASKS.items()
-        for task in tasks
+        _figure(name, task, found.table) for name, tasks in FIGURE_TASKS.items() for task in tasks
     ]
     return rendered(
         "front.md.jinja",
@@ -281,28 +279,32 @@ def front_page(found: Results, titles: Mapping[str, str], drawn: Container[str])
         judgements=found.judgements,
         summary=summary(found.judgements),
         figures=filter(None, figures),
-        tables=published_tables(found.published, found.table, titles),
-        costs=rows.cost_rows(pd.concat([found.table, found.others], ignore_index=True)),
+        tables=published_tables(found.published, found.table),
+        costs=rows.cost_rows(found.table) + rows.cost_rows(found.others),
     )
 
 
-def _figure(name: str, task: str, table: pd.DataFrame, figure: str) -> dict[str, object] | None:
+def _number(name: str) -> str:
+    """Return the paper's name of an experiment: "Figure 3" of fig3, "Table 1" of table1."""
+    return name.replace("fig", "Figure ").replace("table", "Table ")
+
+
+def _figure(name: str, task: str, table: pd.DataFrame) -> dict[str, object] | None:
     """Return a task of a figure at the largest scale that there is, its own data first."""
-    runs = _of_figure(table, task, table["task"].map(original) if len(table) else None)
+    runs = _of_figure(table, task)
     if runs.empty:
         return None
     scale, data = min(
         set(zip(runs["scale"], runs["task"], strict=True)),
-        key=lambda place: (tables.scale_order(place[0]), place[1] in STANDS_IN_FOR, place[1]),
+        key=lambda place: (tables.scale_order(place[0]), place[1] != task, place[1]),
     )
     runs = runs[(runs["scale"] == scale) & (runs["task"] == data)]
     whole = (scale, data) == ("paper", task)
-    other_data = [rows.task_title(data)] if data in STANDS_IN_FOR else []
-    other_scale = [f"{scale} scale"] if scale != "paper" else []
+    where = [rows.task_title(data)] * (data != task) + [f"{scale} scale"] * (scale != "paper")
     return {
         "name": name,
-        "title": figure + rows.task_title(task),
-        "where": ", ".join(other_data + other_scale),
+        "title": f"{_number(name)}, {rows.task_title(task)}",
+        "where": ", ".join(where),
         "rows": [
             rows.figure_row(of_model, DEPTHS[task] if whole else ())
             for _, of_model in runs.groupby("model", sort=False)
@@ -310,17 +312,13 @@ def _figure(name: str, task: str, table: pd.DataFrame, figure: str) -> dict[str,
     }
 
 
-def _of_figure(table: pd.DataFrame, task: str, tasks: pd.Series | None) -> pd.DataFrame:
-    """Return the runs of the configurations and depths of a figure."""
-    if tasks is None:
-        return table
-    own = (tasks == task) & table["model"].isin(LABELS) & table["depth"].isin(DEPTHS[task])
-    return table[own]
+def _of_figure(table: pd.DataFrame, task: str) -> pd.DataFrame:
+    """Return the runs of a figure's configurations and depths, on its data or in their place."""
+    own = (table["task"].map(original) == task) & table["model"].isin(LABELS)
+    return table[own & table["depth"].isin(DEPTHS[task])]
 
 
-def published_tables(
-    published: pd.DataFrame, table: pd.DataFrame, titles: Mapping[str, str]
-) -> list[dict[str, Any]]:
+def published_tables(published: pd.DataFrame, table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return Tables 1 to 3: the rows with a model to compare with, and the names of the rest."""
     shown = []
     for (name, task), of_task in published.groupby(["table", "task"], sort=False):
@@ -328,7 +326,7 @@ def published_tables(
         shown.append(
             {
                 "name": name,
-                "title": f"{titles[str(name)].partition(':')[0]}, {rows.task_title(str(task))}",
+                "title": f"{_number(str(name))}, {rows.task_title(str(task))}",
                 "rows": [
                     rows.compared_row(row, table) for row in of_task[built].to_dict("records")
                 ],
@@ -341,29 +339,33 @@ def published_tables(
 def glance(found: Results) -> str:
     """Return the README's table of results, between its markers."""
     of_tables = found.published[found.published["model"] == PAPER].to_dict("records")
-    at_papers_scale = found.table[found.table["scale"] == "paper"] if len(found.table) else None
-    ran = [] if at_papers_scale is None else list(dict.fromkeys(at_papers_scale["task"]))
+    ran = list(dict.fromkeys(found.table["task"][found.table["scale"] == "paper"]))
     shown = [
         _glance_figure(name, data, found)
         for name, tasks in FIGURE_TASKS.items()
         for task in tasks
         for data in (task, *(data for data in ran if STANDS_IN_FOR.get(data) == task))
     ]
-    shown += [_glance_table(row, found) for row in of_tables]
-    judgements = found.judgements
-    text = rendered(
-        "glance.md.jinja", rows=shown, claims=len(judgements), summary=summary(judgements)
-    )
+    shown += [
+        rows.compared_row(row, found.table)
+        | {
+            "name": row["table"],
+            "place": _number(row["table"]),
+            "title": f"{rows.task_title(row['task'])}, {row['model']}, L = {row['depth']}",
+        }
+        for row in of_tables
+    ]
+    claims = len(found.judgements)
+    text = rendered("glance.md.jinja", rows=shown, claims=claims, summary=summary(found.judgements))
     return f"{BEGIN}\n{text}\n{END}"
 
 
 def _glance_figure(name: str, data: str, found: Results) -> rows.Row:
     """Return the row of a figure for the paper's data, or for others that ran at its scale."""
     task = original(data)
-    table = found.table[found.table["scale"] == "paper"] if len(found.table) else found.table
-    table = table[table["task"] == data] if len(table) else table
-    runs = _of_figure(table, task, table["task"].map(original) if len(table) else None)
-    ran = len(tables.lines(runs)) if len(runs) else 0
+    at_papers_scale = found.table["scale"] == "paper"
+    runs = _of_figure(found.table[at_papers_scale & (found.table["task"] == data)], task)
+    ran = len(tables.lines(runs))
     ended = f"; best {rows.result(rows.best_line(runs))}" if ran else ""
     findings = [
         finding
@@ -372,25 +374,14 @@ def _glance_figure(name: str, data: str, found: Results) -> rows.Row:
         if (evidence.scale, evidence.task) == ("paper", data)
         for finding in evidence.findings
     ]
+    decides = "" if data == task else "other data, decides no claim; "
     return {
         "name": name,
-        "place": f"Figure {name[3:]}",
+        "place": _number(name),
         "title": rows.task_title(data),
         "published": f"7 models, L = {', '.join(map(str, DEPTHS[task]))}",
         "measured": f"{ran} of {len(LABELS) * len(DEPTHS[task])} run{ended}",
-        "verdict": _glance_verdict(findings, data == task) if ran else "not run",
-    }
-
-
-def _glance_verdict(findings: Sequence[Finding], decides: bool) -> str:
-    return f"{'' if decides else 'other data, decides no claim; '}comparisons: {counted(findings)}"
-
-
-def _glance_table(row: rows.Published, found: Results) -> rows.Row:
-    return rows.compared_row(row, found.table) | {
-        "name": row["table"],
-        "place": f"Table {row['table'][5:]}",
-        "title": f"{rows.task_title(row['task'])}, {row['model']}, L = {row['depth']}",
+        "verdict": f"{decides}comparisons: {counted(findings)}" if ran else "not run",
     }
 
 
@@ -405,12 +396,7 @@ def between_markers(readme: str, block: str) -> str:
 
 
 def runtime_page(measurements: Sequence[Measurement], pictures: Sequence[str]) -> str:
-    """Return the page of the benchmark, machine by machine.
-
-    Args:
-        measurements: those that are shown, at least one.
-        pictures: the names of the pictures, without suffixes.
-    """
+    """Return the page of the benchmark, machine by machine, with pictures by their names."""
     found = runtime.machines(measurements)
     machines = [_machine(machine, shown, pictures) for machine, shown in found.items()]
     return rendered("runtime.md.jinja", machines=machines)

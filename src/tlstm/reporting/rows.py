@@ -5,7 +5,6 @@ known. Accuracies are fractions in a record and per cent in a row.
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from tlstm.records import table as tables
 from tlstm.records.measurement import Measurement
 from tlstm.records.measures import measure_of
 from tlstm.records.schema import Record
+from tlstm.records.store import frame
 from tlstm.records.table import UNKNOWN, number, people, percent
 from tlstm.reporting.runtime import fastest, groups, ours
 
@@ -105,31 +105,35 @@ def run_table(
     reference_runs: Sequence[Record] = (),
     times: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Return the rows of `tables.run_table` with named settings and the runtime of a batch.
+    """Return a row for every run, in the order of the paper; the columns alone if there are none.
 
-    `variant` is in words. Added columns: `choice`, the same without the largest number of samples;
-    `batch_size`; `microseconds` per timestep of a batch, forward and backward, by the benchmark
-    where it measured the same on the same device, else by the run itself; `benchmark`, whether it
-    is by the benchmark; `versions` of the packages.
+    Columns are those of `tlstm.records.store.frame`, and: `hardware`; `task_size`, the task in
+    words; `settings`, those by which a run differs from others; `sees_ahead`; `versions` of the
+    packages; `variant`, the settings in words, and `choice`, the same without the largest number of
+    samples; `batch_size`; `microseconds` per timestep of a batch, forward and backward, by the
+    benchmark where it measured the same on the same device, else by the run itself; `benchmark`,
+    whether it is by the benchmark.
 
     Args:
         records: each run once.
         reference_runs: runs that get no row, from which the settings of the others are named.
         times: rows of `benchmark_times`.
     """
-    table = tables.run_table(records, reference_runs)
-    by_identifier = {record.identifier: record for record in records}
-    ordered = [by_identifier[identifier] for identifier in table["identifier"]]
-    settings = [
-        dict(part.partition("=")[::2] for part in re.split(r"; (?=\w+=)", variant) if part)
-        for variant in table["variant"]
+    ordered = sorted(records, key=tables.order)
+    differing = tables.differing_settings(ordered, reference_runs)
+    table = frame(ordered)
+    table["hardware"] = [tables.describe_hardware(row) for row in table.to_dict("records")]
+    table["task_size"] = [tables.describe_task(record) for record in ordered]
+    table["settings"] = [
+        "; ".join(f"{name}={value}" for name, value in each.items()) for each in differing
     ]
-    table["variant"] = [named(each) for each in settings]
-    table["choice"] = [named({k: v for k, v in each.items() if k != BUDGET}) for each in settings]
+    table["sees_ahead"] = [tables.sees_ahead(record) for record in ordered]
     table["versions"] = [
         ", ".join(f"{name} {version}" for name, version in sorted(record.versions.items()))
         for record in ordered
     ]
+    table["variant"] = [named(each) for each in differing]
+    table["choice"] = [named({k: v for k, v in each.items() if k != BUDGET}) for each in differing]
     table["batch_size"] = [_batch_size(record) for record in ordered]
     own = 1000 * table["milliseconds_per_timestep"] * table["batch_size"]
     if times is None or times.empty:
@@ -138,6 +142,12 @@ def run_table(
     found = known.reindex(pd.MultiIndex.from_frame(table[CONFIGURATION])).to_numpy(dtype=float)
     microseconds = pd.Series(found, table.index).fillna(own)
     return table.assign(microseconds=microseconds, benchmark=~np.isnan(found))
+
+
+def runs_csv(table: pd.DataFrame) -> str:
+    """Return the rows of `run_table` as the file runs.csv, settings by their own names."""
+    written = table.loc[:, :"versions"].rename(columns={"settings": "variant"})
+    return written.to_csv(index=False, lineterminator="\n")
 
 
 def _batch_size(record: Record) -> int:
@@ -163,6 +173,17 @@ def benchmark_times(measurements: Sequence[Measurement]) -> pd.DataFrame:
             other = SAME_SIZES.get(case.task) if scale == "paper" else None
             rows += [(scale, task, *measured) for task in (case.task, other) if task]
     return pd.DataFrame(rows, columns=TIMES)
+
+
+def timed(table: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
+    """Return the runs whose runtimes can be compared, and whether others were timed elsewhere.
+
+    They are those that the benchmark measured, where there are some, since runs may have shared
+    their device; and of them those on the hardware with the most.
+    """
+    runs = table[table["benchmark"]] if table["benchmark"].any() else table
+    same = runs["hardware"] == runs["hardware"].mode().iloc[0]
+    return runs[same], not same.all()
 
 
 def quality(runs: pd.DataFrame) -> pd.Series:
@@ -270,10 +291,7 @@ def published_rows(published: pd.DataFrame) -> list[Row]:
 def experiment_rows(table: pd.DataFrame, published: pd.DataFrame, every: bool) -> list[Row]:
     """Return the rows of one scale and task, each published one before the measured one of its L.
 
-    Args:
-        table: rows of `run_table`.
-        published: rows of published.csv.
-        every: whether all published rows are shown, those that nothing was measured for first.
+    If `every` published row is shown, those that nothing was measured for come first.
     """
     found, waiting = measured(table), published.to_dict("records")
     alone = [each for each in waiting if every and not any(_is_of(each, runs) for runs, _ in found)]

@@ -73,11 +73,6 @@ def groups(measurements: Iterable[Measurement], suite: str | None = None) -> lis
     return list(found.values())
 
 
-def by_task(shown: Iterable[Group], task: str, model: str) -> list[Group]:
-    """Return the groups of a configuration on a task."""
-    return [g for g in shown if (g[0].case.task, g[0].case.model) == (task, model)]
-
-
 def fastest(
     group: Group, implementations: Sequence[Implementation], cuda_graph: bool | None = None
 ) -> Measurement | None:

@@ -15,7 +15,6 @@ from tlstm.reporting.runtime import (
     TARGET_DEVICE,
     Group,
     Machine,
-    by_task,
     fastest,
     groups,
     task_title,
@@ -79,7 +78,9 @@ def over_depth(machine: Machine, shown: list[Group]) -> Figure:
         for panel, task in zip(axes, tasks, strict=True):
             panel.set_title(task_title(task))
             for model in MODELS:
-                _draw_depths(panel, by_task(shown, task, model))
+                place = task, model
+                line = [g for g in shown if (g[0].case.task, g[0].case.model) == place]
+                _draw_depths(panel, line)
             panel.set_xlabel("depth L")
             panel.set_xticks(sorted({g[0].case.depth for g in shown if g[0].case.task == task}))
             panel.set_ylim(bottom=0)

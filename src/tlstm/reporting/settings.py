@@ -71,8 +71,7 @@ def settings_figure(records: Sequence[Record], published: pd.DataFrame) -> Figur
         panels = figure.subplots(len(parts), 1, squeeze=False, height_ratios=heights)[:, 0]
         for panel, (runs, places) in zip(panels, parts, strict=True):
             _draw_rows(panel, places)
-            draw = _draw_samples if runs["samples_to_threshold"].notna().any() else _draw_accuracies
-            draw(panel, runs, places, looks)
+            _draw_points(panel, runs, places, looks)
         for mark in marks:
             place = mark.samples, parts[0][1][Lane(USUAL, mark.depth or 0)]
             panels[0].scatter(*place, color=published_color(mark.model), zorder=1.5, **STAR)
@@ -132,31 +131,26 @@ def _draw_rows(panel: Axes, places: Mapping[Lane, float]) -> None:
     panel.set_ylim(0, low)
 
 
-def _draw_accuracies(
+def _draw_points(
     panel: Axes, table: pd.DataFrame, places: Mapping[Lane, float], looks: Mapping[str, Look]
 ) -> None:
-    """Draw hollow points at the best accuracy of every run that did not pass the threshold."""
-    which = " of runs that did not solve the task" if tables.is_solvable(table) else ""
-    panel.set_xlabel(f"best validation accuracy (%){which}")
+    """Draw full points at the samples to the threshold, or hollow ones at the best accuracies."""
+    passed = table["samples_to_threshold"].notna().any()
+    if passed:
+        threshold = tables.percent(float(table["threshold"].iloc[0]))
+        panel.set_xlabel(f"training samples to {threshold}")
+        panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter(PEOPLE)
+        panel.xaxis.set_minor_formatter(NullFormatter())
+        values, fill = table["samples_to_threshold"].astype(float), {}
+    else:
+        which = " of runs that did not solve the task" if tables.is_solvable(table) else ""
+        panel.set_xlabel(f"best validation accuracy (%){which}")
+        values, fill = 100 * table["best_accuracy"], {"markerfacecolor": "white"}
     for (row, depth, label), runs in table.groupby(["row", "depth", "label"], sort=False):
         heights = [places[Lane(str(row), int(str(depth)))]] * len(runs)
-        look = looks[str(label)] | {"markerfacecolor": "white"}
-        panel.plot(100 * runs["best_accuracy"], heights, **look)
-
-
-def _draw_samples(
-    panel: Axes, table: pd.DataFrame, places: Mapping[Lane, float], looks: Mapping[str, Look]
-) -> None:
-    """Draw full points at the samples after which every run passed the threshold."""
-    threshold = tables.percent(float(table["threshold"].iloc[0]))
-    panel.set_xlabel(f"training samples to {threshold}")
-    panel.set_xscale("log")
-    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    panel.xaxis.set_major_formatter(PEOPLE)
-    panel.xaxis.set_minor_formatter(NullFormatter())
-    for (row, depth, label), runs in table.groupby(["row", "depth", "label"], sort=False):
-        heights = [places[Lane(str(row), int(str(depth)))]] * len(runs)
-        panel.plot(runs["samples_to_threshold"].astype(float), heights, **looks[str(label)])
+        panel.plot(values[runs.index], heights, **(looks[str(label)] | fill))
 
 
 def _marker(look: Look) -> Look:

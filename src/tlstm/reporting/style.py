@@ -1,7 +1,7 @@
 """The common look and parts of the pictures of runs; each is of one scale and one task.
 
-The pictures themselves are in `learning_curves` and `sweep_drawing`: pure functions from records
-to matplotlib's figures; nothing is read or written, and no state of matplotlib is changed.
+The pictures themselves are in `learning_curves`, `sweeps` and `settings`: pure functions from
+records to matplotlib's figures; nothing is read or written, and no state of matplotlib is changed.
 """
 
 import textwrap
@@ -119,27 +119,18 @@ def make_panels(count: int) -> tuple[Figure, list[Axes], Axes]:
 
 
 def draw_runtime(panel: Axes, table: pd.DataFrame, along: str, styles: Mapping[str, Look]) -> None:
-    """Draw runtime on the hardware with the most runs: two machines are never in one line.
-
-    Only the benchmark's where there are some: runs may have shared their device.
-    """
-    timed = table[table["benchmark"]] if table["benchmark"].any() else table
-    hardware = timed["hardware"].mode().iloc[0]
-    runs = timed[timed["hardware"] == hardware]
-    machine = textwrap.shorten(hardware, 20, placeholder="...")
-    where = "" if len(runs) == len(timed) else f" on {machine}"
-    panel.set_title(f"runtime{where}{' (benchmark)' if timed['benchmark'].all() else ''}")
+    """Draw the runtime of the runs that are timed on one machine."""
+    runs, others = rows.timed(table)
+    machine = textwrap.shorten(runs["hardware"].iloc[0], 20, placeholder="...")
+    where = f" on {machine}" if others else ""
+    panel.set_title(f"runtime{where}{' (benchmark)' if runs['benchmark'].all() else ''}")
     panel.set_ylabel("µs per timestep of a batch")
     draw_means(panel, runs["microseconds"], runs, along, styles)
     panel.set_ylim(bottom=0)
 
 
 def draw_means(
-    panel: Axes,
-    values: pd.Series,
-    table: pd.DataFrame,
-    along: str,
-    styles: Mapping[str, Look],
+    panel: Axes, values: pd.Series, table: pd.DataFrame, along: str, styles: Mapping[str, Look]
 ) -> None:
     """Draw mean and range over seeds against L or M."""
     for line, runs in table.groupby("line", sort=False):

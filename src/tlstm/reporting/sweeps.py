@@ -74,11 +74,7 @@ def _draw_best(panel: Axes, table: pd.DataFrame, along: str, styles: Mapping[str
 
 
 def _point_beyond(
-    panel: Axes,
-    beyond: pd.Series,
-    table: pd.DataFrame,
-    along: str,
-    styles: Mapping[str, Look],
+    panel: Axes, beyond: pd.Series, table: pd.DataFrame, along: str, styles: Mapping[str, Look]
 ) -> None:
     """Mark values above the axis at its top, with an arrow, from left to right by their number."""
     for place, runs in table.loc[beyond.index].groupby(along):
