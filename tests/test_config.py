@@ -430,5 +430,5 @@ def test_what_is_refused_in_a_layer_is_said_in_its_own_words() -> None:
     with pytest.raises(ValueError, match=r"^normalization must be 'channel', 'layer' or None"):
         make_module(config, make_data(config))
     config = compose(["scale=smoke", "task.digits=0"]).config
-    with pytest.raises(ValueError, match=r"^digits must be an integer of at least 1, got 0$"):
+    with pytest.raises(ValueError, match=r"^task.digits must be an integer of at least 1, got 0$"):
         make_data(config)

@@ -104,8 +104,8 @@ def test_other_metrics_than_the_recorded_ones_are_told_by_the_exit_code(
 def test_the_device_may_be_chosen(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate.main([str(run), "--device", "cpu"]) == 0
     if not torch.cuda.is_available():
-        assert "No supported gpu backend" in refused(capsys, run, "--device", "cuda")
-    assert "choose from cpu, cuda" in refused(capsys, run, "--device", "tpu").replace("'", "")
+        assert "No supported gpu backend" in refusal(capsys, run, "--device", "cuda")
+    assert "choose from cpu, cuda" in refusal(capsys, run, "--device", "tpu").replace("'", "")
 
 
 def test_the_best_checkpoint_is_tested_and_not_the_last(run: Path) -> None:

@@ -342,7 +342,8 @@ def deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def products_in_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+    other = "highest" if torch.get_float32_matmul_precision() == "high" else "high"
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: other)
 
 
 def in_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
