@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from test_figures import published, results, synthetic_record, words
+from test_figures import published, results, words
 from test_pages import page_of
 from tlstm.figures import main
 from tlstm.records.schema import CurvePoint, Record
@@ -15,6 +15,7 @@ from tlstm.records.store import append
 from tlstm.reporting.positions import accuracies, positions_figure
 from tlstm.reporting.rule import CANDIDATES, Score, decide, scores
 from tlstm.reporting.search import search_figure, searched_settings
+from worlds import made_up
 
 __all__ = ["published", "results"]  # fixtures
 
@@ -43,7 +44,7 @@ def run(
     end = 2 * PUBLISHED_SAMPLES[row]
     low, high = (0.3, 0.6) if row == STACK else (0.9, 1.0)
     points = [(1000, low), (int(min(reached, end)), low if math.isinf(reached) else high)]
-    return synthetic_record(
+    return made_up(
         *("paper", "memorization", *row, seed),
         experiment="choices",
         samples=end,
@@ -62,7 +63,7 @@ def curve(points: list[tuple[int, float]]) -> list[CurvePoint]:
 
 
 def addition(candidate: str, accuracy: float) -> Record:
-    return synthetic_record(
+    return made_up(
         *("paper", "addition", "tlstm_3d_cn", 7),
         experiment="choices",
         samples=600_000,
@@ -172,7 +173,7 @@ def with_positions(seed: int, positions: list[list[float]], **changes: Any) -> R
         for n, each in enumerate(positions, start=1)
     ]
     given = {"experiment": "digits", "curve": points, "samples": 100 * len(points)}
-    return synthetic_record("smoke", "addition", "tlstm_3d_cn", 4, seed, **(given | changes))
+    return made_up("smoke", "addition", "tlstm_3d_cn", 4, seed, **(given | changes))
 
 
 def test_accuracies_are_those_of_the_last_validation() -> None:
@@ -183,7 +184,7 @@ def test_accuracies_are_those_of_the_last_validation() -> None:
 
 def test_every_run_that_measured_positions_has_a_panel(results: Any) -> None:
     runs = [with_positions(seed, [[0.0, 0.5, 1.0]] * 3) for seed in (0, 1)]
-    unmeasured = synthetic_record("smoke", "addition", "slstm", 4)
+    unmeasured = made_up("smoke", "addition", "slstm", 4)
     figure = positions_figure([*runs, unmeasured])
     images = [panel.images[0].get_array() for panel in figure.axes if panel.images]
     assert len(images) == 2
