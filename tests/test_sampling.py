@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from tlstm.tasks.addition import AdditionDataModule, AdditionTask
 from tlstm.tasks.algorithmic import GeneratedDataModule, Split, split_of
 from tlstm.tasks.memorization import MemorizationDataModule
 from tlstm.tasks.sampling import Sampling, skewed
+from tlstm.training.callbacks import LearningCurve, NoteAccuracy
 from tlstm.training.config import compose
 from tlstm.training.metrics import PositionAccuracy
 from tlstm.training.run import make_data
@@ -213,6 +215,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     measure_quickly(monkeypatch)
 
 
+def test_the_data_are_told_the_last_accuracy() -> None:
+    learning_curve = LearningCurve()
+    learning_curve.curve = [{"accuracy": 0.2}, {"accuracy": 0.6}]
+    told, expected = (addition(15, skew=1.0, skew_accuracy=0.9) for _ in range(2))
+    NoteAccuracy(told, learning_curve).on_train_epoch_start(MagicMock(), MagicMock())
+    expected.note_accuracy(0.6)
+    assert np.array_equal(operands_of(told, 50), operands_of(expected, 50))
+
+
 def test_samples_by_the_accuracy_are_the_same_after_an_interruption_and_from_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,5 +250,5 @@ def test_position_accuracy_counts_over_batches() -> None:
     metric = PositionAccuracy(range(1, 3))
     logits = torch.eye(3)[torch.tensor([[0, 1, 2], [0, 2, 2]])]
     metric.update(logits, torch.tensor([[0, 1, 0], [1, 1, 2]]))
-    metric.update(logits[:1], torch.tensor([[2, 1, 2]]))
-    torch.testing.assert_close(metric.compute(), torch.tensor([2 / 3, 2 / 3]))
+    metric.update(logits[:1], torch.tensor([[2, 1, 0]]))
+    torch.testing.assert_close(metric.compute(), torch.tensor([2 / 3, 1 / 3]))
