@@ -338,6 +338,7 @@ def test_records_all_goes_on_past_failures_and_trains_nothing_twice(tmp_path: Pa
 
     first = sweep_again()
     assert first.returncode == 1, first.stderr
+    assert "Measuring a few passes of each of 3 runs" in first.stdout.splitlines()[0]
     assert "3 runs, 0 of them recorded already; 3 to train at smoke scale" in first.stdout
     assert "Traceback" not in first.stdout + first.stderr
     assert "120 training samples in" in first.stdout

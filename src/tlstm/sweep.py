@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from tlstm.train import outcome, title
     console = Console(markup=False, emoji=False, highlight=False)
     with refusals(ValueError, OSError):
-        plan = make_plan(options.files, options.overrides, options.jobs, options.jobs_per_device)
+        jobs = options.jobs, options.jobs_per_device
+        plan = make_plan(options.files, options.overrides, *jobs, console)
         console.print(announcement(plan), soft_wrap=True)
     if options.dry_run or not plan.runs:
         return 0

@@ -58,8 +58,16 @@ def make_plan(
     overrides: Sequence[str],
     jobs: int | None,
     jobs_per_device: int | None,
+    console: Console,
 ) -> Plan:
     """Read the sweep files, find the runs without a record and estimate their time.
+
+    Args:
+        files: the sweep files.
+        overrides: `key=value` for all runs.
+        jobs: runs at a time, None for as many as fit.
+        jobs_per_device: the same for each GPU.
+        console: to print to.
 
     Raises:
         OSError: a file cannot be read.
@@ -77,6 +85,9 @@ def make_plan(
         threads = threads_each(jobs * devices_per_run)
         missing = [with_threads(run, threads) for run in missing]
     missing = [_with_own_directory(run) for run in missing]
+    if missing:
+        measured = f"a few passes of each of {len(missing)} runs"
+        console.print(f"Measuring {measured}, to tell how long they will take.", soft_wrap=True)
     seconds = estimate_all(missing, jobs, devices)
     order = sorted(range(len(missing)), key=lambda i: seconds[i] or 0.0, reverse=True)
     return Plan(
